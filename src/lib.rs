@@ -1,0 +1,2 @@
+//! larder
+pub mod rfc9111;
