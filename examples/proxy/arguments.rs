@@ -1,0 +1,61 @@
+//! The proxy's command line.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub struct Arguments {
+    pub listen: SocketAddr,
+    pub origin: String,
+    pub strict_rfc: bool,
+    pub default_ttl: Option<Duration>,
+    pub capacity: u64,
+}
+
+const USAGE: &str = "usage: proxy --listen ADDR:PORT --origin http://HOST:PORT [--strict-rfc] [--default-ttl SECONDS]
+             [--capacity BYTES] [--store memory|redis://..] [--config FILE] [--admin ADDR:PORT]
+
+  --listen       where to listen
+  --origin       what to answer for; HTTP/1.1 without TLS
+  --strict-rfc   follow RFC 9111 to the letter where a safe default is stricter
+  --default-ttl  cache what states no lifetime of its own for so long, for requests without credentials
+  --capacity     the size of the store in bytes; 268435456 by default
+  --store        memory (the default); redis is not built yet
+  --config       not built yet
+  --admin        not built yet";
+
+impl Arguments {
+    pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let (mut listen, mut origin, mut strict_rfc, mut default_ttl) = (None, None, false, None);
+        let mut capacity = 256 << 20;
+        while let Some(name) = arguments.next() {
+            if name == "--strict-rfc" {
+                strict_rfc = true;
+                continue;
+            }
+            if name == "--help" {
+                return Err(USAGE.into());
+            }
+            let value = arguments.next().ok_or_else(|| format!("{name}: a value is missing\n{USAGE}"))?;
+            let wrong = |what: &str| format!("{name} {value}: {what}\n{USAGE}");
+            match name.as_str() {
+                "--listen" => listen = Some(value.parse().map_err(|_| wrong("not an address with port, such as 127.0.0.1:8080"))?),
+                "--origin" => origin = Some(value),
+                "--default-ttl" => {
+                    let seconds = value.parse().map_err(|_| wrong("not a number of seconds"))?;
+                    default_ttl = Some(Duration::from_secs(seconds));
+                }
+                "--capacity" => capacity = value.parse().map_err(|_| wrong("not a number of bytes"))?,
+                "--store" if value == "memory" => {}
+                "--store" if value.starts_with("redis://") || value.starts_with("rediss://") => {
+                    return Err(wrong("the store over Redis is not built yet; use --store memory"));
+                }
+                "--store" => return Err(wrong("not a store; use --store memory")),
+                "--config" | "--admin" => return Err(wrong("not built yet")),
+                _ => return Err(format!("{name}: no such option\n{USAGE}")),
+            }
+        }
+        let listen = listen.ok_or_else(|| format!("--listen is missing\n{USAGE}"))?;
+        let origin = origin.ok_or_else(|| format!("--origin is missing\n{USAGE}"))?;
+        Ok(Self { listen, origin, strict_rfc, default_ttl, capacity })
+    }
+}

@@ -1,0 +1,143 @@
+//! The slow questions: each reads most of the orders, which is what makes a cache worth having.
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use crate::database::Database;
+
+type Answer<T> = Result<Vec<T>, sqlx::Error>;
+
+#[derive(Serialize, FromRow)]
+pub struct Revenue {
+    month: String,
+    category: String,
+    orders: i64,
+    customers: i64,
+    revenue_cents: i64,
+    percent_of_month: f64,
+    revenue_so_far_cents: i64,
+}
+
+const REVENUE: &str = "
+    WITH monthly AS (
+        SELECT strftime('%Y-%m', o.ordered_at, 'unixepoch') AS month, c.slug AS category,
+               count(*) AS orders, count(DISTINCT o.customer_id) AS customers,
+               sum(o.quantity * o.unit_price_cents) AS revenue_cents
+        FROM orders AS o
+        JOIN products AS p ON p.id = o.product_id
+        JOIN categories AS c ON c.id = p.category_id
+        GROUP BY month, category
+    )
+    SELECT *,
+           round(100.0 * revenue_cents / sum(revenue_cents) OVER (PARTITION BY month), 2)
+               AS percent_of_month,
+           sum(revenue_cents) OVER (PARTITION BY category ORDER BY month) AS revenue_so_far_cents
+    FROM monthly
+    ORDER BY month, category";
+
+#[derive(Serialize, FromRow)]
+pub struct TopCustomer {
+    place: i64,
+    customer_id: i64,
+    name: String,
+    city: String,
+    orders: i64,
+    spent_cents: i64,
+    favourite_category: String,
+    percent_spent_on_favourite: f64,
+}
+
+const TOP_CUSTOMERS: &str = "
+    WITH by_category AS (
+        SELECT o.customer_id, p.category_id, count(*) AS orders,
+               sum(o.quantity * o.unit_price_cents) AS cents
+        FROM orders AS o JOIN products AS p ON p.id = o.product_id
+        GROUP BY o.customer_id, p.category_id
+    ),
+    ranked AS (
+        SELECT customer_id, category_id, cents,
+               sum(orders) OVER customer AS orders, sum(cents) OVER customer AS spent_cents,
+               row_number() OVER (customer ORDER BY cents DESC) AS favour
+        FROM by_category
+        WINDOW customer AS (PARTITION BY customer_id)
+    )
+    SELECT rank() OVER (ORDER BY r.spent_cents DESC) AS place, r.customer_id, u.name, u.city,
+           r.orders, r.spent_cents, c.slug AS favourite_category,
+           round(100.0 * r.cents / r.spent_cents, 2) AS percent_spent_on_favourite
+    FROM ranked AS r
+    JOIN customers AS u ON u.id = r.customer_id
+    JOIN categories AS c ON c.id = r.category_id
+    WHERE r.favour = 1
+    ORDER BY place
+    LIMIT 20";
+
+#[derive(Serialize, FromRow)]
+pub struct PriceRank {
+    category: String,
+    lowest_paid_cents: i64,
+    median_paid_cents: i64,
+    ninth_decile_paid_cents: i64,
+    highest_paid_cents: i64,
+    percent_of_revenue_from_dearest_tenth: f64,
+}
+
+const PRICE_RANK: &str = "
+    WITH paid AS (
+        SELECT p.category_id, o.unit_price_cents AS price, o.quantity * o.unit_price_cents AS cents,
+               percent_rank() OVER by_price AS place, ntile(10) OVER by_price AS tenth
+        FROM orders AS o JOIN products AS p ON p.id = o.product_id
+        WINDOW by_price AS (PARTITION BY p.category_id ORDER BY o.unit_price_cents)
+    )
+    SELECT c.slug AS category, min(price) AS lowest_paid_cents,
+           max(price) FILTER (WHERE place <= 0.5) AS median_paid_cents,
+           max(price) FILTER (WHERE place <= 0.9) AS ninth_decile_paid_cents,
+           max(price) AS highest_paid_cents,
+           round(100.0 * sum(cents) FILTER (WHERE tenth = 10) / sum(cents), 2)
+               AS percent_of_revenue_from_dearest_tenth
+    FROM paid JOIN categories AS c ON c.id = paid.category_id
+    GROUP BY c.id
+    ORDER BY c.slug";
+
+#[derive(Serialize, FromRow)]
+pub struct Related {
+    id: i64,
+    name: String,
+    category: String,
+    price_cents: i64,
+    shared_customers: i64,
+}
+
+/// Dearer the more popular the product is: its buyers' whole shopping is looked through.
+const RELATED: &str = "
+    WITH together AS (
+        SELECT theirs.product_id, count(DISTINCT theirs.customer_id) AS shared_customers
+        FROM orders AS mine
+        JOIN orders AS theirs ON theirs.customer_id = mine.customer_id
+        WHERE mine.product_id = ?1 AND theirs.product_id <> ?1
+        GROUP BY theirs.product_id
+    )
+    SELECT p.id, p.name, p.category, p.price_cents, t.shared_customers
+    FROM together AS t JOIN catalogue AS p ON p.id = t.product_id
+    ORDER BY t.shared_customers DESC, p.id
+    LIMIT 10";
+
+impl Database {
+    pub async fn revenue(&self) -> Answer<Revenue> {
+        sqlx::query_as(REVENUE).fetch_all(&self.pool).await
+    }
+
+    pub async fn top_customers(&self) -> Answer<TopCustomer> {
+        sqlx::query_as(TOP_CUSTOMERS).fetch_all(&self.pool).await
+    }
+
+    pub async fn price_rank(&self) -> Answer<PriceRank> {
+        sqlx::query_as(PRICE_RANK).fetch_all(&self.pool).await
+    }
+
+    pub async fn related(&self, product_id: i64) -> Answer<Related> {
+        sqlx::query_as(RELATED)
+            .bind(product_id)
+            .fetch_all(&self.pool)
+            .await
+    }
+}

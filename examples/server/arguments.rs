@@ -1,0 +1,71 @@
+//! Reads the command line; whatever it cannot read, it refuses by the flag's name.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub const HELP: &str = "\
+A shop over SQLite with larder in front of it.
+
+Usage: cargo run --example server -- [--listen ADDR:PORT] [--data PATH]
+
+  --listen ADDR:PORT  where to serve; port 0 takes any that is free (default: 127.0.0.1:3000)
+  --data PATH         the SQLite file, made and filled if there is none
+                      (default: larder-shop/shop.db in the system's temporary folder)
+  --help              show this text";
+
+pub enum Wish {
+    Serve(Arguments),
+    Help,
+}
+
+pub struct Arguments {
+    pub listen: SocketAddr,
+    pub data: PathBuf,
+}
+
+/// The error is a sentence for the person at the terminal.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
+    let mut arguments = Arguments {
+        listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+        data: env::temp_dir().join("larder-shop").join("shop.db"),
+    };
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let (flag, attached) = split(&word);
+        match flag.as_str() {
+            "--help" | "-h" => return Ok(Wish::Help),
+            "--listen" => arguments.listen = address(value(&flag, attached, &mut words)?)?,
+            "--data" => arguments.data = value(&flag, attached, &mut words)?.into(),
+            _ => return Err(format!("{flag} is not a flag of this program")),
+        }
+    }
+    Ok(Wish::Serve(arguments))
+}
+
+/// Both `--flag value` and `--flag=value` are understood.
+fn split(word: &OsStr) -> (String, Option<OsString>) {
+    match word.to_str().and_then(|word| word.split_once('=')) {
+        Some((flag, value)) if flag.starts_with("--") => (flag.to_owned(), Some(value.into())),
+        _ => (word.to_string_lossy().into_owned(), None),
+    }
+}
+
+fn value(
+    flag: &str,
+    attached: Option<OsString>,
+    words: &mut impl Iterator<Item = OsString>,
+) -> Result<OsString, String> {
+    let value = attached
+        .or_else(|| words.next())
+        .filter(|value| !value.is_empty());
+    value.ok_or_else(|| format!("{flag} needs a value after it"))
+}
+
+fn address(value: OsString) -> Result<SocketAddr, String> {
+    let text = value.to_string_lossy();
+    text.parse().map_err(|_| {
+        format!("--listen {text}: this is not an address and a port, such as 127.0.0.1:3000")
+    })
+}

@@ -1,0 +1,136 @@
+//! The first look at a request: is it looked up, is it a write that invalidates, or does the cache keep out of it?
+
+use http::{Method, Request};
+use http_body::Body;
+
+use crate::cache::CacheCore;
+use crate::key::{CacheKey, LONGEST};
+use crate::outcome::{BypassReason, CacheOutcome, Outcome};
+use crate::request::{RequestFacts, RequestHead};
+use crate::rfc9111::authority::Authority;
+use crate::rfc9111::directives::RequestDirectives;
+use crate::rfc9111::invalidation::is_safe;
+use crate::rules::Route;
+
+/// Where a request goes.
+pub(crate) enum Admission {
+    /// To the store first.
+    Lookup(Ask),
+    /// To the handler, and its success invalidates.
+    Write(Write),
+    /// To the handler, untouched.
+    Forward(CacheOutcome),
+}
+
+/// What is asked of the store.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) key: CacheKey,
+    pub(crate) rule: Option<usize>,
+    pub(crate) directives: RequestDirectives,
+    pub(crate) is_head: bool,
+    pub(crate) authorization: bool,
+    pub(crate) conditions: bool,
+    pub(crate) range: bool,
+}
+
+/// The target of an unsafe method.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) authority: Authority,
+    pub(crate) target: String,
+    pub(crate) outcome: CacheOutcome,
+}
+
+/// Marks a request that a layer of this cache has in hand, so that another one inside passes it through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InHand(pub(crate) u64);
+
+/// Decides where `request` goes, in this order:
+///
+/// 1. A request that another layer of this cache has in hand is forwarded.
+/// 2. Unsafe methods write; other methods than GET and HEAD are forwarded.
+/// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host.
+/// 4. What the rule's audience excludes is forwarded.
+/// 5. All else is looked up under its key.
+pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
+    let head = RequestHead::of(request);
+    let facts = RequestFacts::read(head.headers);
+    let route = cache.rules.route(head.uri.path());
+    let forward = |reason| Admission::Forward(CacheOutcome::new(Outcome::Bypass(reason), route.rule));
+    if head.extensions.get::<InHand>() == Some(&cache.mark) {
+        return forward(BypassReason::Nested);
+    }
+    if !matches!(*head.method, Method::GET | Method::HEAD) {
+        return if is_safe(head.method) { forward(BypassReason::Method) } else { write(&head, &facts, route) };
+    }
+    let obstacle = if facts.upgrade {
+        Some(BypassReason::Upgrade)
+    } else if facts.content || !is_empty(request.body()) {
+        Some(BypassReason::RequestContent)
+    } else if facts.rerouted {
+        Some(BypassReason::Rerouted)
+    } else {
+        route.policy.bypasses(&head, &facts)
+    };
+    if let Some(reason) = obstacle {
+        if reason == BypassReason::Credentials {
+            route.warn_of_credentials(head.uri.path());
+        }
+        return forward(reason);
+    }
+    match key(cache, &head, &facts, route) {
+        Ok(key) => Admission::Lookup(Ask {
+            key,
+            rule: route.rule,
+            directives: facts.directives(head.headers),
+            is_head: *head.method == Method::HEAD,
+            authorization: facts.authorization,
+            conditions: facts.conditions,
+            range: facts.range,
+        }),
+        Err(reason) => forward(reason),
+    }
+}
+
+fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
+    let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    // An ambiguous host may mean any: the one in `Host`, which handlers look at first, is as good as another.
+    let host = || facts.host.map(|host| Authority::from_slice(host.as_bytes()));
+    let authority = facts.authority(head.uri).or_else(host).unwrap_or_default();
+    Admission::Write(Write { authority, target, outcome })
+}
+
+fn is_empty<B: Body>(body: &B) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
+}
+
+fn key(
+    cache: &CacheCore,
+    head: &RequestHead<'_>,
+    facts: &RequestFacts<'_>,
+    route: &Route,
+) -> Result<CacheKey, BypassReason> {
+    let authority = facts.authority(head.uri).ok_or(BypassReason::AmbiguousHost)?;
+    let query = route.policy.query(head.uri.query());
+    let mut key = CacheKey::new(&authority, head.uri.path(), query.as_deref());
+    if facts.forwarded {
+        crate::forwarded::extend_key(&mut key, head.headers);
+    }
+    route.policy.extend_key(&mut key, head, &cache.secret)?;
+    if key.as_bytes().len() > LONGEST { Err(BypassReason::KeyTooLong) } else { Ok(key) }
+}
+
+impl Ask {
+    /// Whether the client's conditions and range have to be looked at when a response is made for it.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.conditions && !self.range
+    }
+
+    /// Whether a condition of the request's forbids to serve from the store what it holds (§5.2.1).
+    pub(crate) fn only_if_cached(&self) -> bool {
+        self.directives.only_if_cached
+    }
+}
+

@@ -1,0 +1,28 @@
+//! [`Downstream`]: the `Cache-Control` that goes out where it isn't the origin's that counts.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+/// A `Cache-Control` of the cache's own, for clients and caches downstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Downstream {
+    pub(crate) lifetime: Duration,
+    /// The lifetime counts from each answer, not from the response's generation.
+    pub(crate) from_each_answer: bool,
+    pub(crate) private: bool,
+    /// Directives of the origin that stay, each with a comma in front.
+    pub(crate) kept: String,
+}
+
+impl Downstream {
+    /// The field value for an answer of this age. Receivers subtract `Age` from `max-age`, so a lifetime that counts from the answer has the
+    /// age added.
+    pub(crate) fn cache_control(&self, age: Duration) -> HeaderValue {
+        let whom = if self.private { "private" } else { "public" };
+        let age = if self.from_each_answer { age.as_secs() } else { 0 };
+        let seconds = self.lifetime.as_secs().saturating_add(age);
+        HeaderValue::try_from(format!("{whom}, max-age={seconds}{}", self.kept))
+            .unwrap_or(HeaderValue::from_static("no-cache"))
+    }
+}

@@ -1,0 +1,50 @@
+//! What can be wrong with a setting, and what can go wrong in a store. Requests never see either.
+
+use http::StatusCode;
+
+/// A rule that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// The pattern is no regular expression that `regex` takes.
+    #[error("rule {rule:?}: the pattern is not a valid regular expression: {source}")]
+    Pattern {
+        /// The pattern as given.
+        rule: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<regex::Error>,
+    },
+    /// The policy gives a TTL to a status that is never stored.
+    #[error(
+        "rule {rule:?}: {status} is never stored, since a hostile request may provoke it and would then take the page \
+         down for everybody; remove `status_ttl({status}, ..)`"
+    )]
+    StatusNeverStored {
+        /// The pattern of the rule.
+        rule: String,
+        /// The status.
+        status: StatusCode,
+    },
+}
+
+/// A store that couldn't do what it was asked. The cache counts it, logs it, and goes on without the store.
+#[derive(Debug, thiserror::Error)]
+#[error("the store failed: {message}")]
+pub struct StorageError {
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StorageError {
+    /// An error that only has a message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    /// An error that was caused by another.
+    pub fn with_source(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { message: message.into(), source: Some(source.into()) }
+    }
+}

@@ -1,0 +1,407 @@
+//! [`Errand`]: a request on its way to the handler, and what becomes of the answer: stored, declined, a confirmation of what is stored,
+//! or an error that a stale response stands in for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use sha2::{Digest, Sha256};
+
+use crate::admission::Ask;
+use crate::body::{Copied, Part, ReadAhead, ResponseBody, read_ahead};
+use crate::cache::CacheCore;
+use crate::cached::Cached;
+use crate::clock::Moment;
+use crate::fill::{Draft, Fill, Plan};
+use crate::flight::Flight;
+use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::policy::Policy;
+use crate::precedence::{Arrival, Verdict, judge};
+use crate::respond::{self, Shape, from_handler, note, reshape, shape};
+use crate::response::{REPLACED, Stamp, StoredResponse};
+use crate::rfc9111::reuse::may_stand_in_for_error;
+use crate::rfc9111::storability::DeclineReason;
+use crate::rfc9111::validation::{self, Validators, confirms, freshen, head_agrees};
+use crate::rfc9111::{date, list};
+
+/// One exchange with the handler.
+pub(crate) struct Errand {
+    core: Arc<CacheCore>,
+    ask: Ask,
+    why: ForwardReason,
+    /// The request's fields as the client sent them.
+    asked: HeaderMap,
+    /// What the store has, stale or in need of validation.
+    previous: Option<Arc<StoredResponse>>,
+    flight: Flight,
+    stamp: Stamp,
+    sent: Moment,
+    /// The handler was asked whether `previous` is still good.
+    conditional: bool,
+    /// Conditions and range of the client were taken away, so the cache has to evaluate them.
+    evaluates: bool,
+    /// Whether a client waits for the answer; else nothing is counted as one.
+    attended: bool,
+}
+
+impl Errand {
+    /// Prepares `request` for the handler:
+    ///
+    /// 1. From now on purges seal what comes back.
+    /// 2. What the key ignores is hidden from the handler.
+    /// 3. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays where
+    ///    nothing says that the whole is worth having.
+    /// 4. What the store has is asked to be confirmed.
+    pub(crate) fn begin<B>(
+        core: &Arc<CacheCore>,
+        ask: Ask,
+        why: ForwardReason,
+        previous: Option<Arc<StoredResponse>>,
+        request: &mut Request<B>,
+    ) -> Self {
+        let stamp = core.purges.stamp(&ask.key, core.purges.current());
+        let flight = core.flights.begin(&stamp);
+        let asked = request.headers().clone();
+        let policy = &core.rules.get(ask.rule).policy;
+        request.extensions_mut().insert(core.mark);
+        policy.prepare_fill(request);
+        let evaluates = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
+        let mut conditional = false;
+        if evaluates {
+            let headers = request.headers_mut();
+            validation::strip_conditions(headers);
+            headers.remove(header::RANGE);
+            if let Some(previous) = &previous {
+                conditional = validation::make_conditional(headers, &previous.origin_head());
+            }
+        }
+        let sent = core.now();
+        let core = core.clone();
+        Self { core, ask, why, asked, previous, flight, stamp, sent, conditional, evaluates, attended: true }
+    }
+
+    /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
+    pub(crate) fn unattended(mut self) -> Self {
+        validation::strip_conditions(&mut self.asked);
+        self.asked.remove(header::RANGE);
+        self.attended = false;
+        self
+    }
+
+    /// Waits for the handler, but no longer than the rule allows if a stale response can stand in; the handler's answer then comes
+    /// too late for this client, and still refreshes the store.
+    pub(crate) async fn run<B, E>(
+        self,
+        call: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
+    ) -> Result<Response<ResponseBody<B>>, E>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Send,
+        E: Send + 'static,
+    {
+        let limit = self.policy().fill_timeout.filter(|_| self.attended);
+        let Some((limit, stand_in)) = limit.zip(self.stand_in(false)) else {
+            return self.settle(call.await).await;
+        };
+        let mut call = Box::pin(call);
+        match tokio::time::timeout(limit, &mut call).await {
+            Ok(answer) => self.settle(answer).await,
+            Err(_) => {
+                let response = self.stale(&stand_in, StaleReason::IfError);
+                let core = self.core.clone();
+                core.spawn(async move {
+                    if let Ok(late) = self.unattended().settle(call.await).await {
+                        finish_unattended(late).await;
+                    }
+                });
+                Ok(response)
+            }
+        }
+    }
+
+    /// What becomes of the handler's answer:
+    ///
+    /// - an error, or 500, 502, 503, 504: a stale response stands in, where one may (RFC 5861 §4);
+    /// - 304 to the cache's own condition: the stored response is good (§4.3.4);
+    /// - the answer to a HEAD: says something about what is stored (§4.3.5);
+    /// - any other: stored or declined.
+    async fn settle<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<ResponseBody<B>>, E>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Send,
+    {
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => {
+                let disconnected = self.core.settings.stale_when_disconnected;
+                let stand_in = self.stand_in(disconnected);
+                return stand_in.map(|stale| self.stale(&stale, StaleReason::IfError)).ok_or(error);
+            }
+        };
+        let status = response.status();
+        if matches!(status.as_u16(), 500 | 502 | 503 | 504)
+            && let Some(stale) = self.stand_in(false)
+        {
+            return Ok(self.stale(&stale, StaleReason::IfError));
+        }
+        if status == StatusCode::NOT_MODIFIED
+            && self.conditional
+            && let Some(previous) = self.previous.take()
+        {
+            return Ok(self.confirmed(&previous, response.into_parts().0));
+        }
+        if self.ask.is_head {
+            return Ok(self.answered_head(response));
+        }
+        let received = self.core.now();
+        let handler = response.extensions().get::<Cached>().cloned();
+        match self.judge(status, response.headers(), handler.as_ref(), received) {
+            Ok(verdict) => Ok(self.store(response, verdict, handler, received).await),
+            Err(reason) => Ok(self.decline(response, reason)),
+        }
+    }
+
+    fn policy(&self) -> &Policy {
+        &self.core.rules.get(self.ask.rule).policy
+    }
+
+    fn judge(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        handler: Option<&Cached>,
+        received: Moment,
+    ) -> Result<Verdict, DeclineReason> {
+        let arrival = Arrival {
+            // What a HEAD says is weighed as if it were about the GET that is stored.
+            method: &Method::GET,
+            authorization: self.ask.authorization,
+            request_no_store: self.ask.directives.no_store,
+            status,
+            headers,
+            handler,
+            date: date::field(headers, header::DATE).unwrap_or(received.wall),
+            received: received.wall,
+            delay: received.since(self.sent),
+        };
+        judge(&arrival, self.policy(), &self.core.settings)
+    }
+
+    fn plan(
+        self,
+        status: StatusCode,
+        head: &HeaderMap,
+        verdict: Verdict,
+        handler: Option<Cached>,
+        received: Moment,
+    ) -> Result<Plan, DeclineReason> {
+        let draft = Draft {
+            core: &self.core,
+            key: self.ask.key,
+            stamp: self.stamp,
+            received,
+            verdict,
+            status,
+            head,
+            asked: &self.asked,
+            handler,
+            policy: &self.core.rules.get(self.ask.rule).policy,
+            previous: self.previous,
+        };
+        Plan::new(draft, self.flight)
+    }
+
+    /// The handler's answer goes to the client and, once it has ended cleanly, into the store.
+    async fn store<B>(
+        self,
+        response: Response<B>,
+        verdict: Verdict,
+        handler: Option<Cached>,
+        received: Moment,
+    ) -> Response<ResponseBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Send,
+    {
+        let (core, outcome, counted) = (self.core.clone(), self.outcome(Outcome::Miss(self.why)), self.attended);
+        let (mut parts, body) = response.into_parts();
+        let downstream = verdict.downstream.clone();
+        let asked = self.evaluates.then(|| self.asked.clone());
+        let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received) {
+            Ok(plan) => plan,
+            Err(reason) => {
+                core.counters.stored(Err(reason));
+                let response = Response::from_parts(parts, body);
+                return from_handler(&core, response.map(ResponseBody::untouched), outcome.stored(Err(reason)), counted);
+            }
+        };
+        if let Some(downstream) = downstream {
+            REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
+            parts.headers.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+        }
+        let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
+        let exact = body.size_hint().exact();
+        let body = Box::pin(body);
+        let limit = core.settings.eager_etag_size;
+        let read = if exact.is_some_and(|length| length <= limit as u64) {
+            read_ahead(body, limit).await
+        } else {
+            ReadAhead::Streaming(body, Default::default())
+        };
+        match read {
+            ReadAhead::Complete(content) => {
+                let length = content.len() as u64;
+                let stored = if announced.is_some_and(|announced| announced != length) {
+                    core.counters.stored(Err(DeclineReason::Incomplete));
+                    Err(DeclineReason::Incomplete)
+                } else {
+                    plan.commit(content.clone(), Some(Sha256::digest(&content).into()))
+                };
+                if let Ok(stored) = &stored
+                    && stored.origin.own_etag
+                    && let Some(tag) = stored.head.get(header::ETAG)
+                {
+                    parts.headers.insert(header::ETAG, tag.clone());
+                }
+                let shape = wanted(asked.as_ref(), &parts, Some(length));
+                reshape(&shape, Some(length), &mut parts.status, &mut parts.headers);
+                let content = match shape {
+                    Shape::Whole => content,
+                    Shape::Part(part) => content.slice(part.start as usize..part.end as usize),
+                    Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => Bytes::new(),
+                };
+                let response = Response::from_parts(parts, ResponseBody::stored(content));
+                from_handler(&core, response, outcome.stored(stored.map(drop)), counted)
+            }
+            ReadAhead::Streaming(body, ready) => {
+                let copy = Copied::new(body, ready, Fill::new(plan));
+                let length = announced.or(exact);
+                let shape = wanted(asked.as_ref(), &parts, length);
+                reshape(&shape, length, &mut parts.status, &mut parts.headers);
+                let body = match shape {
+                    Shape::Whole => ResponseBody::copied(copy),
+                    Shape::Part(part) => ResponseBody::part(Part::new(core.clone(), copy, part)),
+                    Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => {
+                        core.spawn(copy.finish());
+                        ResponseBody::empty()
+                    }
+                };
+                from_handler(&core, Response::from_parts(parts, body), outcome.stored(Ok(())), counted)
+            }
+        }
+    }
+
+    /// The handler's answer goes to the client only. What was stored before is dropped, unless the answer is an error: it was good once, and
+    /// this answer says that it isn't any more.
+    fn decline<B: Body>(self, response: Response<B>, reason: DeclineReason) -> Response<ResponseBody<B>> {
+        self.core.counters.stored(Err(reason));
+        if self.previous.is_some() && !response.status().is_server_error() {
+            self.core.forget(&self.ask.key);
+        }
+        let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
+        let (mut parts, body) = response.into_parts();
+        let shape = wanted(self.evaluates.then_some(&self.asked), &parts, None);
+        let body = match shape {
+            Shape::NotModified | Shape::Failed => {
+                reshape(&shape, None, &mut parts.status, &mut parts.headers);
+                ResponseBody::empty()
+            }
+            Shape::Whole | Shape::Part(_) | Shape::Unsatisfiable => ResponseBody::untouched(body),
+        };
+        from_handler(&self.core, Response::from_parts(parts, body), outcome, self.attended)
+    }
+
+    /// 304: the stored response is updated (§3.2) and sent, on new terms.
+    fn confirmed<B: Body>(self, previous: &Arc<StoredResponse>, update: Parts) -> Response<ResponseBody<B>> {
+        let mut head = previous.origin_head();
+        if !confirms(&head, &update.headers) && !self.core.settings.trust_any_304 {
+            // It speaks of another representation: this one was not confirmed, and is asked for anew next time.
+            self.core.forget(&self.ask.key);
+            return self.stale(previous, StaleReason::Unconfirmed);
+        }
+        freshen(&mut head, &update.headers);
+        let handler = update.extensions.get::<Cached>().cloned().or_else(|| previous.origin.handler.clone());
+        let received = self.core.now();
+        let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
+        let (core, rule, attended) = (self.core.clone(), self.ask.rule, self.attended);
+        let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
+        let key = self.ask.key.clone();
+        let stored = verdict.and_then(|verdict| {
+            self.plan(previous.status, &head, verdict, handler, received)?.commit_confirmed(previous)
+        });
+        if stored.is_err() {
+            core.forget(&key);
+        }
+        // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
+        let sent = stored.as_ref().unwrap_or(previous);
+        let age = sent.age(received);
+        let outcome = CacheOutcome::of_stored(Outcome::Revalidated, rule, age, sent.terms.lifetime);
+        let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), is_head);
+        note(&core, response, outcome, attended)
+    }
+
+    /// A HEAD was forwarded: where its answer agrees with what is stored, that is as good as confirmed; else it is dropped (§4.3.5).
+    fn answered_head<B: Body>(mut self, response: Response<B>) -> Response<ResponseBody<B>> {
+        let outcome = self.outcome(Outcome::Miss(self.why));
+        let (core, attended) = (self.core.clone(), self.attended);
+        if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
+            let mut head = previous.origin_head();
+            let agrees = previous.status == StatusCode::OK
+                && head_agrees(&head, previous.body.len() as u64, response.headers());
+            let key = self.ask.key.clone();
+            let updated = agrees.then(|| {
+                freshen(&mut head, response.headers());
+                let handler = response.extensions().get::<Cached>().cloned();
+                let received = core.now();
+                let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
+                self.plan(previous.status, &head, verdict, handler, received)?.commit_confirmed(&previous)
+            });
+            if !matches!(updated, Some(Ok(_))) {
+                core.forget(&key);
+            }
+        }
+        from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
+    }
+
+    /// The stored response, if it may stand in for an error now.
+    fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
+        let previous = self.previous.as_ref()?;
+        let authorized = !self.ask.authorization || previous.terms.for_authorized;
+        let age = previous.age(self.core.now());
+        let allowed = may_stand_in_for_error(&previous.terms, age, &self.ask.directives, disconnected);
+        // A purge may have come since the lookup.
+        (allowed && authorized && self.core.purges.is_valid(&previous.stamp) && !self.flight.is_sealed())
+            .then(|| previous.clone())
+    }
+
+    fn stale<B: Body>(&self, stored: &StoredResponse, reason: StaleReason) -> Response<ResponseBody<B>> {
+        let now = self.core.now();
+        let outcome =
+            CacheOutcome::of_stored(Outcome::Stale(reason), self.ask.rule, stored.age(now), stored.terms.lifetime);
+        let response = respond::from_store(&self.core, stored, now, outcome, self.client_asks(), self.ask.is_head);
+        note(&self.core, response, outcome, self.attended)
+    }
+
+    fn outcome(&self, outcome: Outcome) -> CacheOutcome {
+        CacheOutcome::new(outcome, self.ask.rule)
+    }
+
+    /// The client's fields where they have conditions or a range.
+    fn client_asks(&self) -> Option<&HeaderMap> {
+        (!self.ask.is_plain()).then_some(&self.asked)
+    }
+}
+
+/// What the client's conditions and range want of the handler's answer; `asked` where the cache took them off.
+fn wanted(asked: Option<&HeaderMap>, parts: &Parts, length: Option<u64>) -> Shape {
+    asked.map_or(Shape::Whole, |asked| shape(asked, parts.status, Validators::of(&parts.headers), length, false))
+}
+
+/// Reads the content of an answer that no client waits for, so that it is stored.
+pub(crate) async fn finish_unattended<B: Body<Data = Bytes>>(response: Response<ResponseBody<B>>) {
+    if let Some(copy) = response.into_body().into_copy() {
+        copy.finish().await;
+    }
+}

@@ -1,0 +1,195 @@
+//! [`CacheKey`]: which requests ask for the same thing. A key is a sequence of parts, each with its kind and its length, so that two
+//! requests which differ in any part have different keys, whatever bytes the parts hold.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use smallvec::SmallVec;
+
+/// The longest key. A request whose key would be longer is not cached: nobody asks for such a thing twice.
+pub(crate) const LONGEST: usize = 8 * 1024;
+
+/// What is stored under one name: authority, path and query, and what the rule adds (fields, cookies, the principal).
+///
+/// ```
+/// use larder::CacheKey;
+/// let key = CacheKey::new(b"example.com", "/products", Some("page=2"));
+/// assert_ne!(key, CacheKey::new(b"example.com", "/products", Some("")));
+/// assert_ne!(key, CacheKey::new(b"example.com", "/products?page=2", None));
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CacheKey {
+    bytes: SmallVec<[u8; 128]>,
+    /// Where the path begins: behind the authority.
+    path: u32,
+    /// Where authority, path and query end, and what the rule adds begins.
+    resource: u32,
+}
+
+/// The kinds of parts. Their numbers are written into keys and so never change their meaning.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Part {
+    Authority = 1,
+    Path = 2,
+    Query = 3,
+    FieldName = 4,
+    FieldLine = 5,
+    CookieName = 6,
+    Cookie = 7,
+    Forwarded = 8,
+    Partition = 9,
+}
+
+impl CacheKey {
+    /// The key of a resource, to which nothing is added yet.
+    pub fn new(authority: &[u8], path: &str, query: Option<&str>) -> Self {
+        let mut key = Self { bytes: SmallVec::new(), path: 0, resource: 0 };
+        key.push(Part::Authority, authority);
+        key.path = key.length();
+        key.push(Part::Path, path.as_bytes());
+        if let Some(query) = query {
+            key.push(Part::Query, query.as_bytes());
+        }
+        key.resource = key.length();
+        key
+    }
+
+    /// Adds a part behind the resource.
+    pub(crate) fn push(&mut self, part: Part, value: &[u8]) {
+        self.bytes.push(part as u8);
+        // A value of 4 GiB doesn't arrive: heads are limited long before; the length is saturated only to be total.
+        self.bytes.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// The whole key.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Authority, path and query: what a write to this URI invalidates.
+    pub fn resource(&self) -> &[u8] {
+        &self.bytes[..self.resource as usize]
+    }
+
+    /// Path and query, on any authority.
+    pub(crate) fn path_and_query(&self) -> &[u8] {
+        &self.bytes[self.path as usize..self.resource as usize]
+    }
+
+    /// Whether anything was added to the resource.
+    pub(crate) fn has_additions(&self) -> bool {
+        self.bytes.len() > self.resource as usize
+    }
+
+    fn length(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    /// Shows authority, path and query; additions may hold secrets, so only their number of bytes is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let additions = self.bytes.len() - self.resource as usize;
+        write!(f, "CacheKey({}, +{additions} bytes)", String::from_utf8_lossy(self.resource()).escape_debug())
+    }
+}
+
+/// How a rule treats the query of a URI.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueryRule {
+    /// Sort parameters by name; those of one name keep their order.
+    pub(crate) sorted: bool,
+    /// Names that don't count; a `*` at the end stands for any rest.
+    pub(crate) ignored: Vec<String>,
+    /// If set, only these names count.
+    pub(crate) allowed: Option<Vec<String>>,
+}
+
+impl QueryRule {
+    /// The query as it is keyed, and as the handler sees it on a fill, so that both always speak of the same thing.
+    pub(crate) fn canonical<'q>(&self, query: &'q str) -> Cow<'q, str> {
+        if !self.sorted && self.ignored.is_empty() && self.allowed.is_none() {
+            return Cow::Borrowed(query);
+        }
+        let mut pairs: Vec<&str> = query.split('&').filter(|pair| self.counts(name(pair))).collect();
+        if self.sorted {
+            pairs.sort_by_key(|pair| name(pair));
+        }
+        Cow::Owned(pairs.join("&"))
+    }
+
+    fn counts(&self, name: &str) -> bool {
+        let listed = |list: &[String]| list.iter().any(|pattern| matches_name(pattern, name));
+        !listed(&self.ignored) && self.allowed.as_deref().is_none_or(listed)
+    }
+}
+
+fn name(pair: &str) -> &str {
+    pair.split('=').next().unwrap_or_default()
+}
+
+/// Whether `name` is `pattern`, or begins with it where the pattern ends in `*`.
+pub(crate) fn matches_name(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_only_where_their_parts_are(
+            one in (any::<Vec<u8>>(), ".*", proptest::option::of(".*"), proptest::collection::vec(any::<Vec<u8>>(), 0..3)),
+            other in (any::<Vec<u8>>(), ".*", proptest::option::of(".*"), proptest::collection::vec(any::<Vec<u8>>(), 0..3)),
+        ) {
+            let key = |(authority, path, query, lines): &(Vec<u8>, String, Option<String>, Vec<Vec<u8>>)| {
+                let mut key = CacheKey::new(authority, path, query.as_deref());
+                lines.iter().for_each(|line| key.push(Part::FieldLine, line));
+                key
+            };
+            prop_assert_eq!(one == other, key(&one) == key(&other));
+            prop_assert_eq!(one == other, key(&one).as_bytes() == key(&other).as_bytes());
+        }
+
+        #[test]
+        fn a_canonical_query_is_its_own_canonical_query(query in "[a-c=&]{0,12}") {
+            let rule = QueryRule { sorted: true, ignored: vec!["b".into()], allowed: None };
+            let once = rule.canonical(&query).into_owned();
+            prop_assert_eq!(rule.canonical(&once).into_owned(), once.clone());
+        }
+    }
+
+    #[test]
+    fn queries_by_rule() {
+        let rule = |sorted, ignored: &[&str], allowed: Option<&[&str]>| QueryRule {
+            sorted,
+            ignored: ignored.iter().map(|s| s.to_string()).collect(),
+            allowed: allowed.map(|list| list.iter().map(|s| s.to_string()).collect()),
+        };
+        let rows = [
+            (rule(false, &[], None), "b=1&a=2", "b=1&a=2"),
+            (rule(true, &[], None), "b=2&a=1&b=1", "a=1&b=2&b=1"),
+            (rule(false, &["utm_*"], None), "utm_source=x&a=1&utm=2", "a=1&utm=2"),
+            (rule(false, &[], Some(&["a"])), "b=1&a=2&a", "a=2&a"),
+            (rule(true, &["a"], Some(&["a", "b"])), "b=1&a=2&c=3", "b=1"),
+        ];
+        for (rule, query, expected) in rows {
+            assert_eq!(rule.canonical(query), expected, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn the_debug_form_hides_what_rules_add() {
+        let mut key = CacheKey::new(b"h", "/p", None);
+        key.push(Part::Partition, b"secret");
+        assert!(!format!("{key:?}").contains("secret"));
+    }
+}

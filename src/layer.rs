@@ -1,0 +1,230 @@
+//! [`CacheLayer`]: how a cache is set up and put around a service.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderName;
+use tower_layer::Layer;
+
+use crate::cache::CacheCore;
+use crate::clock::Clock;
+use crate::error::RuleError;
+use crate::handle::CacheHandle;
+use crate::policy::Policy;
+use crate::rules::Rule;
+use crate::service::Cache;
+use crate::settings::Settings;
+use crate::storage::backend::Backend;
+use crate::storage::{MemoryStore, Storage};
+
+/// A [`Layer`] that answers requests from a cache.
+///
+/// All clones share one cache, and so does everything they are put around. Set it up first: a setter called on a clone that is in use makes
+/// a cache of its own, over the same store.
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::{CacheLayer, Policy};
+///
+/// let minute = Duration::from_secs(60);
+/// let cache = CacheLayer::in_memory(256 << 20)
+///     .rule("^/api/analytics/", Policy::shared(5 * minute).stale_while_revalidate(minute))
+///     .rule("^/checkout/", Policy::bypass())
+///     .otherwise(Policy::from_origin());
+/// # #[cfg(feature = "axum")] {
+/// let app: axum::Router = axum::Router::new().layer(cache.clone());
+/// # }
+/// let handle = cache.handle();
+/// # drop(handle);
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct CacheLayer {
+    settings: Settings,
+    /// Made when the layer is first used.
+    core: Arc<OnceLock<Arc<CacheCore>>>,
+}
+
+impl CacheLayer {
+    /// A cache in the memory of this process, of at most `capacity` bytes with keys and heads counted.
+    pub fn in_memory(capacity: u64) -> Self {
+        Self::with_memory(MemoryStore::new(capacity))
+    }
+
+    /// A cache in memory with a store that was set up by hand, for another eviction or a bound on the number of entries.
+    pub fn with_memory(store: MemoryStore) -> Self {
+        Self::over(Backend::Memory(Arc::new(store)))
+    }
+
+    /// A cache over any store.
+    pub fn with_storage(storage: impl Storage) -> Self {
+        Self::over(Backend::other(storage))
+    }
+
+    fn over(backend: Backend) -> Self {
+        Self { settings: Settings::new(backend), core: Arc::default() }
+    }
+
+    /// The policy of the paths that `pattern`, a regular expression, matches. Of several rules that match, the first one given counts. The
+    /// path is the one that the client sent, before any `nest`; a pattern is not anchored unless it begins with `^`.
+    ///
+    /// # Panics
+    /// If the rule can't be used, as axum does for a bad route. [`try_rule`](Self::try_rule) returns the error.
+    pub fn rule(self, pattern: &str, policy: Policy) -> Self {
+        match self.try_rule(pattern, policy) {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Like [`rule`](Self::rule).
+    ///
+    /// # Errors
+    /// [`RuleError`] if the pattern is no regular expression, or the policy names a status that is never stored.
+    pub fn try_rule(self, pattern: &str, policy: Policy) -> Result<Self, RuleError> {
+        let rule = Rule::new(pattern, policy)?;
+        Ok(self.set(|settings| settings.rules.push(rule)))
+    }
+
+    /// The policy of paths that no rule matches; [`Policy::from_origin`] by default.
+    pub fn otherwise(self, policy: Policy) -> Self {
+        self.set(|settings| settings.otherwise = policy)
+    }
+
+    /// RFC 9111 to the letter where a safe default is stricter: error statuses with explicit freshness, responses with `Set-Cookie` (cookie
+    /// included) and such that vary on `Cookie` are stored, lifetimes are guessed from `Last-Modified`, variants are
+    /// normalised as far as the RFC allows, and stale responses are sent while the handler can't be reached.
+    ///
+    /// For reverse proxies in front of origins that mean what they say. In front of an application that never thought of shared
+    /// caches, the safe defaults are there for a reason.
+    pub fn strict_rfc(self) -> Self {
+        self.set(Settings::follow_the_letter)
+    }
+
+    /// The name under which the cache speaks in `Cache-Status`; `larder` by default.
+    ///
+    /// # Panics
+    /// If it is no token (RFC 9110 §5.6.2): letters, digits, and a few signs such as `-` and `.`, beginning with a letter.
+    pub fn name(self, name: &str) -> Self {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~!#$%&'*+^`|:/".contains(&b);
+        let valid = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(token);
+        assert!(valid, "the cache's name {name:?} must be a token that begins with a letter, such as `larder`");
+        self.set(|settings| settings.switches.name = name.into())
+    }
+
+    /// Whether `X-Cache: HIT | MISS | STALE | REVALIDATED | BYPASS` goes out; on by default.
+    pub fn x_cache(self, on: bool) -> Self {
+        self.set(|settings| settings.switches.x_cache = on)
+    }
+
+    /// Whether `X-Cache-Age`, the age in seconds, goes out with stored responses; on by default.
+    pub fn x_cache_age(self, on: bool) -> Self {
+        self.set(|settings| settings.switches.x_cache_age = on)
+    }
+
+    /// Whether `Age` goes out with stored responses; on by default, as RFC 9111 §5.1 requires.
+    pub fn age(self, on: bool) -> Self {
+        self.set(|settings| settings.switches.age = on)
+    }
+
+    /// Whether `Cache-Status` (RFC 9211) goes out; on by default.
+    pub fn cache_status(self, on: bool) -> Self {
+        self.set(|settings| settings.switches.cache_status = on)
+    }
+
+    /// Whether stale responses carry the old `Warning: 110`; off by default.
+    pub fn warning(self, on: bool) -> Self {
+        self.set(|settings| settings.switches.warning = on)
+    }
+
+    /// Whether responses carry a [`CacheOutcome`](crate::CacheOutcome) in their extensions; on by default.
+    pub fn outcome_extension(self, on: bool) -> Self {
+        self.set(|settings| settings.outcome_extension = on)
+    }
+
+    /// The targeted fields (RFC 9213) that this cache listens to, the first that is present being the one that counts;
+    /// `CDN-Cache-Control` by default.
+    pub fn targeted_fields(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.set(|settings| settings.targets = names.into_iter().collect())
+    }
+
+    /// Whether a lifetime may be guessed from `Last-Modified` where nobody states one (RFC 9111 §4.2.2); off by default.
+    pub fn heuristics(self, on: bool) -> Self {
+        self.set(|settings| settings.heuristics = on)
+    }
+
+    /// A field that is never stored, beside those that belong to one connection or one exchange.
+    pub fn never_store(self, name: HeaderName) -> Self {
+        self.set(|settings| settings.never_stored.push(name))
+    }
+
+    /// Stores and replays a field that by default is taken as of one exchange: request ids, `Server-Timing`, `traceparent` and their kin.
+    pub fn replay(self, name: HeaderName) -> Self {
+        self.set(|settings| settings.replayed.push(name))
+    }
+
+    /// The largest content that is stored, in bytes; 10 MiB by default. Larger ones pass through.
+    pub fn max_body_size(self, bytes: usize) -> Self {
+        self.set(|settings| settings.max_body_size = bytes)
+    }
+
+    /// The largest head that is stored, in bytes; 32 KiB by default.
+    pub fn max_head_size(self, bytes: usize) -> Self {
+        self.set(|settings| settings.max_head_size = bytes)
+    }
+
+    /// The bytes that all responses on their way into the store may hold together; 64 MiB by default. What would exceed it passes through.
+    pub fn max_fill_bytes(self, bytes: usize) -> Self {
+        self.set(|settings| settings.max_fill_bytes = bytes)
+    }
+
+    /// The most variants of one URI (RFC 9111 §4.1); 16 by default. Of more, the oldest go.
+    pub fn max_variants(self, most: usize) -> Self {
+        self.set(|settings| settings.max_variants = most.max(1))
+    }
+
+    /// The most refreshes that run behind stale answers at a time; 64 by default. Beyond, stale answers go out without a refresh.
+    pub fn max_refreshes(self, most: usize) -> Self {
+        self.set(|settings| settings.max_refreshes = most)
+    }
+
+    /// The largest content that gets an `ETag` already on the first answer, if the handler has it ready as a whole, in bytes; 16 KiB by default. Larger
+    /// ones get it from the first hit on.
+    pub fn eager_etag_size(self, bytes: usize) -> Self {
+        self.set(|settings| settings.eager_etag_size = bytes)
+    }
+
+    /// Where time comes from; the machine's clocks by default.
+    pub fn clock(self, clock: impl Clock) -> Self {
+        self.set(|settings| settings.clock = Arc::new(clock))
+    }
+
+    /// A hold on the cache, to purge it, to look at its counters, and to shut it down.
+    pub fn handle(&self) -> CacheHandle {
+        CacheHandle::new(self.core())
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self.core = Arc::default();
+        self
+    }
+
+    fn core(&self) -> Arc<CacheCore> {
+        self.core.get_or_init(|| Arc::new(CacheCore::new(self.settings.clone()))).clone()
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = Cache<S>;
+
+    fn layer(&self, inner: S) -> Cache<S> {
+        Cache::new(inner, self.core())
+    }
+}
+
+impl fmt::Debug for CacheLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLayer").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,391 @@
+//! [`CacheOutcome`]: what the cache did with a request, as one value. The branch taken, `X-Cache`, `Cache-Status` (RFC 9211), spans and
+//! statistics all come from it, so they can't disagree.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
+
+use crate::rfc9111::storability::DeclineReason;
+
+pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+pub(crate) const X_CACHE_AGE: HeaderName = HeaderName::from_static("x-cache-age");
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The fields that are written anew on every answer.
+pub(crate) const OWN_FIELDS: [HeaderName; 4] = [header::AGE, X_CACHE, X_CACHE_AGE, CACHE_STATUS];
+
+/// What the cache did with a request; every response that passed the cache has it in its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheOutcome {
+    /// What it did.
+    pub outcome: Outcome,
+    /// The age of a stored response that was sent.
+    pub age: Option<Duration>,
+    /// Its remaining lifetime in seconds; negative where it is stale.
+    pub ttl: Option<i64>,
+    /// Whether the response is stored, or why not; `None` where that was no question.
+    pub stored: Option<Result<(), DeclineReason>>,
+    /// The index of the rule that matched, in the order they were given; `None` for what `otherwise` says.
+    pub rule: Option<usize>,
+}
+
+/// The five things that can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Answered from the store, fresh.
+    Hit,
+    /// Answered from the store though stale.
+    Stale(StaleReason),
+    /// The handler confirmed a stored response (304), which was then sent.
+    Revalidated,
+    /// The handler answered.
+    Miss(ForwardReason),
+    /// Neither looked up nor stored.
+    Bypass(BypassReason),
+}
+
+/// What allowed to send a stale response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StaleReason {
+    /// stale-while-revalidate (RFC 5861 §3): it is being refreshed.
+    WhileRevalidate,
+    /// stale-if-error (RFC 5861 §4): the handler failed, answered 5xx or took too long.
+    IfError,
+    /// The request's `max-stale` (RFC 9111 §5.2.1.2).
+    MaxStale,
+    /// A 304 that names another entity tag: sent once more and then forgotten.
+    Unconfirmed,
+}
+
+/// Why a request went to the handler; the words of RFC 9211 §2.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ForwardReason {
+    /// Nothing is stored for this URI.
+    UriMiss,
+    /// Something is, but not the variant asked for.
+    VaryMiss,
+    /// The stored response may not be used without validation, because the request or the response says so.
+    Request,
+    /// It is stale.
+    Stale,
+    /// `only-if-cached`, and nothing usable is stored: the cache answered 504 itself, and did not forward.
+    OnlyIfCached,
+}
+
+/// Why the cache kept out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BypassReason {
+    /// The rule says so.
+    Rule,
+    /// The method is not GET or HEAD.
+    Method,
+    /// `Policy::guarded`, and the request has `Authorization` or a cookie that isn't ignored.
+    Credentials,
+    /// `Policy::per`, and the request has no principal.
+    NoPrincipal,
+    /// A GET with content: what the handler makes of it can't be known from the key.
+    RequestContent,
+    /// A field by which frameworks replace the method or the target, such as `X-HTTP-Method-Override`.
+    Rerouted,
+    /// `Host` is repeated or disagrees with the request target.
+    AmbiguousHost,
+    /// The URI or a key part is too long.
+    KeyTooLong,
+    /// The request wants another protocol.
+    Upgrade,
+    /// Another layer of the same cache has this request in hand.
+    Nested,
+}
+
+impl Outcome {
+    /// The value of `X-Cache`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Stale(_) => "STALE",
+            Self::Revalidated => "REVALIDATED",
+            Self::Miss(_) => "MISS",
+            Self::Bypass(_) => "BYPASS",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl StaleReason {
+    /// A short name that doesn't change, for headers, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WhileRevalidate => "stale-while-revalidate",
+            Self::IfError => "stale-if-error",
+            Self::MaxStale => "max-stale",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+impl ForwardReason {
+    /// The word of RFC 9211 §2.2.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+            Self::OnlyIfCached => "only-if-cached",
+        }
+    }
+}
+
+impl BypassReason {
+    /// A short name that doesn't change, for headers, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Method => "method",
+            Self::Credentials => "credentials",
+            Self::NoPrincipal => "no-principal",
+            Self::RequestContent => "request-content",
+            Self::Rerouted => "rerouted",
+            Self::AmbiguousHost => "ambiguous-host",
+            Self::KeyTooLong => "key-too-long",
+            Self::Upgrade => "upgrade",
+            Self::Nested => "nested",
+        }
+    }
+}
+
+impl CacheOutcome {
+    pub(crate) fn new(outcome: Outcome, rule: Option<usize>) -> Self {
+        Self { outcome, age: None, ttl: None, stored: None, rule }
+    }
+
+    /// Of a stored response of this age and lifetime.
+    pub(crate) fn of_stored(outcome: Outcome, rule: Option<usize>, age: Duration, lifetime: Duration) -> Self {
+        let signed = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let ttl = signed(lifetime).saturating_sub(signed(age));
+        Self { outcome, age: Some(age), ttl: Some(ttl), stored: None, rule }
+    }
+
+    pub(crate) fn stored(mut self, stored: Result<(), DeclineReason>) -> Self {
+        self.stored = Some(stored);
+        self
+    }
+
+    /// The member that this cache adds to `Cache-Status` (RFC 9211 §2).
+    ///
+    /// ```text
+    /// larder; hit; ttl=42
+    /// larder; fwd=uri-miss; stored
+    /// larder; fwd=uri-miss; detail=set-cookie
+    /// ```
+    pub(crate) fn cache_status(&self, name: &str) -> SmallVec<[u8; 96]> {
+        let mut text = SmallVec::from_slice(name.as_bytes());
+        let mut detail = None;
+        match self.outcome {
+            Outcome::Hit => text.extend_from_slice(b"; hit"),
+            Outcome::Stale(reason @ (StaleReason::WhileRevalidate | StaleReason::MaxStale)) => {
+                text.extend_from_slice(b"; hit");
+                detail = Some(reason.as_str());
+            }
+            Outcome::Stale(reason) => {
+                text.extend_from_slice(b"; fwd=stale");
+                detail = Some(reason.as_str());
+            }
+            Outcome::Revalidated => text.extend_from_slice(b"; fwd=stale; fwd-status=304"),
+            Outcome::Miss(ForwardReason::OnlyIfCached) => detail = Some(ForwardReason::OnlyIfCached.as_str()),
+            Outcome::Miss(reason) => {
+                text.extend_from_slice(b"; fwd=");
+                text.extend_from_slice(reason.as_str().as_bytes());
+            }
+            Outcome::Bypass(BypassReason::Method) => text.extend_from_slice(b"; fwd=method"),
+            Outcome::Bypass(reason) => {
+                text.extend_from_slice(b"; fwd=bypass");
+                detail = Some(reason.as_str());
+            }
+        }
+        if let Some(ttl) = self.ttl {
+            text.extend_from_slice(b"; ttl=");
+            append_number(&mut text, ttl);
+        }
+        match self.stored {
+            Some(Ok(())) => text.extend_from_slice(b"; stored"),
+            Some(Err(reason)) => detail = detail.or(Some(reason.as_str())),
+            None => {}
+        }
+        if let Some(detail) = detail {
+            text.extend_from_slice(b"; detail=");
+            text.extend_from_slice(detail.as_bytes());
+        }
+        text
+    }
+}
+
+fn append_number(text: &mut SmallVec<[u8; 96]>, number: i64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        text.push(b'-');
+    }
+    text.extend_from_slice(&digits[at..]);
+}
+
+/// Which of the cache's own fields go out, and under which name it speaks.
+#[derive(Clone, Debug)]
+pub(crate) struct HeaderSwitches {
+    pub(crate) name: String,
+    pub(crate) age: bool,
+    pub(crate) x_cache: bool,
+    pub(crate) x_cache_age: bool,
+    pub(crate) cache_status: bool,
+    pub(crate) warning: bool,
+}
+
+impl Default for HeaderSwitches {
+    fn default() -> Self {
+        Self { name: "larder".into(), age: true, x_cache: true, x_cache_age: true, cache_status: true, warning: false }
+    }
+}
+
+impl HeaderSwitches {
+    /// Puts the fields of a stored response into its head with values to be replaced, since replacing costs less than inserting.
+    pub(crate) fn reserve(&self, head: &mut HeaderMap) {
+        for (wanted, name) in
+            [(self.age, header::AGE), (self.x_cache, X_CACHE), (self.x_cache_age, X_CACHE_AGE), (self.cache_status, CACHE_STATUS)]
+        {
+            head.remove(&name);
+            if wanted {
+                head.insert(name, HeaderValue::from_static(""));
+            }
+        }
+    }
+
+    /// Writes what `outcome` says into a stored head, whose places are [reserved](Self::reserve).
+    pub(crate) fn fill_in(&self, head: &mut HeaderMap, outcome: &CacheOutcome) {
+        let mut set = |name: &HeaderName, value: HeaderValue| {
+            if let Some(place) = head.get_mut(name) {
+                *place = value;
+            }
+        };
+        let age = outcome.age.unwrap_or_default().as_secs();
+        if self.age {
+            set(&header::AGE, number(age));
+        }
+        if self.x_cache {
+            set(&X_CACHE, HeaderValue::from_static(outcome.outcome.as_str()));
+        }
+        if self.x_cache_age {
+            set(&X_CACHE_AGE, number(age));
+        }
+        if self.cache_status {
+            set(&CACHE_STATUS, self.status_value(outcome));
+        }
+        if self.warning && outcome.ttl.is_some_and(|ttl| ttl < 0) {
+            // RFC 7234 §5.5.1; RFC 9111 made the field obsolete, and some clients still read it.
+            head.insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
+        }
+    }
+
+    /// Writes what `outcome` says into the head of a response that comes from the handler.
+    pub(crate) fn add(&self, head: &mut HeaderMap, outcome: &CacheOutcome) {
+        if self.x_cache {
+            head.insert(X_CACHE, HeaderValue::from_static(outcome.outcome.as_str()));
+        }
+        if self.cache_status {
+            // RFC 9211 §2: what caches nearer to the origin said stays in front.
+            head.append(CACHE_STATUS, self.status_value(outcome));
+        }
+    }
+
+    fn status_value(&self, outcome: &CacheOutcome) -> HeaderValue {
+        HeaderValue::from_bytes(&outcome.cache_status(&self.name)).unwrap_or(HeaderValue::from_static("larder"))
+    }
+}
+
+/// A number as a field value; small ones, which are the most frequent, come from a table and cost no memory.
+pub(crate) fn number(n: u64) -> HeaderValue {
+    match usize::try_from(n).ok().and_then(|n| SMALL.get(n)) {
+        Some(text) => {
+            let start = text.iter().position(|b| *b != b'0').unwrap_or(text.len() - 1);
+            HeaderValue::from_static(std::str::from_utf8(&text[start..]).unwrap_or("0"))
+        }
+        None => HeaderValue::from(n),
+    }
+}
+
+/// The numbers below 3600, with leading zeros.
+static SMALL: [[u8; 4]; 3600] = {
+    let mut table = [[0u8; 4]; 3600];
+    let mut n = 0;
+    while n < table.len() {
+        table[n] = [b'0' + (n / 1000) as u8, b'0' + (n / 100 % 10) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(outcome: CacheOutcome) -> String {
+        String::from_utf8(outcome.cache_status("larder").to_vec()).unwrap()
+    }
+
+    #[test]
+    fn cache_status_members() {
+        // RFC 9211 §2
+        let second = Duration::from_secs(1);
+        let new = |outcome| CacheOutcome::new(outcome, None);
+        let stored = |outcome, age: u32, lifetime: u32| CacheOutcome::of_stored(outcome, None, second * age, second * lifetime);
+        let rows = [
+            (stored(Outcome::Hit, 18, 60), "larder; hit; ttl=42"),
+            (stored(Outcome::Stale(StaleReason::WhileRevalidate), 63, 60), "larder; hit; ttl=-3; detail=stale-while-revalidate"),
+            (stored(Outcome::Stale(StaleReason::IfError), 63, 60), "larder; fwd=stale; ttl=-3; detail=stale-if-error"),
+            (stored(Outcome::Revalidated, 0, 60), "larder; fwd=stale; fwd-status=304; ttl=60"),
+            (new(Outcome::Miss(ForwardReason::UriMiss)).stored(Ok(())), "larder; fwd=uri-miss; stored"),
+            (new(Outcome::Miss(ForwardReason::VaryMiss)).stored(Err(DeclineReason::SetCookie)), "larder; fwd=vary-miss; detail=set-cookie"),
+            (new(Outcome::Miss(ForwardReason::OnlyIfCached)), "larder; detail=only-if-cached"),
+            (new(Outcome::Bypass(BypassReason::Method)), "larder; fwd=method"),
+            (new(Outcome::Bypass(BypassReason::Rule)), "larder; fwd=bypass; detail=rule"),
+        ];
+        for (outcome, expected) in rows {
+            assert_eq!(status(outcome), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_from_the_table_and_beyond() {
+        for n in [0, 1, 9, 10, 99, 100, 999, 1000, 3599, 3600, 2_147_483_648, u64::MAX] {
+            assert_eq!(number(n), n.to_string());
+        }
+    }
+
+    #[test]
+    fn extreme_lifetimes_dont_overflow() {
+        let outcome = CacheOutcome::of_stored(Outcome::Hit, None, Duration::ZERO, Duration::MAX);
+        assert_eq!(outcome.ttl, Some(i64::MAX));
+        let outcome = CacheOutcome::of_stored(Outcome::Hit, None, Duration::MAX, Duration::ZERO);
+        assert_eq!(status(outcome), format!("larder; hit; ttl={}", -i64::MAX));
+    }
+}

@@ -1,0 +1,396 @@
+//! [`Policy`]: how the responses of a route are cached, and above all *for whom*.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+
+use crate::key::{CacheKey, Part, QueryRule, matches_name};
+use crate::outcome::BypassReason;
+use crate::request::{RequestFacts, RequestHead};
+use crate::rfc9111::list;
+
+/// What a rule says about its routes. It begins with the audience, since that decides whether caching is safe:
+///
+/// | | who may be given the answer | freshness |
+/// |---|---|---|
+/// | [`from_origin`](Self::from_origin) | as RFC 9111 reads the handler's fields | what the handler says |
+/// | [`shared`](Self::shared) | everybody: the application vouches for it | `ttl`, where the handler says nothing |
+/// | [`per`](Self::per) | the same principal: each has a partition of its own | `ttl`, likewise |
+/// | [`guarded`](Self::guarded) | requests without credentials; nobody vouches for others | `ttl`, likewise |
+/// | [`bypass`](Self::bypass) | nobody | none |
+///
+/// Whatever a policy says, a response with `no-store`, `private` or `Set-Cookie` is not stored.
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::Policy;
+/// let policy = Policy::shared(Duration::from_secs(300))
+///     .stale_while_revalidate(Duration::from_secs(60))
+///     .sort_query()
+///     .ignore_query(["utm_*", "fbclid"]);
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Policy {
+    pub(crate) audience: Audience,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) overrides_origin: bool,
+    pub(crate) status_ttls: Vec<(StatusCode, Duration)>,
+    pub(crate) statuses: Option<Vec<StatusCode>>,
+    pub(crate) downstream: Option<Duration>,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) fill_timeout: Option<Duration>,
+    pub(crate) heuristics: Option<bool>,
+    pub(crate) drop_set_cookie: bool,
+    strip_credentials: bool,
+    ignored_cookies: Vec<String>,
+    query: QueryRule,
+    key_headers: Vec<HeaderName>,
+    key_cookies: Vec<String>,
+}
+
+/// The closure behind [`Policy::per`].
+type Principal = Arc<dyn Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync>;
+
+#[derive(Clone)]
+pub(crate) enum Audience {
+    Origin,
+    Shared,
+    Per(Principal),
+    Guarded,
+    Bypass,
+}
+
+/// Statuses that a rule's TTL applies to without being named: what a route answers when all is well.
+const GOOD: [u16; 6] = [200, 203, 204, 300, 301, 308];
+
+/// Cookies that only statistics in the browser use; no handler's answer depends on them.
+const ANALYTICS_COOKIES: [&str; 18] = [
+    "_ga", "_ga_*", "_gid", "_gat*", "_gcl_*", "_dc_gtm_*", "__utm*", "_fbp", "_fbc", "_hj*", "_pk_*", "_clck", "_clsk",
+    "_uet*", "_tt_*", "ajs_*", "amp_*", "_scid*",
+];
+
+impl Policy {
+    fn new(audience: Audience, ttl: Option<Duration>) -> Self {
+        Self {
+            audience,
+            ttl,
+            overrides_origin: false,
+            status_ttls: Vec::new(),
+            statuses: None,
+            downstream: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            fill_timeout: None,
+            heuristics: None,
+            drop_set_cookie: false,
+            strip_credentials: false,
+            ignored_cookies: ANALYTICS_COOKIES.map(String::from).to_vec(),
+            query: QueryRule::default(),
+            key_headers: Vec::new(),
+            key_cookies: Vec::new(),
+        }
+    }
+
+    /// RFC 9111 on what the handler says; the policy of every route that no rule names.
+    pub fn from_origin() -> Self {
+        Self::new(Audience::Origin, None)
+    }
+
+    /// The application vouches that the answer is the same for everybody, whatever cookies or `Authorization` a request has.
+    ///
+    /// [`strip_credentials`](Self::strip_credentials) makes sure of it.
+    pub fn shared(ttl: Duration) -> Self {
+        Self::new(Audience::Shared, Some(ttl))
+    }
+
+    /// The answer is for one principal: `principal` names it, from an extension that an auth layer outside has set, or from a field.
+    /// Each has a partition of its own, whose key holds a keyed digest of the name. A request without a principal bypasses the cache.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use larder::{Policy, RequestHead};
+    /// struct UserId(String);
+    /// let policy = Policy::per(
+    ///     |request: &RequestHead<'_>| request.extensions.get::<UserId>().map(|id| id.0.clone()),
+    ///     Duration::from_secs(30),
+    /// );
+    /// ```
+    pub fn per<P: AsRef<[u8]>>(
+        principal: impl Fn(&RequestHead<'_>) -> Option<P> + Send + Sync + 'static,
+        ttl: Duration,
+    ) -> Self {
+        let principal: Principal = Arc::new(move |head| principal(head).map(|name| name.as_ref().to_vec()));
+        Self::new(Audience::Per(principal), Some(ttl))
+    }
+
+    /// A TTL for routes where nobody vouches who the answer is for: requests with `Authorization`, or with a cookie that isn't
+    /// [ignored](Self::ignore_cookies), bypass the cache. The first that does is logged, with the word that would change it.
+    pub fn guarded(ttl: Duration) -> Self {
+        Self::new(Audience::Guarded, Some(ttl))
+    }
+
+    /// Neither look up nor store.
+    pub fn bypass() -> Self {
+        Self::new(Audience::Bypass, None)
+    }
+
+    /// Let the rule's TTL win over the lifetime that the handler states (`max-age`, `Expires` ...). `no-cache` still means validation.
+    pub fn override_origin(mut self) -> Self {
+        self.overrides_origin = true;
+        self
+    }
+
+    /// A TTL for one status: negative caching. Statuses that a hostile request may provoke (400, 406, 413, 414, 431, 5xx) are never
+    /// stored; a rule that names one is refused.
+    pub fn status_ttl(mut self, status: StatusCode, ttl: Duration) -> Self {
+        self.status_ttls.push((status, ttl));
+        self
+    }
+
+    /// Store these statuses only, and apply the TTL to all of them. By default every status with explicit freshness is stored, and the TTL
+    /// applies to 200, 203, 204, 300, 301 and 308.
+    pub fn statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.statuses = Some(statuses.into_iter().collect());
+        self
+    }
+
+    /// For how long clients and caches downstream may use an answer, if not for the rest of its lifetime here. Purges don't reach
+    /// them, so a short time makes purges felt early.
+    pub fn downstream(mut self, lifetime: Duration) -> Self {
+        self.downstream = Some(lifetime);
+        self
+    }
+
+    /// For how long past its lifetime a response is served while it is refreshed behind the answer (RFC 5861 §3); none by default.
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = Some(window);
+        self
+    }
+
+    /// For how long past its lifetime a response stands in when the handler fails, answers 5xx or takes longer than the
+    /// [time limit](Self::fill_timeout) (RFC 5861 §4); none by default.
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = Some(window);
+        self
+    }
+
+    /// How long the handler may take before a stale response stands in, where [`stale_if_error`](Self::stale_if_error) allows one; the
+    /// handler's answer still refreshes the store. No limit by default.
+    pub fn fill_timeout(mut self, limit: Duration) -> Self {
+        self.fill_timeout = Some(limit);
+        self
+    }
+
+    /// Whether a lifetime may be guessed from `Last-Modified` (RFC 9111 §4.2.2), for these routes.
+    pub fn heuristics(mut self, on: bool) -> Self {
+        self.heuristics = Some(on);
+        self
+    }
+
+    /// Store responses that set cookies, without the cookies. The client whose request filled the cache gets them; no other does.
+    pub fn drop_set_cookie(mut self) -> Self {
+        self.drop_set_cookie = true;
+        self
+    }
+
+    /// Take `Cookie` and `Authorization` from what the handler sees when its answer may be stored.
+    pub fn strip_credentials(mut self) -> Self {
+        self.strip_credentials = true;
+        self
+    }
+
+    /// Cookies that [`guarded`](Self::guarded) doesn't mind, beside those of the usual analytics; a `*` at the end stands for any rest.
+    pub fn ignore_cookies<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.ignored_cookies.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sort the query's parameters by name, so that their order doesn't matter. The handler sees them sorted.
+    pub fn sort_query(mut self) -> Self {
+        self.query.sorted = true;
+        self
+    }
+
+    /// Query parameters that don't matter; a `*` at the end stands for any rest. The handler doesn't see them.
+    pub fn ignore_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.query.ignored.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// The only query parameters that matter. The handler sees no others.
+    pub fn only_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.query.allowed.get_or_insert_default().extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Fields of the request whose values belong to the key, as if every response varied on them.
+    pub fn key_header(mut self, name: HeaderName) -> Self {
+        self.key_headers.push(name);
+        self
+    }
+
+    /// Cookies whose values belong to the key. The handler sees no others.
+    pub fn key_cookies<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.key_cookies.extend(names.into_iter().map(Into::into));
+        self
+    }
+}
+
+impl Policy {
+    /// The rule's TTL for a status.
+    pub(crate) fn ttl_for(&self, status: StatusCode) -> Option<Duration> {
+        if let Some((_, ttl)) = self.status_ttls.iter().find(|(named, _)| *named == status) {
+            return Some(*ttl);
+        }
+        let applies = match &self.statuses {
+            Some(statuses) => statuses.contains(&status),
+            None => GOOD.contains(&status.as_u16()),
+        };
+        self.ttl.filter(|_| applies)
+    }
+
+    /// Whether the rule stores this status at all.
+    pub(crate) fn stores(&self, status: StatusCode) -> bool {
+        let named = self.status_ttls.iter().any(|(named, _)| *named == status);
+        named || self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&status))
+    }
+
+    /// Whether the application said who the answers are for.
+    pub(crate) fn declares_audience(&self) -> bool {
+        matches!(self.audience, Audience::Shared | Audience::Per(_))
+    }
+
+    pub(crate) fn is_partitioned(&self) -> bool {
+        matches!(self.audience, Audience::Per(_))
+    }
+
+    /// Why this request may not be answered from the cache at all, if so.
+    pub(crate) fn bypasses(&self, head: &RequestHead<'_>, facts: &RequestFacts<'_>) -> Option<BypassReason> {
+        match self.audience {
+            Audience::Bypass => Some(BypassReason::Rule),
+            Audience::Guarded if facts.authorization || (facts.cookie && self.has_telling_cookie(head)) => {
+                Some(BypassReason::Credentials)
+            }
+            _ => None,
+        }
+    }
+
+    fn has_telling_cookie(&self, head: &RequestHead<'_>) -> bool {
+        cookies(head).any(|(name, _)| !self.ignored_cookies.iter().any(|pattern| matches_bytes(pattern, name)))
+    }
+
+    /// The query as it is keyed.
+    pub(crate) fn query<'q>(&self, query: Option<&'q str>) -> Option<std::borrow::Cow<'q, str>> {
+        query.map(|query| self.query.canonical(query))
+    }
+
+    /// Adds to the key what this rule wants in it. `secret` keys the digest of a principal.
+    pub(crate) fn extend_key(
+        &self,
+        key: &mut CacheKey,
+        head: &RequestHead<'_>,
+        secret: &[u8; 32],
+    ) -> Result<(), BypassReason> {
+        for name in &self.key_headers {
+            key.push(Part::FieldName, name.as_str().as_bytes());
+            head.headers.get_all(name).iter().for_each(|line| key.push(Part::FieldLine, line.as_bytes()));
+        }
+        for wanted in &self.key_cookies {
+            key.push(Part::CookieName, wanted.as_bytes());
+            let values = cookies(head).filter(|(name, _)| matches_bytes(wanted, name));
+            values.for_each(|(_, pair)| key.push(Part::Cookie, pair));
+        }
+        if let Audience::Per(principal) = &self.audience {
+            let name = principal(head).ok_or(BypassReason::NoPrincipal)?;
+            key.push(Part::Partition, &digest(secret, &name));
+        }
+        Ok(())
+    }
+
+    /// Takes from a request that may fill the cache what its key ignores, so that an answer can't depend on it.
+    pub(crate) fn prepare_fill<B>(&self, request: &mut Request<B>) {
+        if self.strip_credentials {
+            request.headers_mut().remove(header::COOKIE);
+            request.headers_mut().remove(header::AUTHORIZATION);
+        } else if !self.key_cookies.is_empty() {
+            self.keep_key_cookies(request);
+        }
+        let canonical = self.query(request.uri().query()).map(std::borrow::Cow::into_owned);
+        let Some(canonical) = canonical.filter(|canonical| Some(canonical.as_str()) != request.uri().query()) else { return };
+        if let Some(uri) = with_query(request.uri(), &canonical) {
+            *request.uri_mut() = uri;
+        }
+        #[cfg(feature = "axum")]
+        if let Some(original) = request.extensions_mut().get_mut::<axum::extract::OriginalUri>()
+            && let Some(uri) = with_query(&original.0, &canonical)
+        {
+            original.0 = uri;
+        }
+    }
+
+    fn keep_key_cookies<B>(&self, request: &mut Request<B>) {
+        let head = RequestHead::of(request);
+        let wanted = |name: &[u8]| self.key_cookies.iter().any(|pattern| matches_bytes(pattern, name));
+        let kept: Vec<&[u8]> = cookies(&head).filter(|(name, _)| wanted(name)).map(|(_, pair)| pair).collect();
+        let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok().filter(|value| !value.is_empty());
+        match kept {
+            Some(kept) => drop(request.headers_mut().insert(header::COOKIE, kept)),
+            None => drop(request.headers_mut().remove(header::COOKIE)),
+        }
+    }
+}
+
+/// The cookies of a request as (name, whole pair) (RFC 6265 §4.2).
+fn cookies<'a>(head: &RequestHead<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let lines = head.headers.get_all(header::COOKIE).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|b| *b == b';')).map(list::trim).filter(|pair| !pair.is_empty()).map(
+        |pair| {
+            let end = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+            (list::trim(&pair[..end]), pair)
+        },
+    )
+}
+
+fn matches_bytes(pattern: &str, name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| matches_name(pattern, name))
+}
+
+fn with_query(uri: &Uri, query: &str) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    let target = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// A keyed digest of a principal's name, so that a key tells nobody who it is for.
+fn digest(secret: &[u8; 32], name: &[u8]) -> [u8; 16] {
+    use sha2::Digest;
+    let whole = sha2::Sha256::new().chain_update(secret).chain_update(name).finalize();
+    let mut half = [0; 16];
+    half.copy_from_slice(&whole[..16]);
+    half
+}
+
+impl Default for Policy {
+    /// [`Policy::from_origin`].
+    fn default() -> Self {
+        Self::from_origin()
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let audience = match self.audience {
+            Audience::Origin => "from_origin",
+            Audience::Shared => "shared",
+            Audience::Per(_) => "per",
+            Audience::Guarded => "guarded",
+            Audience::Bypass => "bypass",
+        };
+        f.debug_struct("Policy").field("audience", &audience).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! What the cache looks at in a request: its head, and the facts read from its fields in one pass.
+
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
+
+use crate::rfc9111::authority::{Authority, normalised};
+use crate::rfc9111::directives::RequestDirectives;
+
+/// The head of a request, as key parts and principals see it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The URI as the client sent it: before any `nest` of axum took a prefix away.
+    pub uri: &'a Uri,
+    /// The fields.
+    pub headers: &'a HeaderMap,
+    /// What layers outside of the cache attached, such as a session or a user.
+    pub extensions: &'a Extensions,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The head of `request`.
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: original_uri(request.extensions()).unwrap_or_else(|| request.uri()),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+fn original_uri(extensions: &Extensions) -> Option<&Uri> {
+    extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
+}
+
+#[cfg(not(feature = "axum"))]
+fn original_uri(_: &Extensions) -> Option<&Uri> {
+    None
+}
+
+/// What a request's fields say, read in one pass over them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestFacts<'a> {
+    pub(crate) host: Option<&'a HeaderValue>,
+    /// More than one `Host`.
+    pub(crate) ambiguous_host: bool,
+    pub(crate) authorization: bool,
+    pub(crate) cookie: bool,
+    /// `Cache-Control` or `Pragma`.
+    pub(crate) directives: bool,
+    /// Any condition, `If-Range` included.
+    pub(crate) conditions: bool,
+    pub(crate) range: bool,
+    /// Fields of a proxy in front that say how the client addressed it.
+    pub(crate) forwarded: bool,
+    /// Fields with which some frameworks replace the method or the target behind the cache's back.
+    pub(crate) rerouted: bool,
+    pub(crate) upgrade: bool,
+    /// The field lines say that content follows.
+    pub(crate) content: bool,
+}
+
+impl<'a> RequestFacts<'a> {
+    pub(crate) fn read(headers: &'a HeaderMap) -> Self {
+        let mut facts = Self::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                "host" => {
+                    facts.ambiguous_host |= facts.host.is_some();
+                    facts.host = Some(value);
+                }
+                "authorization" => facts.authorization = true,
+                "cookie" => facts.cookie = true,
+                "cache-control" | "pragma" => facts.directives = true,
+                "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" | "if-range" => {
+                    facts.conditions = true;
+                }
+                "range" => facts.range = true,
+                "forwarded" | "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-prefix" => {
+                    facts.forwarded = true;
+                }
+                "x-original-url" | "x-rewrite-url" | "x-original-uri" | "x-http-method" | "x-http-method-override"
+                | "x-method-override" => facts.rerouted = true,
+                "upgrade" => facts.upgrade = true,
+                "transfer-encoding" => facts.content = true,
+                "content-length" => facts.content |= value.as_bytes() != b"0",
+                _ => {}
+            }
+        }
+        facts
+    }
+
+    /// Host and port that the request is for; `None` where its parts disagree, so that the handler might see another than the key.
+    pub(crate) fn authority(&self, uri: &Uri) -> Option<Authority> {
+        if self.ambiguous_host {
+            return None;
+        }
+        let from_host = self.host.map(|host| normalised(host.as_bytes(), None));
+        let from_target = uri.authority().map(|authority| normalised(authority.as_str().as_bytes(), uri.scheme_str()));
+        match (from_host, from_target) {
+            (Some(host), Some(target)) => (host == target).then_some(host),
+            (Some(only), None) | (None, Some(only)) => Some(only),
+            (None, None) => Some(Authority::new()),
+        }
+    }
+
+    pub(crate) fn directives(&self, headers: &HeaderMap) -> RequestDirectives {
+        if self.directives { RequestDirectives::parse(headers) } else { RequestDirectives::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority(uri: &'static str, hosts: &[&'static str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append("host", HeaderValue::from_static(host));
+        }
+        let uri = Uri::from_static(uri);
+        let authority = RequestFacts::read(&headers).authority(&uri)?;
+        Some(String::from_utf8(authority.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn the_authority_of_a_request() {
+        // RFC 9110 §7.2, RFC 9112 §3.2.2
+        assert_eq!(authority("/", &["Example.com:80"]).as_deref(), Some("example.com"));
+        assert_eq!(authority("/", &[]).as_deref(), Some(""));
+        assert_eq!(authority("/", &["a", "a"]), None, "repeated");
+        assert_eq!(authority("http://a/", &["a:80"]).as_deref(), Some("a"), "absolute form");
+        assert_eq!(authority("https://a:443/", &["a"]).as_deref(), Some("a"), "HTTP/2");
+        assert_eq!(authority("http://a/", &["b"]), None, "they disagree");
+    }
+
+    #[test]
+    fn one_pass_reads_all() {
+        let mut headers = HeaderMap::new();
+        for name in ["cookie", "range", "x-http-method-override", "x-forwarded-proto", "if-match", "upgrade"] {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        headers.insert("content-length", HeaderValue::from_static("0"));
+        let facts = RequestFacts::read(&headers);
+        assert!(facts.cookie && facts.range && facts.rerouted && facts.forwarded && facts.conditions && facts.upgrade);
+        assert!(!facts.authorization && !facts.content && !facts.directives);
+    }
+}

@@ -1,0 +1,195 @@
+//! Makes the response that a client gets: of a stored response, or of the handler's, whole or in part, or as the client's conditions want it.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body;
+
+use crate::body::ResponseBody;
+use crate::cache::CacheCore;
+use crate::clock::Moment;
+use crate::outcome::CacheOutcome;
+use crate::response::StoredResponse;
+use crate::rfc9111::date;
+use crate::rfc9111::range::{self, RangeRequest};
+use crate::rfc9111::validation::{Precondition, Validators, evaluate};
+
+/// What of a 200 response a client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// All of it.
+    Whole,
+    /// Nothing: it has it already (304).
+    NotModified,
+    /// Nothing: its condition doesn't hold (412).
+    Failed,
+    /// These bytes (206).
+    Part(std::ops::Range<u64>),
+    /// Nothing: its range lies outside (416).
+    Unsatisfiable,
+}
+
+/// What the conditions and the range in `asked` want of a response (RFC 9110 §13.2, §14.2). `length` is the content's, if it is known.
+pub(crate) fn shape(
+    asked: &HeaderMap,
+    status: StatusCode,
+    validators: Validators<'_>,
+    length: Option<u64>,
+    is_head: bool,
+) -> Shape {
+    // §13.2.1: conditions are for what would have been a success; §14.2: a range counts for GET only.
+    if status != StatusCode::OK {
+        return Shape::Whole;
+    }
+    let range = match evaluate(asked, validators) {
+        Precondition::NotModified => return Shape::NotModified,
+        Precondition::Failed => return Shape::Failed,
+        Precondition::Proceed { range } => range && !is_head,
+    };
+    let wanted = asked.get(header::RANGE).filter(|_| range).zip(length);
+    match wanted.map(|(wanted, length)| range::parse(wanted.as_bytes(), length)) {
+        None | Some(RangeRequest::Whole) => Shape::Whole,
+        Some(RangeRequest::Part(part)) => Shape::Part(part),
+        Some(RangeRequest::Unsatisfiable) => Shape::Unsatisfiable,
+    }
+}
+
+/// Gives `head` the status and the fields of `shape`.
+pub(crate) fn reshape(shape: &Shape, length: Option<u64>, status: &mut StatusCode, head: &mut HeaderMap) {
+    let length = length.map_or_else(|| "*".to_owned(), |length| length.to_string());
+    let content_range = |value: String| HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("bytes */*"));
+    match shape {
+        Shape::Whole => {}
+        Shape::NotModified => {
+            *status = StatusCode::NOT_MODIFIED;
+            // RFC 9110 §15.4.5: what describes content that isn't sent stays away.
+            drop_content_fields(head);
+        }
+        Shape::Failed => {
+            *status = StatusCode::PRECONDITION_FAILED;
+            drop_content_fields(head);
+            drop_validators(head);
+        }
+        Shape::Part(part) => {
+            *status = StatusCode::PARTIAL_CONTENT;
+            head.remove(header::CONTENT_LENGTH);
+            let range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+            head.insert(header::CONTENT_RANGE, content_range(range));
+        }
+        Shape::Unsatisfiable => {
+            *status = StatusCode::RANGE_NOT_SATISFIABLE;
+            drop_content_fields(head);
+            drop_validators(head);
+            head.insert(header::CONTENT_RANGE, content_range(format!("bytes */{length}")));
+        }
+    }
+}
+
+fn drop_content_fields(head: &mut HeaderMap) {
+    for name in [
+        header::CONTENT_TYPE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LANGUAGE,
+        header::CONTENT_RANGE,
+        header::CONTENT_DISPOSITION,
+    ] {
+        head.remove(name);
+    }
+}
+
+fn drop_validators(head: &mut HeaderMap) {
+    head.remove(header::ETAG);
+    head.remove(header::LAST_MODIFIED);
+    head.remove(header::CACHE_CONTROL);
+    head.remove(header::EXPIRES);
+}
+
+/// The response that a client gets from the store. `asked` are the request's fields where they have conditions or a range.
+pub(crate) fn from_store<B: Body>(
+    core: &CacheCore,
+    stored: &StoredResponse,
+    now: Moment,
+    outcome: CacheOutcome,
+    asked: Option<&HeaderMap>,
+    is_head: bool,
+) -> Response<ResponseBody<B>> {
+    let mut head = stored.head.clone();
+    core.settings.switches.fill_in(&mut head, &outcome);
+    if let Some(downstream) = &stored.downstream {
+        head.insert(header::CACHE_CONTROL, downstream.cache_control(outcome.age.unwrap_or_default()));
+    }
+    if stored.origin.own_last_modified && !is_settled(&head, now.wall) {
+        head.remove(header::LAST_MODIFIED);
+    }
+    let length = stored.body.len() as u64;
+    let mut status = stored.status;
+    let shape =
+        asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
+    reshape(&shape, Some(length), &mut status, &mut head);
+    let content = match shape {
+        Shape::Whole if is_head => {
+            announce_length(status, length, &mut head);
+            Bytes::new()
+        }
+        Shape::Whole => stored.body.clone(),
+        Shape::Part(part) => stored.body.slice(part.start as usize..part.end as usize),
+        Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => Bytes::new(),
+    };
+    let mut response = Response::new(ResponseBody::stored(content));
+    *response.status_mut() = status;
+    *response.headers_mut() = head;
+    response
+}
+
+/// The answer to a HEAD names the length that a GET would have had (RFC 9110 §9.3.2).
+fn announce_length(status: StatusCode, length: u64, head: &mut HeaderMap) {
+    if status != StatusCode::NO_CONTENT {
+        head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// A `Last-Modified` that the cache made itself goes out only when its second, and one more, is over: until then the content might have changed
+/// twice under the same date, and a client could not tell (RFC 9110 §8.8.2.2).
+fn is_settled(head: &HeaderMap, now: SystemTime) -> bool {
+    let since = date::field(head, header::LAST_MODIFIED).and_then(|since| now.duration_since(since).ok());
+    since.is_some_and(|since| since >= Duration::from_secs(2))
+}
+
+/// Adds what the cache says to a response that comes from the handler, or was made in its place.
+pub(crate) fn from_handler<B: Body>(
+    core: &CacheCore,
+    mut response: Response<ResponseBody<B>>,
+    outcome: CacheOutcome,
+    attended: bool,
+) -> Response<ResponseBody<B>> {
+    core.settings.switches.add(response.headers_mut(), &outcome);
+    note(core, response, outcome, attended)
+}
+
+/// Counts and traces the outcome of an answer that a client gets, and leaves it in the response's extensions.
+pub(crate) fn note<B: Body>(
+    core: &CacheCore,
+    mut response: Response<ResponseBody<B>>,
+    outcome: CacheOutcome,
+    attended: bool,
+) -> Response<ResponseBody<B>> {
+    tracing::debug!(
+        target: "larder",
+        outcome = outcome.outcome.as_str(),
+        status = response.status().as_u16(),
+        rule = outcome.rule,
+        age = outcome.age.map(|age| age.as_secs()),
+        ttl = outcome.ttl,
+        attended,
+        "answered"
+    );
+    if attended {
+        core.counters.outcome(outcome.outcome);
+    }
+    if core.settings.outcome_extension {
+        response.extensions_mut().insert(outcome);
+    }
+    response
+}

@@ -1,0 +1,207 @@
+//! [`StoredResponse`]: what is kept of a response (RFC 9111 §3), in compact memory of its own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
+
+use crate::cached::Cached;
+use crate::clock::Moment;
+use crate::downstream::Downstream;
+use crate::outcome::OWN_FIELDS;
+use crate::rfc9111::date;
+use crate::rfc9111::freshness::current_age;
+use crate::rfc9111::reuse::Terms;
+use crate::rfc9111::validation::{EntityTag, Validators};
+use crate::rfc9111::vary::VariantKey;
+
+/// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
+#[derive(Debug)]
+pub struct StoredResponse {
+    pub(crate) status: StatusCode,
+    /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
+    pub(crate) head: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) terms: Terms,
+    /// When its head arrived.
+    pub(crate) received: Moment,
+    pub(crate) variance: Variance,
+    pub(crate) origin: Origin,
+    /// A `Cache-Control` that is written anew on each answer.
+    pub(crate) downstream: Option<Downstream>,
+    pub(crate) stamp: Stamp,
+    /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
+    pub(crate) keep: Duration,
+}
+
+/// Which variant of its resource a response is (§4.1).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Variance {
+    /// The nominated fields.
+    pub(crate) fields: SmallVec<[HeaderName; 2]>,
+    /// Their values in the request that it answered.
+    pub(crate) key: VariantKey,
+}
+
+/// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime.
+    pub(crate) replaced: Option<Box<HeaderMap>>,
+    /// `ETag` is the cache's own.
+    pub(crate) own_etag: bool,
+    /// `Last-Modified` is the cache's own.
+    pub(crate) own_last_modified: bool,
+    /// What the handler said by extension: kept for a 304, which may come without.
+    pub(crate) handler: Option<Cached>,
+}
+
+/// The numbers by which a response is held against purges.
+#[derive(Debug, Default)]
+pub(crate) struct Stamp {
+    /// The number of the newest purge when the request went to the handler.
+    pub(crate) number: u64,
+    /// Hash of authority, path and query.
+    pub(crate) resource: u64,
+    /// Hash of path and query.
+    pub(crate) path: u64,
+    /// No purge up to this number touches it. Only saves work; relaxed order is enough, for an older value means one check more.
+    verified: AtomicU64,
+}
+
+impl Stamp {
+    pub(crate) fn new(number: u64, resource: u64, path: u64) -> Self {
+        Self { number, resource, path, verified: AtomicU64::new(number) }
+    }
+
+    pub(crate) fn verified(&self) -> u64 {
+        self.verified.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_verified(&self, number: u64) {
+        self.verified.store(number, Ordering::Relaxed);
+    }
+}
+
+/// What an entry costs beside its bytes: the structures of the store, of a response and of its header map.
+const OVERHEAD: usize = 700;
+
+impl StoredResponse {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The fields as they are sent, but for `Age` and the cache's own.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head
+    }
+
+    /// The content.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// For how long the response is worth keeping, counted from its storing. A store may drop it earlier, and should not keep it longer.
+    pub fn keep(&self) -> Duration {
+        self.keep
+    }
+
+    /// The bytes it takes: content, head, and a fixed amount for what surrounds them. What a store counts against its bound.
+    pub fn size(&self) -> usize {
+        let head: usize = self.head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        OVERHEAD + head + self.body.len() + self.variance.key.len()
+    }
+
+    /// Whether both answer the same variant of their resource.
+    pub fn same_variant(&self, other: &Self) -> bool {
+        self.variance.fields == other.variance.fields && self.variance.key == other.variance.key
+    }
+
+    /// The current age (RFC 9111 §4.2.3).
+    pub(crate) fn age(&self, now: Moment) -> Duration {
+        current_age(self.terms.initial_age, now.since(self.received))
+    }
+
+    pub(crate) fn validators(&self) -> Validators<'_> {
+        Validators::of(&self.head)
+    }
+
+    /// The head as the origin sent it: without what the cache made, with what it replaced.
+    pub(crate) fn origin_head(&self) -> HeaderMap {
+        let mut head = self.head.clone();
+        for name in OWN_FIELDS {
+            head.remove(name);
+        }
+        if self.origin.own_etag {
+            head.remove(header::ETAG);
+        }
+        if self.origin.own_last_modified {
+            head.remove(header::LAST_MODIFIED);
+        }
+        if let Some(replaced) = &self.origin.replaced {
+            for name in REPLACED {
+                head.remove(&name);
+                for value in replaced.get_all(&name) {
+                    head.append(name.clone(), value.clone());
+                }
+            }
+        }
+        head
+    }
+
+    /// The tag that the cache made of the content, if it did.
+    pub(crate) fn own_etag(&self) -> Option<EntityTag<'_>> {
+        self.origin.own_etag.then(|| EntityTag::of(&self.head)).flatten()
+    }
+}
+
+/// The fields that a downstream lifetime replaces.
+pub(crate) const REPLACED: [HeaderName; 3] = [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA];
+
+/// A copy of `head` whose values share one allocation of exactly their size. Values as they arrive are slices of a connection's
+/// read buffer, and would keep all of it in memory.
+pub(crate) fn compact(head: &HeaderMap) -> HeaderMap {
+    let mut memory = BytesMut::with_capacity(head.values().map(HeaderValue::len).sum());
+    head.values().for_each(|value| memory.extend_from_slice(value.as_bytes()));
+    let mut memory = memory.freeze();
+    // Room for the fields that are filled in on each answer, so that a clone doesn't grow.
+    let mut copy = HeaderMap::with_capacity(head.len() + OWN_FIELDS.len());
+    for (name, value) in head {
+        let bytes = memory.split_to(value.len());
+        let Ok(mut kept) = HeaderValue::from_maybe_shared(bytes) else { continue };
+        kept.set_sensitive(value.is_sensitive());
+        // A name of the standard's is a number; any other is copied, for it may share the read buffer as well.
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone());
+        copy.append(name, kept);
+    }
+    copy
+}
+
+/// The `Date` of a head; where it is missing or malformed, the time of arrival, which is then added (RFC 9110 §6.6.1).
+pub(crate) fn ensure_date(head: &mut HeaderMap, received: Moment) -> std::time::SystemTime {
+    date::field(head, header::DATE).unwrap_or_else(|| {
+        head.insert(header::DATE, date::format(received.wall));
+        received.wall
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compact_head_is_equal_and_shares_nothing() {
+        let buffer = Bytes::from(vec![b'x'; 4096]);
+        let mut head = HeaderMap::new();
+        head.append("x-a", HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap());
+        head.append("x-a", HeaderValue::from_bytes(b"\xfftext").unwrap());
+        head.append("content-type", HeaderValue::from_static(""));
+        let copy = compact(&head);
+        assert_eq!(copy, head);
+        drop(head);
+        assert!(buffer.is_unique(), "the copy doesn't hold the read buffer");
+    }
+}

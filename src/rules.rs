@@ -1,0 +1,122 @@
+//! Which policy a path has: the first rule whose pattern matches, else what `otherwise` says.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use regex::{Regex, RegexSet, RegexSetBuilder};
+
+use crate::error::RuleError;
+use crate::policy::Policy;
+use crate::rfc9111::storability::is_provoked_error;
+
+/// A pattern over the path and the policy of what it matches.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pattern: String,
+    policy: Policy,
+}
+
+impl Rule {
+    /// Checks pattern and policy.
+    pub(crate) fn new(pattern: &str, policy: Policy) -> Result<Self, RuleError> {
+        if let Err(source) = Regex::new(pattern) {
+            return Err(RuleError::Pattern { rule: pattern.into(), source: Box::new(source) });
+        }
+        if let Some((status, _)) = policy.status_ttls.iter().find(|(status, _)| is_provoked_error(*status)) {
+            return Err(RuleError::StatusNeverStored { rule: pattern.into(), status: *status });
+        }
+        Ok(Self { pattern: pattern.into(), policy })
+    }
+}
+
+/// All rules, compiled into one automaton: matching takes time linear in the path, however many there are.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    patterns: Option<RegexSet>,
+    routes: Vec<Route>,
+    otherwise: Route,
+}
+
+/// A policy with what is remembered about it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// The rule's place; `None` for `otherwise`.
+    pub(crate) rule: Option<usize>,
+    pub(crate) policy: Policy,
+    pattern: String,
+    warned: AtomicBool,
+}
+
+impl Rules {
+    pub(crate) fn new(rules: &[Rule], otherwise: Policy) -> Self {
+        let patterns = (!rules.is_empty()).then(|| {
+            RegexSetBuilder::new(rules.iter().map(|rule| &rule.pattern))
+                .size_limit(usize::MAX)
+                .build()
+                .expect("each pattern compiled on its own, and their number is not limited")
+        });
+        let route = |(n, rule): (usize, &Rule)| Route::new(Some(n), &rule.pattern, rule.policy.clone());
+        Self {
+            patterns,
+            routes: rules.iter().enumerate().map(route).collect(),
+            otherwise: Route::new(None, "otherwise", otherwise),
+        }
+    }
+
+    /// The route of a path, as the client sent it.
+    pub(crate) fn route(&self, path: &str) -> &Route {
+        let first = self.patterns.as_ref().and_then(|patterns| patterns.matches(path).iter().next());
+        first.and_then(|n| self.routes.get(n)).unwrap_or(&self.otherwise)
+    }
+
+    /// The route with this place.
+    pub(crate) fn get(&self, rule: Option<usize>) -> &Route {
+        rule.and_then(|n| self.routes.get(n)).unwrap_or(&self.otherwise)
+    }
+}
+
+impl Route {
+    fn new(rule: Option<usize>, pattern: &str, policy: Policy) -> Self {
+        Self { rule, policy, pattern: pattern.into(), warned: AtomicBool::new(false) }
+    }
+
+    /// Says once for each rule that credentials keep its requests from the cache, and what would change that.
+    pub(crate) fn warn_of_credentials(&self, path: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                rule = self.pattern,
+                path,
+                "requests with Authorization or cookies bypass this rule (`Policy::guarded`). If the answer is the same for everybody, \
+                 use `Policy::shared`; if it is for one user, `Policy::per`; if only a cookie without meaning is in the way, \
+                 `Policy::ignore_cookies`. Logged once for each rule."
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_matches_wins() {
+        let rule = |pattern: &str| Rule::new(pattern, Policy::from_origin()).unwrap();
+        let rules = Rules::new(&[rule("^/a/b"), rule("^/a"), rule("x$")], Policy::bypass());
+        for (path, expected) in [("/a/b/x", Some(0)), ("/a/x", Some(1)), ("/x", Some(2)), ("/y", None), ("", None)] {
+            assert_eq!(rules.route(path).rule, expected, "{path}");
+        }
+        assert_eq!(Rules::new(&[], Policy::bypass()).route("/a").rule, None);
+    }
+
+    #[test]
+    fn a_bad_rule_says_what_is_wrong() {
+        let error = Rule::new("^/a(", Policy::from_origin()).unwrap_err().to_string();
+        assert!(error.contains("^/a(") && error.contains("unclosed group"), "{error}");
+        let never = Policy::from_origin().status_ttl(StatusCode::BAD_GATEWAY, Duration::from_secs(1));
+        let error = Rule::new("^/a", never).unwrap_err().to_string();
+        assert!(error.contains("502") && error.contains("never stored"), "{error}");
+    }
+}

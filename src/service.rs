@@ -1,0 +1,330 @@
+//! [`Cache`], the service: a request's way from top to bottom.
+//!
+//! ```text
+//! call ─ admit ─┬─ forward   the cache keeps out of it
+//!               ├─ write     an unsafe method; its success invalidates
+//!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
+//!                                    ├─ stale      sent from the store; refreshed behind it, if that is the reason
+//!                                    ├─ fetch      the handler is asked, and its answer settled (see `fetch.rs`)
+//!                                    └─ refuse     only-if-cached and nothing usable: 504
+//! ```
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body;
+use tower_service::Service;
+use tracing::Instrument;
+
+use crate::admission::{Admission, Ask, Write, admit};
+use crate::body::ResponseBody;
+use crate::cache::{CacheCore, Lookup};
+use crate::clock::Moment;
+use crate::fetch::{Errand, finish_unattended};
+use crate::future::ResponseFuture;
+use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::respond::{from_handler, from_store, note};
+use crate::response::StoredResponse;
+use crate::rfc9111::invalidation::{invalidates, named_targets};
+use crate::storage::Query;
+use crate::storage::backend::Backend;
+
+/// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
+///
+/// It is always ready; the inner service is made ready only when it is called, on the clone that is then called. It has no errors of its
+/// own. It needs a tokio runtime for refreshes and for fills whose client has left.
+#[derive(Clone)]
+pub struct Cache<S> {
+    inner: S,
+    core: Arc<CacheCore>,
+}
+
+impl<S> Cache<S> {
+    pub(crate) fn new(inner: S, core: Arc<CacheCore>) -> Self {
+        Self { inner, core }
+    }
+
+    /// The service inside.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Cache<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    ReqBody: Body + Send + 'static,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Send,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<ResBody, S::Error>;
+
+    /// Always ready: a hit needs nobody's permission.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        match admit(&self.core, &request) {
+            Admission::Forward(outcome) => self.forward(request, outcome),
+            Admission::Write(write) => self.write(request, write),
+            Admission::Lookup(ask) => self.look_up(request, ask),
+        }
+    }
+}
+
+/// What the inner service has to be; a name for the bounds above, so that each step of the way can be read without them.
+trait Handler<R>: Service<Request<R>, Response = Response<Self::Body>, Error: Send, Future: Send> + Clone + Send + 'static {
+    type Body: Body<Data = Bytes, Error: Send> + Send + 'static;
+}
+
+impl<S, R, B> Handler<R> for S
+where
+    S: Service<Request<R>, Response = Response<B>, Error: Send, Future: Send> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Send> + Send + 'static,
+{
+    type Body = B;
+}
+
+/// The future of a service's answer to requests with the body `R`.
+type Answer<S, R> = ResponseFuture<<S as Handler<R>>::Body, <S as Service<Request<R>>>::Error>;
+
+impl<S> Cache<S> {
+    /// To the handler and back, untouched.
+    fn forward<R>(&self, mut request: Request<R>, outcome: CacheOutcome) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let (core, inner) = (self.core.clone(), self.inner.clone());
+        request.extensions_mut().insert(core.mark);
+        ResponseFuture::awaited(async move {
+            let response = call(inner, request).await?;
+            Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, true))
+        })
+    }
+
+    /// To the handler; if that succeeds, what the write touched is invalid before the client hears of it (RFC 9111 §4.4).
+    fn write<R>(&self, mut request: Request<R>, write: Write) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let (core, inner) = (self.core.clone(), self.inner.clone());
+        request.extensions_mut().insert(core.mark);
+        ResponseFuture::awaited(async move {
+            let outcome = write.outcome;
+            let unanswered = Unanswered { core: &core, write: Some(write) };
+            let response = call(inner, request).await?;
+            unanswered.answered(response.status(), response.headers());
+            Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, true))
+        })
+    }
+
+    /// Asks the store; the one in memory answers without waiting.
+    fn look_up<R>(&self, request: Request<R>, ask: Ask) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let now = self.core.now();
+        match &self.core.settings.backend {
+            Backend::Memory(memory) => {
+                let found = memory.read(&ask.key, |variants| self.core.choose(variants, &ask, request.headers(), now));
+                self.answer(request, ask, now, found)
+            }
+            Backend::Other(store) => {
+                let (service, store) = (self.clone(), store.clone());
+                ResponseFuture::awaited(async move {
+                    let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
+                    let variants = service.core.variants_or_none(found);
+                    let found = service.core.choose(&variants, &ask, request.headers(), now);
+                    service.answer(request, ask, now, found).await
+                })
+            }
+        }
+    }
+
+    /// What the store has decides.
+    fn answer<R>(
+        &self,
+        request: Request<R>,
+        ask: Ask,
+        now: Moment,
+        found: Lookup,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        match found {
+            Lookup::Fresh(stored) => self.hit(&request, &ask, now, &stored),
+            Lookup::Stale(stored, reason) => self.stale(request, ask, now, &stored, reason),
+            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => self.refuse(&ask),
+            Lookup::Validate(stored, why) => self.fetch(request, ask, why, Some(stored)),
+            Lookup::Miss(why) => self.fetch(request, ask, why, None),
+        }
+    }
+
+    fn hit<R>(
+        &self,
+        request: &Request<R>,
+        ask: &Ask,
+        now: Moment,
+        stored: &StoredResponse,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        ResponseFuture::ready(self.send(request, ask, now, stored, Outcome::Hit))
+    }
+
+    /// The client gets the stale response at once; its request goes on to refresh it.
+    fn stale<R>(
+        &self,
+        request: Request<R>,
+        ask: Ask,
+        now: Moment,
+        stored: &Arc<StoredResponse>,
+        reason: StaleReason,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let response = self.send(&request, &ask, now, stored, Outcome::Stale(reason));
+        if reason == StaleReason::WhileRevalidate {
+            self.refresh(request, ask, stored);
+        }
+        ResponseFuture::ready(response)
+    }
+
+    fn refresh<R>(&self, mut request: Request<R>, mut ask: Ask, stored: &Arc<StoredResponse>)
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let Some(refresh) = self.core.begin_refresh(&ask, stored) else { return };
+        // What a HEAD found stale is refreshed by a GET: only that can fill the store.
+        *request.method_mut() = Method::GET;
+        ask.is_head = false;
+        let errand = Errand::begin(&self.core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request);
+        let answer = errand.unattended().run(call(self.inner.clone(), request));
+        let span = tracing::debug_span!(target: "larder", "refresh");
+        span.follows_from(tracing::Span::current());
+        self.core.spawn(
+            async move {
+                let _until_done = refresh;
+                if let Ok(response) = answer.await {
+                    finish_unattended(response).await;
+                }
+            }
+            .instrument(span),
+        );
+    }
+
+    fn fetch<R>(
+        &self,
+        mut request: Request<R>,
+        ask: Ask,
+        why: ForwardReason,
+        previous: Option<Arc<StoredResponse>>,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let span = tracing::debug_span!(target: "larder", "fill", why = why.as_str(), outcome = tracing::field::Empty);
+        let errand = Errand::begin(&self.core, ask, why, previous, &mut request);
+        let inner = self.inner.clone();
+        ResponseFuture::awaited(
+            async move {
+                let response = errand.run(call(inner, request)).await?;
+                if let Some(outcome) = response.headers().get(crate::outcome::X_CACHE) {
+                    tracing::Span::current().record("outcome", outcome.to_str().unwrap_or_default());
+                }
+                Ok(response)
+            }
+            .instrument(span),
+        )
+    }
+
+    /// RFC 9111 §5.2.1.7.
+    fn refuse<R>(&self, ask: &Ask) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let outcome = CacheOutcome::new(Outcome::Miss(ForwardReason::OnlyIfCached), ask.rule);
+        let mut response = Response::new(ResponseBody::empty());
+        *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+        ResponseFuture::ready(from_handler(&self.core, response, outcome, true))
+    }
+
+    fn send<R>(
+        &self,
+        request: &Request<R>,
+        ask: &Ask,
+        now: Moment,
+        stored: &StoredResponse,
+        outcome: Outcome,
+    ) -> Response<ResponseBody<S::Body>>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.terms.lifetime);
+        let asked = (!ask.is_plain()).then(|| request.headers());
+        let response = from_store(&self.core, stored, now, outcome, asked, ask.is_head);
+        note(&self.core, response, outcome, true)
+    }
+}
+
+/// Calls the service that was made ready.
+async fn call<S, R>(mut service: S, request: R) -> Result<S::Response, S::Error>
+where
+    S: Service<R>,
+{
+    poll_fn(|cx| service.poll_ready(cx)).await?;
+    service.call(request).await
+}
+
+/// A write whose answer isn't known yet. If it never will be (the client left, the handler panicked or failed), the write may have happened all
+/// the same, and what it touched is invalid.
+struct Unanswered<'a> {
+    core: &'a CacheCore,
+    write: Option<Write>,
+}
+
+impl Unanswered<'_> {
+    fn answered(mut self, status: StatusCode, head: &HeaderMap) {
+        let Some(write) = self.write.take().filter(|_| invalidates(status)) else { return };
+        self.core.invalidate(&write.authority, &write.target);
+        for named in named_targets(&write.authority, &write.target, head) {
+            self.core.invalidate(&write.authority, &named);
+        }
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(write) = self.write.take() {
+            self.core.invalidate(&write.authority, &write.target);
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Cache<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,89 @@
+//! Everything that can be set on a cache, with its defaults.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::clock::{Clock, SystemClock};
+use crate::outcome::HeaderSwitches;
+use crate::policy::Policy;
+use crate::rfc9111::storability::Leniency;
+use crate::rfc9111::vary::Matching;
+use crate::rules::Rule;
+use crate::storage::backend::Backend;
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) backend: Backend,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) otherwise: Policy,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) switches: HeaderSwitches,
+    pub(crate) outcome_extension: bool,
+    /// Targeted fields (RFC 9213) in the order they count.
+    pub(crate) targets: Vec<HeaderName>,
+    /// Guess lifetimes from `Last-Modified`.
+    pub(crate) heuristics: bool,
+    pub(crate) leniency: Leniency,
+    pub(crate) matching: Matching,
+    /// Serve stale, without anybody's word, where the handler can't be reached (RFC 9111 §4.2.4).
+    pub(crate) stale_when_disconnected: bool,
+    /// Use a stored response that doesn't say it is for everybody for requests with `Authorization` (§3.5 forbids only the reverse).
+    pub(crate) authorized_may_share: bool,
+    /// Take a 304 that names another strong validator as a confirmation, as the public test suite expects.
+    pub(crate) trust_any_304: bool,
+    /// Never stored, beside what the RFC forbids.
+    pub(crate) never_stored: Vec<HeaderName>,
+    /// Stored though by default they are taken as of one exchange.
+    pub(crate) replayed: Vec<HeaderName>,
+    pub(crate) max_head_size: usize,
+    pub(crate) max_body_size: usize,
+    pub(crate) max_fill_bytes: usize,
+    pub(crate) max_variants: usize,
+    pub(crate) max_refreshes: usize,
+    /// Bodies up to this size are complete, hashed and stored before the first answer goes out, if the handler has them ready.
+    pub(crate) eager_etag_size: usize,
+}
+
+impl Settings {
+    pub(crate) fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            rules: Vec::new(),
+            otherwise: Policy::from_origin(),
+            clock: Arc::new(SystemClock::default()),
+            switches: HeaderSwitches::default(),
+            outcome_extension: true,
+            targets: vec![HeaderName::from_static("cdn-cache-control")],
+            heuristics: false,
+            leniency: Leniency::default(),
+            matching: Matching::Careful,
+            stale_when_disconnected: false,
+            authorized_may_share: false,
+            trust_any_304: false,
+            never_stored: Vec::new(),
+            replayed: Vec::new(),
+            max_head_size: 32 << 10,
+            max_body_size: 10 << 20,
+            max_fill_bytes: 64 << 20,
+            max_variants: 16,
+            max_refreshes: 64,
+            eager_etag_size: 16 << 10,
+        }
+    }
+
+    /// RFC 9111 to the letter where a safe default is stricter.
+    pub(crate) fn follow_the_letter(&mut self) {
+        self.heuristics = true;
+        self.leniency = Leniency {
+            error_statuses: true,
+            set_cookie: true,
+            vary_credentials: true,
+            must_understand_lifts_no_store: true,
+        };
+        self.matching = Matching::Letter;
+        self.stale_when_disconnected = true;
+        self.authorized_may_share = true;
+        self.trust_any_304 = true;
+    }
+}

@@ -1,0 +1,116 @@
+//! Counters of what a cache did, and [`Stats`], a copy of them to look at.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::outcome::Outcome;
+use crate::rfc9111::storability::DeclineReason;
+use crate::storage::StorageUsage;
+
+/// What a cache did since it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Answers from the store, fresh.
+    pub hits: u64,
+    /// Answers from the store though stale.
+    pub stale: u64,
+    /// Answers from the store after the handler confirmed them.
+    pub revalidated: u64,
+    /// Answers of the handler to requests that were looked up.
+    pub misses: u64,
+    /// Requests that were neither looked up nor stored.
+    pub bypassed: u64,
+    /// Responses stored.
+    pub stored: u64,
+    /// Responses not stored, by reason; only reasons that occurred.
+    pub declined: Vec<(DeclineReason, u64)>,
+    /// Refreshes started behind a stale answer.
+    pub refreshes: u64,
+    /// Refreshes not started since too many were running.
+    pub refreshes_refused: u64,
+    /// Resources made invalid by writes.
+    pub invalidations: u64,
+    /// Purges by the application or an operator.
+    pub purges: u64,
+    /// Operations that a store failed.
+    pub store_errors: u64,
+    /// What the store holds.
+    pub storage: StorageUsage,
+}
+
+impl Stats {
+    /// Answers from the store among all that were looked up, from 0 to 1; 0 before the first.
+    pub fn hit_rate(&self) -> f64 {
+        let answered = self.hits + self.stale + self.revalidated;
+        let all = answered + self.misses;
+        if all == 0 { 0.0 } else { answered as f64 / all as f64 }
+    }
+
+    /// How many responses were not stored for this reason.
+    pub fn declined_for(&self, reason: DeclineReason) -> u64 {
+        self.declined.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    hits: AtomicU64,
+    stale: AtomicU64,
+    revalidated: AtomicU64,
+    misses: AtomicU64,
+    bypassed: AtomicU64,
+    stored: AtomicU64,
+    declined: [AtomicU64; DeclineReason::ALL.len()],
+    pub(crate) refreshes: AtomicU64,
+    pub(crate) refreshes_refused: AtomicU64,
+    pub(crate) invalidations: AtomicU64,
+    pub(crate) purges: AtomicU64,
+    pub(crate) store_errors: AtomicU64,
+}
+
+/// One more of something.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn outcome(&self, outcome: Outcome) {
+        count(match outcome {
+            Outcome::Hit => &self.hits,
+            Outcome::Stale(_) => &self.stale,
+            Outcome::Revalidated => &self.revalidated,
+            Outcome::Miss(_) => &self.misses,
+            Outcome::Bypass(_) => &self.bypassed,
+        });
+    }
+
+    pub(crate) fn stored(&self, result: Result<(), DeclineReason>) {
+        match result {
+            Ok(()) => count(&self.stored),
+            Err(reason) => {
+                let place = DeclineReason::ALL.iter().position(|other| *other == reason);
+                count(&self.declined[place.unwrap_or_default()]);
+            }
+        }
+    }
+
+    pub(crate) fn snapshot(&self, storage: StorageUsage) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let declined = DeclineReason::ALL.iter().zip(&self.declined).map(|(reason, counter)| (*reason, read(counter)));
+        Stats {
+            hits: read(&self.hits),
+            stale: read(&self.stale),
+            revalidated: read(&self.revalidated),
+            misses: read(&self.misses),
+            bypassed: read(&self.bypassed),
+            stored: read(&self.stored),
+            declined: declined.filter(|(_, count)| *count > 0).collect(),
+            refreshes: read(&self.refreshes),
+            refreshes_refused: read(&self.refreshes_refused),
+            invalidations: read(&self.invalidations),
+            purges: read(&self.purges),
+            store_errors: read(&self.store_errors),
+            storage,
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The store in memory. moka decides what stays (TinyLFU or LRU, bounded by weight, expired entries leave); reads don't go through it but
+//! through a lock-free index, and tell moka about themselves only now and then. That is several times cheaper and changes little in what moka
+//! knows: its sketch of frequencies is an estimate in any case.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+
+use super::{Query, Storage, StorageUsage, Variants, with_variant};
+use crate::error::StorageError;
+use crate::key::CacheKey;
+use crate::response::StoredResponse;
+
+/// Which entries leave first when there is no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Eviction {
+    /// Those that are asked for least, with an entry ticket for newcomers (W-TinyLFU): a crawler can't wash out what is popular.
+    #[default]
+    TinyLfu,
+    /// Those that were asked for longest ago. Every read is told to moka, so reads cost more than with TinyLFU.
+    Lru,
+}
+
+/// Responses in this process' memory, bounded by bytes (key, head and body counted) and, if wanted, by entries.
+///
+/// ```
+/// use larder::storage::{Eviction, MemoryStore};
+/// let store = MemoryStore::new(64 << 20).max_entries(100_000).eviction(Eviction::Lru);
+/// ```
+pub struct MemoryStore {
+    settings: Settings,
+    /// Made on first use, so that the setters can come before.
+    inner: std::sync::OnceLock<Inner>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    capacity: u64,
+    max_entries: Option<u64>,
+    eviction: Eviction,
+}
+
+type KeyBytes = Arc<[u8]>;
+
+struct Inner {
+    index: Arc<Index>,
+    policy: moka::sync::Cache<KeyBytes, Token, ahash::RandomState>,
+    /// Writers of one key take turns, so that index and policy see them in the same order.
+    turns: [Mutex<()>; TURNS],
+    hasher: ahash::RandomState,
+    next: AtomicU64,
+    every_read: bool,
+}
+
+const TURNS: usize = 64;
+
+/// With TinyLFU, one read in this many is told to moka.
+const SAMPLE: u32 = 8;
+
+struct Index {
+    slots: papaya::HashMap<KeyBytes, Slot, ahash::RandomState>,
+    bytes: AtomicU64,
+    evictions: AtomicU64,
+}
+
+struct Slot {
+    /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
+    number: u64,
+    weight: u32,
+    variants: Variants,
+    reads: AtomicU32,
+}
+
+/// What moka holds for a slot.
+#[derive(Clone, Copy)]
+struct Token {
+    number: u64,
+    weight: u32,
+    keep: Duration,
+}
+
+impl MemoryStore {
+    /// A store of at most `capacity` bytes.
+    pub fn new(capacity: u64) -> Self {
+        let settings = Settings { capacity, max_entries: None, eviction: Eviction::default() };
+        Self { settings, inner: std::sync::OnceLock::new() }
+    }
+
+    /// Bounds the number of keys as well; not bounded by default.
+    #[must_use]
+    pub fn max_entries(mut self, most: u64) -> Self {
+        self.settings.max_entries = Some(most);
+        self
+    }
+
+    /// Which entries leave first; [`Eviction::TinyLfu`] by default.
+    #[must_use]
+    pub fn eviction(mut self, eviction: Eviction) -> Self {
+        self.settings.eviction = eviction;
+        self
+    }
+
+    /// Lets what has expired or been evicted go now. Happens on its own while the store is written to.
+    pub fn sweep(&self) {
+        self.inner().policy.run_pending_tasks();
+    }
+
+    /// Calls `choose` with the variants of a key, without waiting and without copying them.
+    pub(crate) fn read<R>(&self, key: &CacheKey, choose: impl FnOnce(&[Arc<StoredResponse>]) -> R) -> R {
+        let inner = self.inner();
+        let slots = inner.index.slots.pin();
+        let Some(slot) = slots.get(key.as_bytes()) else { return choose(&[]) };
+        let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
+        slot.reads.store(reads, Ordering::Relaxed);
+        if inner.every_read || reads % SAMPLE == 1 {
+            inner.policy.get(key.as_bytes());
+        }
+        choose(&slot.variants)
+    }
+
+    pub(crate) fn put_now(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) {
+        let inner = self.inner();
+        let _turn = inner.turn(key.as_bytes());
+        let slots = inner.index.slots.pin();
+        let bytes: KeyBytes = Arc::from(key.as_bytes());
+        let variants = with_variant(slots.get(&bytes).map_or(&[], |slot| &slot.variants), response, most);
+        let token = Token {
+            number: inner.next.fetch_add(1, Ordering::Relaxed),
+            weight: self.settings.weight(key, &variants),
+            keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
+        };
+        let slot = Slot { number: token.number, weight: token.weight, variants, reads: AtomicU32::new(0) };
+        inner.index.bytes.fetch_add(u64::from(token.weight), Ordering::Relaxed);
+        if let Some(old) = slots.insert(bytes.clone(), slot) {
+            inner.index.bytes.fetch_sub(u64::from(old.weight), Ordering::Relaxed);
+        }
+        inner.policy.insert(bytes, token);
+    }
+
+    pub(crate) fn remove_now(&self, key: &CacheKey) -> bool {
+        let inner = self.inner();
+        let _turn = inner.turn(key.as_bytes());
+        let removed = inner.index.remove(key.as_bytes(), |_| true);
+        inner.policy.invalidate(key.as_bytes());
+        removed
+    }
+
+    pub(crate) fn clear_now(&self) {
+        let inner = self.inner();
+        let keys: Vec<KeyBytes> = inner.index.slots.pin().keys().cloned().collect();
+        // Key by key, under their turns: moka's own `invalidate_all` works by time and would also take what is put right after.
+        for key in keys {
+            let _turn = inner.turn(&key);
+            inner.index.remove(&key, |_| true);
+            inner.policy.invalidate(&key);
+        }
+        inner.policy.run_pending_tasks();
+    }
+
+    fn inner(&self) -> &Inner {
+        self.inner.get_or_init(|| Inner::new(self.settings))
+    }
+}
+
+impl Settings {
+    /// The weight of a key's variants. Every entry weighs at least its share of the capacity, so that one bound keeps both limits.
+    fn weight(&self, key: &CacheKey, variants: &[Arc<StoredResponse>]) -> u32 {
+        // The key is held twice by reference and once in memory; responses count their own overhead.
+        let bytes = key.as_bytes().len() + variants.iter().map(|variant| variant.size()).sum::<usize>();
+        let share = self.max_entries.map_or(0, |most| self.capacity.div_ceil(most.max(1)));
+        u32::try_from((bytes as u64).max(share)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Inner {
+    fn new(settings: Settings) -> Self {
+        let hasher = ahash::RandomState::new();
+        // A batch of one: bodies may be large, so what is replaced must not wait for others before its memory is given back.
+        let collector = seize::Collector::new().batch_size(1);
+        let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
+        let index = Arc::new(Index { slots, bytes: AtomicU64::new(0), evictions: AtomicU64::new(0) });
+        let policy = match settings.eviction {
+            Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
+            Eviction::Lru => EvictionPolicy::lru(),
+        };
+        let evicted = index.clone();
+        let policy = moka::sync::Cache::builder()
+            .max_capacity(settings.capacity)
+            .weigher(|_: &KeyBytes, token: &Token| token.weight)
+            .expire_after(Keep)
+            .eviction_policy(policy)
+            .eviction_listener(move |key: Arc<KeyBytes>, token, cause| evicted.evict(&key, token, cause))
+            .build_with_hasher(hasher.clone());
+        Self {
+            index,
+            policy,
+            turns: std::array::from_fn(|_| Mutex::new(())),
+            hasher,
+            next: AtomicU64::new(1),
+            every_read: settings.eviction == Eviction::Lru,
+        }
+    }
+
+    fn turn(&self, key: &[u8]) -> std::sync::MutexGuard<'_, ()> {
+        let turn = self.hasher.hash_one(key) as usize % TURNS;
+        self.turns[turn].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn remove(&self, key: &[u8], which: impl Fn(&Slot) -> bool) -> bool {
+        match self.slots.pin().remove_if(key, |_, slot| which(slot)) {
+            Ok(Some((_, slot))) => {
+                self.bytes.fetch_sub(u64::from(slot.weight), Ordering::Relaxed);
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// moka let go of a token: its slot goes as well, unless a newer one has taken the place.
+    fn evict(&self, key: &[u8], token: Token, cause: RemovalCause) {
+        if self.remove(key, |slot| slot.number == token.number) && cause.was_evicted() {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tells moka when an entry is of no more use. Its clock only gives memory back; freshness is decided elsewhere, on every read.
+struct Keep;
+
+impl moka::Expiry<KeyBytes, Token> for Keep {
+    fn expire_after_create(&self, _: &KeyBytes, token: &Token, _: Instant) -> Option<Duration> {
+        Some(token.keep)
+    }
+
+    fn expire_after_update(&self, _: &KeyBytes, token: &Token, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(token.keep)
+    }
+}
+
+impl Storage for MemoryStore {
+    async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
+        Ok(self.read(query.key, |variants| Variants::from(variants)))
+    }
+
+    async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {
+        self.put_now(key, response, most);
+        Ok(())
+    }
+
+    async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
+        Ok(self.remove_now(key))
+    }
+
+    async fn clear(&self) -> Result<(), StorageError> {
+        self.clear_now();
+        Ok(())
+    }
+
+    fn usage(&self) -> StorageUsage {
+        let index = &self.inner().index;
+        StorageUsage {
+            entries: index.slots.len() as u64,
+            bytes: index.bytes.load(Ordering::Relaxed),
+            evictions: index.evictions.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,91 @@
+//! Where responses are kept. [`Storage`] is the seam: [`MemoryStore`] is the default, and any other backend can be brought along.
+
+pub(crate) mod backend;
+mod dynamic;
+mod memory;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use smallvec::SmallVec;
+
+pub use self::memory::{Eviction, MemoryStore};
+use crate::error::StorageError;
+use crate::key::CacheKey;
+use crate::response::StoredResponse;
+
+/// The responses stored under one key: the variants of a resource (RFC 9111 §4.1), newest first.
+pub type Variants = SmallVec<[Arc<StoredResponse>; 1]>;
+
+/// What a store is asked for.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Query<'a> {
+    /// The key.
+    pub key: &'a CacheKey,
+    /// The fields of the request, with which a store that is far away may choose the variant there.
+    pub headers: &'a HeaderMap,
+}
+
+/// A place to keep responses.
+///
+/// What it does not promise: that what was put can be got (it may be evicted at once), or that a `get` sees a `put` that runs at the same time. What it
+/// must keep: once `remove` or `clear` has returned, nothing put before is returned again. Freshness is none of its business: the
+/// cache decides that on every read. An error or a missing answer costs a miss, never a failed request.
+pub trait Storage: Send + Sync + 'static {
+    /// The variants stored under the key; empty if there is none.
+    fn get(&self, query: Query<'_>) -> impl Future<Output = Result<Variants, StorageError>> + Send;
+
+    /// Stores a response. It takes the place of the [same variant](StoredResponse::same_variant); variants that nominate other fields are
+    /// dropped, and of more than `most` the oldest go.
+    fn put(
+        &self,
+        key: &CacheKey,
+        response: Arc<StoredResponse>,
+        most: usize,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Drops all variants of the key; tells whether there were any.
+    fn remove(&self, key: &CacheKey) -> impl Future<Output = Result<bool, StorageError>> + Send;
+
+    /// Drops everything.
+    fn clear(&self) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// How much it holds.
+    fn usage(&self) -> StorageUsage;
+}
+
+/// How much a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StorageUsage {
+    /// Keys with at least one response.
+    pub entries: u64,
+    /// Bytes as the store counts them.
+    pub bytes: u64,
+    /// Responses that left because there was no room or because their time was over.
+    pub evictions: u64,
+}
+
+impl StorageUsage {
+    /// Of a backend of one's own.
+    pub fn new(entries: u64, bytes: u64, evictions: u64) -> Self {
+        Self { entries, bytes, evictions }
+    }
+}
+
+/// The variants after `newer` was added: it replaces its own variant and those that nominate other fields, and the oldest
+/// above `most` leave. For backends that keep the variants of a key together.
+pub fn with_variant(variants: &[Arc<StoredResponse>], newer: Arc<StoredResponse>, most: usize) -> Variants {
+    // A response that varies by other fields could answer a request that the newer one is meant for: the newest word on `Vary` counts.
+    let kept = variants
+        .iter()
+        .filter(|old| old.variance.fields == newer.variance.fields && !old.same_variant(&newer))
+        .take(most.saturating_sub(1))
+        .cloned();
+    let mut all = Variants::new();
+    all.push(newer.clone());
+    all.extend(kept);
+    all
+}
