@@ -133,4 +133,3 @@ impl Ask {
         self.directives.only_if_cached
     }
 }
-

@@ -28,6 +28,7 @@ pin_project! {
 }
 
 pin_project! {
+    // What is large is in a box, so that a hit moves few bytes.
     #[project = KindProjection]
     enum Kind<B>
     where
@@ -36,8 +37,8 @@ pin_project! {
         Empty,
         Stored { content: Bytes },
         Untouched { #[pin] body: B },
-        Copied { copy: Copied<B> },
-        Part { part: Part<B> },
+        Copied { copy: Box<Copied<B>> },
+        Part { part: Box<Part<B>> },
     }
 }
 
@@ -55,17 +56,17 @@ impl<B: Body> ResponseBody<B> {
     }
 
     pub(crate) fn copied(copy: Copied<B>) -> Self {
-        Self { kind: Kind::Copied { copy } }
+        Self { kind: Kind::Copied { copy: Box::new(copy) } }
     }
 
     pub(crate) fn part(part: Part<B>) -> Self {
-        Self { kind: Kind::Part { part } }
+        Self { kind: Kind::Part { part: Box::new(part) } }
     }
 
     /// The copy in progress, to be finished without a client.
     pub(crate) fn into_copy(self) -> Option<Copied<B>> {
         match self.kind {
-            Kind::Copied { copy } => Some(copy),
+            Kind::Copied { copy } => Some(*copy),
             _ => None,
         }
     }

@@ -1,6 +1,5 @@
 //! [`CacheCore`]: what all clones of a layer share, and the three things done with it: look up, commit, invalidate.
 
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -203,9 +202,8 @@ impl CacheCore {
         if self.is_closing() {
             return None;
         }
-        let mut id = self.hasher.build_hasher();
-        (ask.key.as_bytes(), &stored.variance.key).hash(&mut id);
-        match self.refreshes.begin(id.finish(), self.settings.max_refreshes) {
+        let id = self.hasher.hash_one((ask.key.as_bytes(), &stored.variance.key));
+        match self.refreshes.begin(id, self.settings.max_refreshes) {
             Ok(refresh) => {
                 count(&self.counters.refreshes);
                 Some(refresh)

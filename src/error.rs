@@ -44,7 +44,10 @@ impl StorageError {
     }
 
     /// An error that was caused by another.
-    pub fn with_source(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self { message: message.into(), source: Some(source.into()) }
     }
 }

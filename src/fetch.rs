@@ -40,8 +40,6 @@ pub(crate) struct Errand {
     sent: Moment,
     /// The handler was asked whether `previous` is still good.
     conditional: bool,
-    /// Conditions and range of the client were taken away, so the cache has to evaluate them.
-    evaluates: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
     attended: bool,
 }
@@ -67,9 +65,9 @@ impl Errand {
         let policy = &core.rules.get(ask.rule).policy;
         request.extensions_mut().insert(core.mark);
         policy.prepare_fill(request);
-        let evaluates = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
+        let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
         let mut conditional = false;
-        if evaluates {
+        if wants_whole {
             let headers = request.headers_mut();
             validation::strip_conditions(headers);
             headers.remove(header::RANGE);
@@ -79,14 +77,12 @@ impl Errand {
         }
         let sent = core.now();
         let core = core.clone();
-        Self { core, ask, why, asked, previous, flight, stamp, sent, conditional, evaluates, attended: true }
+        Self { core, ask, why, asked, previous, flight, stamp, sent, conditional, attended: true }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
     pub(crate) fn unattended(mut self) -> Self {
-        validation::strip_conditions(&mut self.asked);
-        self.asked.remove(header::RANGE);
-        self.attended = false;
+        (self.ask.conditions, self.ask.range, self.attended) = (false, false, false);
         self
     }
 
@@ -228,13 +224,18 @@ impl Errand {
         let (core, outcome, counted) = (self.core.clone(), self.outcome(Outcome::Miss(self.why)), self.attended);
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
-        let asked = self.evaluates.then(|| self.asked.clone());
+        let asked = self.client_asks().cloned();
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received) {
             Ok(plan) => plan,
             Err(reason) => {
                 core.counters.stored(Err(reason));
                 let response = Response::from_parts(parts, body);
-                return from_handler(&core, response.map(ResponseBody::untouched), outcome.stored(Err(reason)), counted);
+                return from_handler(
+                    &core,
+                    response.map(ResponseBody::untouched),
+                    outcome.stored(Err(reason)),
+                    counted,
+                );
             }
         };
         if let Some(downstream) = downstream {
@@ -302,7 +303,7 @@ impl Errand {
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();
-        let shape = wanted(self.evaluates.then_some(&self.asked), &parts, None);
+        let shape = wanted(self.client_asks(), &parts, None);
         let body = match shape {
             Shape::NotModified | Shape::Failed => {
                 reshape(&shape, None, &mut parts.status, &mut parts.headers);
@@ -348,8 +349,8 @@ impl Errand {
         let (core, attended) = (self.core.clone(), self.attended);
         if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
             let mut head = previous.origin_head();
-            let agrees = previous.status == StatusCode::OK
-                && head_agrees(&head, previous.body.len() as u64, response.headers());
+            let agrees =
+                previous.status == StatusCode::OK && head_agrees(&head, previous.body.len() as u64, response.headers());
             let key = self.ask.key.clone();
             let updated = agrees.then(|| {
                 freshen(&mut head, response.headers());
@@ -394,7 +395,7 @@ impl Errand {
     }
 }
 
-/// What the client's conditions and range want of the handler's answer; `asked` where the cache took them off.
+/// What the client's conditions and range want of a 200 that the handler gave, because they were taken off or because it ignored them.
 fn wanted(asked: Option<&HeaderMap>, parts: &Parts, length: Option<u64>) -> Shape {
     asked.map_or(Shape::Whole, |asked| shape(asked, parts.status, Validators::of(&parts.headers), length, false))
 }

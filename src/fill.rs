@@ -259,7 +259,8 @@ impl Fill {
         let copy = std::mem::take(&mut self.buffer);
         let hash = std::mem::take(&mut self.hasher).finalize().into();
         // Doubling may have taken up to twice the memory; what is kept is exactly as large as the content.
-        let body = if copy.capacity() > copy.len() + copy.len() / 16 { Bytes::copy_from_slice(&copy) } else { copy.freeze() };
+        let body =
+            if copy.capacity() > copy.len() + copy.len() / 16 { Bytes::copy_from_slice(&copy) } else { copy.freeze() };
         // A reason not to store is counted where it is found.
         drop(plan.commit(body, Some(hash)));
         core.budget.give_back(std::mem::take(&mut self.held));

@@ -27,9 +27,7 @@ impl<B: Body, E> ResponseFuture<B, E> {
         Self { state: State::Ready(Some(response)) }
     }
 
-    pub(crate) fn awaited(
-        future: impl Future<Output = Result<Response<ResponseBody<B>>, E>> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn awaited(future: impl Future<Output = Result<Response<ResponseBody<B>>, E>> + Send + 'static) -> Self {
         Self { state: State::Awaited(Box::pin(future)) }
     }
 }
@@ -42,7 +40,9 @@ impl<B: Body, E> Future for ResponseFuture<B, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Ready(response) => Poll::Ready(Ok(response.take().expect("a future isn't polled after it is ready"))),
+            State::Ready(response) => {
+                Poll::Ready(Ok(response.take().expect("a future isn't polled after it is ready")))
+            }
             State::Awaited(future) => future.as_mut().poll(cx),
         }
     }

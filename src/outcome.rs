@@ -270,9 +270,12 @@ impl Default for HeaderSwitches {
 impl HeaderSwitches {
     /// Puts the fields of a stored response into its head with values to be replaced, since replacing costs less than inserting.
     pub(crate) fn reserve(&self, head: &mut HeaderMap) {
-        for (wanted, name) in
-            [(self.age, header::AGE), (self.x_cache, X_CACHE), (self.x_cache_age, X_CACHE_AGE), (self.cache_status, CACHE_STATUS)]
-        {
+        for (wanted, name) in [
+            (self.age, header::AGE),
+            (self.x_cache, X_CACHE),
+            (self.x_cache_age, X_CACHE_AGE),
+            (self.cache_status, CACHE_STATUS),
+        ] {
             head.remove(&name);
             if wanted {
                 head.insert(name, HeaderValue::from_static(""));
@@ -338,7 +341,8 @@ static SMALL: [[u8; 4]; 3600] = {
     let mut table = [[0u8; 4]; 3600];
     let mut n = 0;
     while n < table.len() {
-        table[n] = [b'0' + (n / 1000) as u8, b'0' + (n / 100 % 10) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
+        table[n] =
+            [b'0' + (n / 1000) as u8, b'0' + (n / 100 % 10) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
         n += 1;
     }
     table
@@ -357,14 +361,21 @@ mod tests {
         // RFC 9211 §2
         let second = Duration::from_secs(1);
         let new = |outcome| CacheOutcome::new(outcome, None);
-        let stored = |outcome, age: u32, lifetime: u32| CacheOutcome::of_stored(outcome, None, second * age, second * lifetime);
+        let stored =
+            |outcome, age: u32, lifetime: u32| CacheOutcome::of_stored(outcome, None, second * age, second * lifetime);
         let rows = [
             (stored(Outcome::Hit, 18, 60), "larder; hit; ttl=42"),
-            (stored(Outcome::Stale(StaleReason::WhileRevalidate), 63, 60), "larder; hit; ttl=-3; detail=stale-while-revalidate"),
+            (
+                stored(Outcome::Stale(StaleReason::WhileRevalidate), 63, 60),
+                "larder; hit; ttl=-3; detail=stale-while-revalidate",
+            ),
             (stored(Outcome::Stale(StaleReason::IfError), 63, 60), "larder; fwd=stale; ttl=-3; detail=stale-if-error"),
             (stored(Outcome::Revalidated, 0, 60), "larder; fwd=stale; fwd-status=304; ttl=60"),
             (new(Outcome::Miss(ForwardReason::UriMiss)).stored(Ok(())), "larder; fwd=uri-miss; stored"),
-            (new(Outcome::Miss(ForwardReason::VaryMiss)).stored(Err(DeclineReason::SetCookie)), "larder; fwd=vary-miss; detail=set-cookie"),
+            (
+                new(Outcome::Miss(ForwardReason::VaryMiss)).stored(Err(DeclineReason::SetCookie)),
+                "larder; fwd=vary-miss; detail=set-cookie",
+            ),
             (new(Outcome::Miss(ForwardReason::OnlyIfCached)), "larder; detail=only-if-cached"),
             (new(Outcome::Bypass(BypassReason::Method)), "larder; fwd=method"),
             (new(Outcome::Bypass(BypassReason::Rule)), "larder; fwd=bypass; detail=rule"),

@@ -69,8 +69,24 @@ const GOOD: [u16; 6] = [200, 203, 204, 300, 301, 308];
 
 /// Cookies that only statistics in the browser use; no handler's answer depends on them.
 const ANALYTICS_COOKIES: [&str; 18] = [
-    "_ga", "_ga_*", "_gid", "_gat*", "_gcl_*", "_dc_gtm_*", "__utm*", "_fbp", "_fbc", "_hj*", "_pk_*", "_clck", "_clsk",
-    "_uet*", "_tt_*", "ajs_*", "amp_*", "_scid*",
+    "_ga",
+    "_ga_*",
+    "_gid",
+    "_gat*",
+    "_gcl_*",
+    "_dc_gtm_*",
+    "__utm*",
+    "_fbp",
+    "_fbc",
+    "_hj*",
+    "_pk_*",
+    "_clck",
+    "_clsk",
+    "_uet*",
+    "_tt_*",
+    "ajs_*",
+    "amp_*",
+    "_scid*",
 ];
 
 impl Policy {
@@ -320,7 +336,9 @@ impl Policy {
             self.keep_key_cookies(request);
         }
         let canonical = self.query(request.uri().query()).map(std::borrow::Cow::into_owned);
-        let Some(canonical) = canonical.filter(|canonical| Some(canonical.as_str()) != request.uri().query()) else { return };
+        let Some(canonical) = canonical.filter(|canonical| Some(canonical.as_str()) != request.uri().query()) else {
+            return;
+        };
         if let Some(uri) = with_query(request.uri(), &canonical) {
             *request.uri_mut() = uri;
         }

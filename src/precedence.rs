@@ -13,9 +13,7 @@ use crate::rfc9111::freshness::{
     AgeField, Lifetime, LifetimeSource, age_field, corrected_initial_age, heuristic_lifetime, stated_lifetime,
 };
 use crate::rfc9111::reuse::Terms;
-use crate::rfc9111::storability::{
-    DeclineReason, Exchange, Leniency, Storability, has_validator, storability,
-};
+use crate::rfc9111::storability::{DeclineReason, Exchange, Leniency, Storability, has_validator, storability};
 use crate::rfc9111::targeted;
 use crate::settings::Settings;
 
@@ -158,8 +156,7 @@ fn terms(
 
 /// How long the response is of use; `None` if it never is.
 fn keep(terms: &Terms, arrival: &Arrival<'_>, settings: &Settings) -> Option<Duration> {
-    let validation =
-        if has_validator(arrival.headers) { KEPT_FOR_VALIDATION } else { Duration::ZERO };
+    let validation = if has_validator(arrival.headers) { KEPT_FOR_VALIDATION } else { Duration::ZERO };
     let stale = if terms.no_stale || terms.no_cache {
         Duration::ZERO
     } else {
@@ -213,7 +210,11 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn verdict(fields: &[(&'static str, &'static str)], handler: Option<Cached>, policy: &Policy) -> Result<Verdict, DeclineReason> {
+    fn verdict(
+        fields: &[(&'static str, &'static str)],
+        handler: Option<Cached>,
+        policy: &Policy,
+    ) -> Result<Verdict, DeclineReason> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
@@ -233,7 +234,11 @@ mod tests {
     }
 
     /// The lifetime in seconds, or the reason of the decline.
-    fn lifetime(fields: &[(&'static str, &'static str)], handler: Option<Cached>, policy: &Policy) -> Result<u64, DeclineReason> {
+    fn lifetime(
+        fields: &[(&'static str, &'static str)],
+        handler: Option<Cached>,
+        policy: &Policy,
+    ) -> Result<u64, DeclineReason> {
         verdict(fields, handler, policy).map(|verdict| verdict.terms.lifetime.as_secs())
     }
 
@@ -244,7 +249,10 @@ mod tests {
         let overriding = Policy::shared(secs(4)).override_origin();
         let max_age = ("cache-control", "max-age=2");
         let cdn = ("cdn-cache-control", "max-age=9");
-        assert_eq!(lifetime(&[("cache-control", "no-store, max-age=2")], handler(), &overriding), Err(DeclineReason::NoStore));
+        assert_eq!(
+            lifetime(&[("cache-control", "no-store, max-age=2")], handler(), &overriding),
+            Err(DeclineReason::NoStore)
+        );
         assert_eq!(lifetime(&[("cache-control", "private")], handler(), &overriding), Err(DeclineReason::Private));
         assert_eq!(lifetime(&[("set-cookie", "a")], handler(), &overriding), Err(DeclineReason::SetCookie));
         assert_eq!(lifetime(&[max_age], Some(Cached::no_store()), &shared), Err(DeclineReason::Handler));
@@ -255,8 +263,14 @@ mod tests {
         assert_eq!(lifetime(&[], None, &shared), Ok(3));
         assert_eq!(lifetime(&[], None, &Policy::from_origin()), Err(DeclineReason::NoFreshness));
         assert_eq!(lifetime(&[("cache-control", "max-age=0")], None, &shared), Err(DeclineReason::AlreadyStale));
-        assert_eq!(lifetime(&[("cache-control", "max-age=9"), ("age", "x")], None, &shared), Err(DeclineReason::AlreadyStale));
-        assert_eq!(lifetime(&[("content-type", "Text/Event-Stream; x"), max_age], None, &shared), Err(DeclineReason::EndlessStream));
+        assert_eq!(
+            lifetime(&[("cache-control", "max-age=9"), ("age", "x")], None, &shared),
+            Err(DeclineReason::AlreadyStale)
+        );
+        assert_eq!(
+            lifetime(&[("content-type", "Text/Event-Stream; x"), max_age], None, &shared),
+            Err(DeclineReason::EndlessStream)
+        );
     }
 
     #[test]
@@ -269,7 +283,11 @@ mod tests {
         assert_eq!(said(&[], None, &Policy::shared(secs(3))).unwrap(), "public, max-age=3");
         assert_eq!(said(&[("cache-control", "no-transform")], None, &per).unwrap(), "private, max-age=3, no-transform");
         let own = Policy::shared(secs(300)).downstream(secs(7));
-        assert_eq!(said(&[], None, &own).unwrap(), "public, max-age=17", "7 seconds from an answer that is 10 seconds old");
+        assert_eq!(
+            said(&[], None, &own).unwrap(),
+            "public, max-age=17",
+            "7 seconds from an answer that is 10 seconds old"
+        );
         assert_eq!(said(&[], Some(Cached::shared(secs(1)).downstream(secs(2))), &own).unwrap(), "public, max-age=12");
     }
 

@@ -82,7 +82,11 @@ impl<'a> RequestFacts<'a> {
                 "forwarded" | "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-prefix" => {
                     facts.forwarded = true;
                 }
-                "x-original-url" | "x-rewrite-url" | "x-original-uri" | "x-http-method" | "x-http-method-override"
+                "x-original-url"
+                | "x-rewrite-url"
+                | "x-original-uri"
+                | "x-http-method"
+                | "x-http-method-override"
                 | "x-method-override" => facts.rerouted = true,
                 "upgrade" => facts.upgrade = true,
                 "transfer-encoding" => facts.content = true,

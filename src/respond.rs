@@ -125,8 +125,7 @@ pub(crate) fn from_store<B: Body>(
     }
     let length = stored.body.len() as u64;
     let mut status = stored.status;
-    let shape =
-        asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
+    let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
     reshape(&shape, Some(length), &mut status, &mut head);
     let content = match shape {
         Shape::Whole if is_head => {

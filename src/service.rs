@@ -82,7 +82,9 @@ where
 }
 
 /// What the inner service has to be; a name for the bounds above, so that each step of the way can be read without them.
-trait Handler<R>: Service<Request<R>, Response = Response<Self::Body>, Error: Send, Future: Send> + Clone + Send + 'static {
+trait Handler<R>:
+    Service<Request<R>, Response = Response<Self::Body>, Error: Send, Future: Send> + Clone + Send + 'static
+{
     type Body: Body<Data = Bytes, Error: Send> + Send + 'static;
 }
 
@@ -154,13 +156,7 @@ impl<S> Cache<S> {
     }
 
     /// What the store has decides.
-    fn answer<R>(
-        &self,
-        request: Request<R>,
-        ask: Ask,
-        now: Moment,
-        found: Lookup,
-    ) -> Answer<S, R>
+    fn answer<R>(&self, request: Request<R>, ask: Ask, now: Moment, found: Lookup) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -174,13 +170,7 @@ impl<S> Cache<S> {
         }
     }
 
-    fn hit<R>(
-        &self,
-        request: &Request<R>,
-        ask: &Ask,
-        now: Moment,
-        stored: &StoredResponse,
-    ) -> Answer<S, R>
+    fn hit<R>(&self, request: &Request<R>, ask: &Ask, now: Moment, stored: &StoredResponse) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,

@@ -38,7 +38,9 @@ impl Arguments {
             let value = arguments.next().ok_or_else(|| format!("{name}: a value is missing\n{USAGE}"))?;
             let wrong = |what: &str| format!("{name} {value}: {what}\n{USAGE}");
             match name.as_str() {
-                "--listen" => listen = Some(value.parse().map_err(|_| wrong("not an address with port, such as 127.0.0.1:8080"))?),
+                "--listen" => {
+                    listen = Some(value.parse().map_err(|_| wrong("not an address with port, such as 127.0.0.1:8080"))?)
+                }
                 "--origin" => origin = Some(value),
                 "--default-ttl" => {
                     let seconds = value.parse().map_err(|_| wrong("not a number of seconds"))?;

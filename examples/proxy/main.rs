@@ -59,9 +59,9 @@ fn cache(arguments: &Arguments) -> CacheLayer {
 }
 
 async fn serve(arguments: Arguments) -> Result<(), String> {
-    let listener = TcpListener::bind(arguments.listen)
-        .await
-        .map_err(|error| format!("can't listen on {}: {error}; is another program using the port?", arguments.listen))?;
+    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
+        format!("can't listen on {}: {error}; is another program using the port?", arguments.listen)
+    })?;
     let address: SocketAddr = listener.local_addr().map_err(|error| error.to_string())?;
     let layer = cache(&arguments);
     let service = layer.layer(Origin::new(&arguments.origin)?);

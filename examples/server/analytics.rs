@@ -135,9 +135,6 @@ impl Database {
     }
 
     pub async fn related(&self, product_id: i64) -> Answer<Related> {
-        sqlx::query_as(RELATED)
-            .bind(product_id)
-            .fetch_all(&self.pool)
-            .await
+        sqlx::query_as(RELATED).bind(product_id).fetch_all(&self.pool).await
     }
 }

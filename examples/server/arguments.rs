@@ -57,15 +57,11 @@ fn value(
     attached: Option<OsString>,
     words: &mut impl Iterator<Item = OsString>,
 ) -> Result<OsString, String> {
-    let value = attached
-        .or_else(|| words.next())
-        .filter(|value| !value.is_empty());
+    let value = attached.or_else(|| words.next()).filter(|value| !value.is_empty());
     value.ok_or_else(|| format!("{flag} needs a value after it"))
 }
 
 fn address(value: OsString) -> Result<SocketAddr, String> {
     let text = value.to_string_lossy();
-    text.parse().map_err(|_| {
-        format!("--listen {text}: this is not an address and a port, such as 127.0.0.1:3000")
-    })
+    text.parse().map_err(|_| format!("--listen {text}: this is not an address and a port, such as 127.0.0.1:3000"))
 }

@@ -93,10 +93,7 @@ impl Database {
     }
 
     pub async fn product(&self, id: i64) -> Answer<Option<Product>> {
-        sqlx::query_as("SELECT * FROM catalogue WHERE id = ?")
-            .bind(id)
-            .fetch_optional(&self.pool)
-            .await
+        sqlx::query_as("SELECT * FROM catalogue WHERE id = ?").bind(id).fetch_optional(&self.pool).await
     }
 
     /// The products that follow `id`, in the order of their ids.
@@ -109,12 +106,7 @@ impl Database {
     }
 
     /// What is `None` stays as it is. The answer is the new product, or `None` if there is none.
-    pub async fn change(
-        &self,
-        id: i64,
-        price_cents: Option<i64>,
-        stock: Option<i64>,
-    ) -> Answer<Option<Product>> {
+    pub async fn change(&self, id: i64, price_cents: Option<i64>, stock: Option<i64>) -> Answer<Option<Product>> {
         sqlx::query(
             "UPDATE products
              SET price_cents = coalesce(?2, price_cents), stock = coalesce(?3, stock),
@@ -140,19 +132,11 @@ impl Database {
     }
 
     pub async fn knows_customer(&self, id: i64) -> Answer<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM customers WHERE id = ?)")
-            .bind(id)
-            .fetch_one(&self.pool)
-            .await
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM customers WHERE id = ?)").bind(id).fetch_one(&self.pool).await
     }
 
     /// Takes the goods from the stock and answers the order's id, or `None` if too few are left.
-    pub async fn place_order(
-        &self,
-        customer_id: i64,
-        product_id: i64,
-        quantity: i64,
-    ) -> Answer<Option<i64>> {
+    pub async fn place_order(&self, customer_id: i64, product_id: i64, quantity: i64) -> Answer<Option<i64>> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let price_cents: Option<i64> = sqlx::query_scalar(
             "UPDATE products SET stock = stock - ?2, version = version + 1
@@ -180,10 +164,7 @@ impl Database {
     }
 
     pub async fn order(&self, id: i64) -> Answer<Option<Order>> {
-        sqlx::query_as("SELECT * FROM order_book WHERE id = ?")
-            .bind(id)
-            .fetch_optional(&self.pool)
-            .await
+        sqlx::query_as("SELECT * FROM order_book WHERE id = ?").bind(id).fetch_optional(&self.pool).await
     }
 
     pub async fn newest_orders_of(&self, customer_id: i64) -> Answer<Vec<Order>> {
@@ -194,15 +175,11 @@ impl Database {
     }
 
     pub async fn count_orders(&self) -> Answer<i64> {
-        sqlx::query_scalar("SELECT count(*) FROM orders")
-            .fetch_one(&self.pool)
-            .await
+        sqlx::query_scalar("SELECT count(*) FROM orders").fetch_one(&self.pool).await
     }
 
     /// The database's clock, to the millisecond; also the shortest proof that it answers.
     pub async fn now(&self) -> Answer<String> {
-        sqlx::query_scalar("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
-            .fetch_one(&self.pool)
-            .await
+        sqlx::query_scalar("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')").fetch_one(&self.pool).await
     }
 }

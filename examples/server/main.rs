@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
+use larder::{CacheLayer, Policy, RequestHead};
 use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
@@ -41,8 +42,8 @@ const TOUR: &str = r#"Try, in another terminal:
       # 200 and an ETag; once more: 304, without a body
   curl -si -X PUT --json '{"price_cents": 1234}' {shop}/products/1
       # a write: the next GET of it is a MISS, with the new price
-  curl -si -r 0-199 {shop}/export.csv
-      # 206: the first 200 bytes of 600 kB
+  curl -so /dev/null -D - -r 0-199 {shop}/export.csv
+      # a streamed 600 kB; once it is stored: 206, the first 200 bytes
   curl -so /dev/null -w '%{time_total} s\n' {shop}/api/analytics/revenue
       # a slow query; once more: hardly any time at all
   curl -si {shop}/checkout/quote
@@ -55,38 +56,27 @@ const TOUR: &str = r#"Try, in another terminal:
       # the number of orders, every second, past the cache
 "#;
 
-// TODO(larder): this stub stands where the cache goes. The intended content:
-//
-// fn cache() -> CacheLayer {
-//     CacheLayer::in_memory(64 << 20)
-//         .rule(
-//             "^/api/analytics/",
-//             Policy::shared(Duration::from_secs(300))
-//                 .stale_while_revalidate(Duration::from_secs(60)),
-//         )
-//         .rule("^/products", Policy::shared(Duration::from_secs(30)))
-//         .rule("^/categories$", Policy::shared(Duration::from_secs(600)))
-//         .rule("^/api/me/", Policy::per(user_id, Duration::from_secs(30)))
-//         .rule("^/(checkout|events|health)", Policy::bypass())
-//         .otherwise(Policy::from_origin())
-// }
-//
-// /// The same reading of the header as the handler's: one customer, one partition.
-// fn user_id(head: &RequestHead) -> Option<String> {
-//     orders::signed_in(head.headers()).map(|customer| customer.to_string())
-// }
 /// Which answers may be kept, for how long, and for whom.
-fn cache() -> tower::layer::util::Identity {
-    tower::layer::util::Identity::new()
+fn cache() -> CacheLayer {
+    let (half_minute, minute) = (Duration::from_secs(30), Duration::from_secs(60));
+    CacheLayer::in_memory(64 << 20)
+        .rule("^/api/analytics/", Policy::shared(5 * minute).stale_while_revalidate(minute))
+        .rule("^/products", Policy::shared(half_minute))
+        .rule("^/categories$", Policy::shared(10 * minute))
+        .rule("^/api/me/", Policy::per(customer, half_minute))
+        .rule("^/(checkout|events|health)", Policy::bypass())
+        .otherwise(Policy::from_origin())
+}
+
+/// The same reading of the field as the handler's: one customer, one partition.
+fn customer(request: &RequestHead<'_>) -> Option<String> {
+    orders::signed_in(request.headers).map(|customer| customer.to_string())
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(colours)
-        .init();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).init();
     let arguments = match arguments::parse(env::args_os().skip(1)) {
         Ok(Wish::Serve(arguments)) => arguments,
         Ok(Wish::Help) => {
@@ -109,30 +99,21 @@ async fn main() -> ExitCode {
 
 async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     // The port comes first: when it is taken, there is no point in filling a database.
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|error| not_bound(listen, &error))?;
+    let listener = TcpListener::bind(listen).await.map_err(|error| not_bound(listen, &error))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let pool = opening::open(&data)
         .await
         .map_err(|problem| format!("cannot keep the shop in {}: {problem}", data.display()))?;
 
     let (close, closing) = watch::channel(false);
-    let shop = Shop {
-        database: Database { pool: pool.clone() },
-        closing,
-    };
-    // ==== The cache goes around the whole shop, here. ====
-    let app = shop::routes(shop).layer(cache());
+    let shop = Shop { database: Database { pool: pool.clone() }, closing };
+    let cache = cache();
+    let app = shop::routes(shop).layer(cache.clone());
 
-    say(&format!(
-        "The shop is open at http://{address}, its data in {}.",
-        data.display()
-    ));
+    say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
     say(&TOUR.replace("{shop}", &format!("http://{}", reachable(address))));
-    serve(listener, app, close)
-        .await
-        .map_err(|error| format!("the server failed: {error}"))?;
+    serve(listener, app, close).await.map_err(|error| format!("the server failed: {error}"))?;
+    cache.handle().shutdown(Duration::from_secs(1)).await;
     pool.close().await;
     Ok(())
 }

@@ -16,20 +16,13 @@ const APPLICATION_ID: i64 = 0x7368_6F70;
 const SCHEMA_VERSION: i64 = 1;
 
 pub async fn open(path: &Path) -> Result<SqlitePool, Problem> {
-    let options = SqliteConnectOptions::new()
-        .filename(prepare(path)?)
-        .create_if_missing(true);
+    let options = SqliteConnectOptions::new().filename(prepare(path)?).create_if_missing(true);
     check_or_fill(&options).await?;
 
     // Write-ahead logging lets readers and the writer work side by side. It is switched on only
     // now because that changes the file, which had to be known as ours first.
-    let options = options
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal);
-    Ok(SqlitePoolOptions::new()
-        .max_connections(4)
-        .connect_with(options)
-        .await?)
+    let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal);
+    Ok(SqlitePoolOptions::new().max_connections(4).connect_with(options).await?)
 }
 
 /// The path is made absolute because SQLite has its own meaning for names such as `:memory:`.
@@ -39,8 +32,7 @@ fn prepare(path: &Path) -> Result<PathBuf, Problem> {
         return Err(Problem::Path("it is a folder, not a file".to_owned()));
     }
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)
-            .map_err(|error| Problem::Path(format!("its folder cannot be made: {error}")))?;
+        fs::create_dir_all(folder).map_err(|error| Problem::Path(format!("its folder cannot be made: {error}")))?;
     }
     Ok(path)
 }
@@ -50,10 +42,7 @@ async fn check_or_fill(options: &SqliteConnectOptions) -> Result<(), Problem> {
     // Taking the write lock first keeps a second server from filling the same file.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     if is_empty(&mut transaction).await? {
-        eprintln!(
-            "First start: filling {} ...",
-            options.get_filename().display()
-        );
+        eprintln!("First start: filling {} ...", options.get_filename().display());
         seed::fill(&mut transaction).await?;
     } else {
         check(&mut transaction).await?;
@@ -65,44 +54,28 @@ async fn check_or_fill(options: &SqliteConnectOptions) -> Result<(), Problem> {
 }
 
 async fn is_empty(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    let objects: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
-        .fetch_one(connection)
-        .await?;
+    let objects: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(connection).await?;
     Ok(objects == 0)
 }
 
 async fn sign(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     // A PRAGMA takes no parameters; both numbers are our own constants.
-    let header = format!(
-        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
-    );
-    sqlx::raw_sql(AssertSqlSafe(header))
-        .execute(connection)
-        .await?;
+    let header = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};");
+    sqlx::raw_sql(AssertSqlSafe(header)).execute(connection).await?;
     Ok(())
 }
 
 async fn check(connection: &mut SqliteConnection) -> Result<(), Problem> {
-    let application: i64 = sqlx::query_scalar("PRAGMA application_id")
-        .fetch_one(&mut *connection)
-        .await?;
-    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
-        .fetch_one(&mut *connection)
-        .await?;
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
     if application != APPLICATION_ID {
         return Err(Problem::Foreign);
     }
     if version != SCHEMA_VERSION {
         return Err(Problem::OtherVersion(version));
     }
-    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-        .fetch_one(connection)
-        .await?;
-    if verdict == "ok" {
-        Ok(())
-    } else {
-        Err(Problem::Damaged)
-    }
+    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await?;
+    if verdict == "ok" { Ok(()) } else { Err(Problem::Damaged) }
 }
 
 /// Why the data cannot be used; displayed as what is wrong and what to do about it.

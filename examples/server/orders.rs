@@ -19,52 +19,27 @@ pub struct NewOrder {
     quantity: i64,
 }
 
-pub async fn place_order(
-    State(shop): State<Shop>,
-    order: Input<NewOrder>,
-) -> Result<impl IntoResponse, AppError> {
-    let Json(NewOrder {
-        customer_id,
-        product_id,
-        quantity,
-    }) = order?;
+pub async fn place_order(State(shop): State<Shop>, order: Input<NewOrder>) -> Result<impl IntoResponse, AppError> {
+    let Json(NewOrder { customer_id, product_id, quantity }) = order?;
     check_quantity(quantity)?;
     if !shop.database.knows_customer(customer_id).await? {
-        return Err(AppError::unprocessable(format!(
-            "there is no customer {customer_id}"
-        )));
+        return Err(AppError::unprocessable(format!("there is no customer {customer_id}")));
     }
     if shop.database.product(product_id).await?.is_none() {
-        return Err(AppError::unprocessable(format!(
-            "there is no product {product_id}"
-        )));
+        return Err(AppError::unprocessable(format!("there is no product {product_id}")));
     }
-    let placed = shop
-        .database
-        .place_order(customer_id, product_id, quantity)
-        .await?;
+    let placed = shop.database.place_order(customer_id, product_id, quantity).await?;
     let id = placed.ok_or_else(|| AppError::conflict("too few of this product are in stock"))?;
     let order = find_order(&shop, id).await?;
-    Ok((
-        StatusCode::CREATED,
-        [(LOCATION, format!("/orders/{id}"))],
-        Json(order),
-    ))
+    Ok((StatusCode::CREATED, [(LOCATION, format!("/orders/{id}"))], Json(order)))
 }
 
 fn check_quantity(quantity: i64) -> Result<(), AppError> {
-    if (1..=100).contains(&quantity) {
-        Ok(())
-    } else {
-        Err(AppError::unprocessable("quantity is from 1 to 100"))
-    }
+    if (1..=100).contains(&quantity) { Ok(()) } else { Err(AppError::unprocessable("quantity is from 1 to 100")) }
 }
 
 async fn find_order(shop: &Shop, id: i64) -> Result<Order, AppError> {
-    shop.database
-        .order(id)
-        .await?
-        .ok_or_else(|| AppError::not_found("order", id))
+    shop.database.order(id).await?.ok_or_else(|| AppError::not_found("order", id))
 }
 
 /// An order is its customer's business, so no shared cache may keep it. (In a real shop nobody
@@ -78,11 +53,7 @@ pub async fn order(State(shop): State<Shop>, id: Id) -> Result<impl IntoResponse
 pub fn signed_in(headers: &HeaderMap) -> Option<i64> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let number = token.trim().strip_prefix("user-")?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        number.parse().ok()
-    } else {
-        None
-    }
+    if scheme.eq_ignore_ascii_case("bearer") { number.parse().ok() } else { None }
 }
 
 pub async fn my_orders(State(shop): State<Shop>, headers: HeaderMap) -> Answer<Vec<Order>> {
@@ -111,10 +82,7 @@ struct Quote {
 }
 
 /// A price that somebody is about to pay must be the price of this moment.
-pub async fn quote(
-    State(shop): State<Shop>,
-    params: Params<QuoteParams>,
-) -> Result<impl IntoResponse, AppError> {
+pub async fn quote(State(shop): State<Shop>, params: Params<QuoteParams>) -> Result<impl IntoResponse, AppError> {
     let Query(params) = params?;
     let quantity = params.quantity.unwrap_or(1);
     check_quantity(quantity)?;

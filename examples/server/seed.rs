@@ -79,9 +79,7 @@ struct Order {
 pub async fn fill(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let mut chance = Chance(2_026);
     let products: Vec<_> = (0..PRODUCTS).map(|n| product(n, &mut chance)).collect();
-    let orders: Vec<_> = (0..ORDERS)
-        .map(|n| order(n, &products, &mut chance))
-        .collect();
+    let orders: Vec<_> = (0..ORDERS).map(|n| order(n, &products, &mut chance)).collect();
 
     sqlx::raw_sql(TABLES).execute(&mut *connection).await?;
     fill_categories(connection).await?;
@@ -100,10 +98,7 @@ async fn fill_categories(connection: &mut SqliteConnection) -> Result<(), sqlx::
     .await
 }
 
-async fn fill_products(
-    connection: &mut SqliteConnection,
-    products: &[Product],
-) -> Result<(), sqlx::Error> {
+async fn fill_products(connection: &mut SqliteConnection, products: &[Product]) -> Result<(), sqlx::Error> {
     let columns = "products (category_id, name, description, price_cents, stock)";
     insert(connection, columns, products, |mut row, product| {
         row.push_bind(product.category as i64 + 1);
@@ -123,10 +118,7 @@ async fn fill_customers(connection: &mut SqliteConnection) -> Result<(), sqlx::E
     .await
 }
 
-async fn fill_orders(
-    connection: &mut SqliteConnection,
-    orders: &[Order],
-) -> Result<(), sqlx::Error> {
+async fn fill_orders(connection: &mut SqliteConnection, orders: &[Order]) -> Result<(), sqlx::Error> {
     let columns = "orders (customer_id, product_id, quantity, unit_price_cents, ordered_at)";
     insert(connection, columns, orders, |mut row, order| {
         row.push_bind(order.customer as i64 + 1);

@@ -46,10 +46,7 @@ pub fn routes(shop: Shop) -> Router {
         .route("/health", get(health))
         .fallback(async || AppError::refused(StatusCode::NOT_FOUND, "there is no such page"))
         .method_not_allowed_fallback(async || {
-            AppError::refused(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this page has no such method",
-            )
+            AppError::refused(StatusCode::METHOD_NOT_ALLOWED, "this page has no such method")
         })
         .with_state(shop)
 }
@@ -75,9 +72,7 @@ async fn products(State(shop): State<Shop>, params: Params<ListParams>) -> Answe
     let Query(params) = params?;
     let (page, per_page) = (params.page.unwrap_or(1), params.per_page.unwrap_or(20));
     if page == 0 || !(1..=100).contains(&per_page) {
-        return Err(AppError::bad_request(
-            "page begins at 1, and per_page is from 1 to 100",
-        ));
+        return Err(AppError::bad_request("page begins at 1, and per_page is from 1 to 100"));
     }
     let listing = Listing {
         category: params.category.filter(|category| !category.is_empty()),
@@ -87,19 +82,10 @@ async fn products(State(shop): State<Shop>, params: Params<ListParams>) -> Answe
     };
     let total = shop.database.count(listing.category.as_deref()).await?;
     let products = shop.database.list(&listing).await?;
-    Ok(Json(ProductPage {
-        page,
-        per_page,
-        total,
-        products,
-    }))
+    Ok(Json(ProductPage { page, per_page, total, products }))
 }
 
-async fn product(
-    State(shop): State<Shop>,
-    id: Id,
-    headers: HeaderMap,
-) -> Result<Response, AppError> {
+async fn product(State(shop): State<Shop>, id: Id, headers: HeaderMap) -> Result<Response, AppError> {
     let product = find_product(&shop, id?.0).await?;
     let tag = format!("\"{}-{}\"", product.id, product.version);
     if already_has(&headers, &tag) {
@@ -109,18 +95,12 @@ async fn product(
 }
 
 pub async fn find_product(shop: &Shop, id: i64) -> Result<Product, AppError> {
-    shop.database
-        .product(id)
-        .await?
-        .ok_or_else(|| AppError::not_found("product", id))
+    shop.database.product(id).await?.ok_or_else(|| AppError::not_found("product", id))
 }
 
 /// Our tags contain no comma, so the list may be cut at every one of them.
 fn already_has(headers: &HeaderMap, tag: &str) -> bool {
-    let lists = headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|list| list.to_str().ok());
+    let lists = headers.get_all(IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
     let mut known = lists.flat_map(|list| list.split(',')).map(str::trim);
     known.any(|one| one == "*" || one.trim_start_matches("W/") == tag)
 }
@@ -132,28 +112,17 @@ struct Change {
     stock: Option<i64>,
 }
 
-async fn change_product(
-    State(shop): State<Shop>,
-    id: Id,
-    change: Input<Change>,
-) -> Answer<Product> {
+async fn change_product(State(shop): State<Shop>, id: Id, change: Input<Change>) -> Answer<Product> {
     let (Path(id), Json(change)) = (id?, change?);
     if change.price_cents.is_none() && change.stock.is_none() {
         return Err(AppError::unprocessable("give price_cents, stock or both"));
     }
     let sensible = |number: Option<i64>| number.is_none_or(|n| (0..=10_000_000).contains(&n));
     if !sensible(change.price_cents) || !sensible(change.stock) {
-        return Err(AppError::unprocessable(
-            "price_cents and stock are from 0 to 10000000",
-        ));
+        return Err(AppError::unprocessable("price_cents and stock are from 0 to 10000000"));
     }
-    let changed = shop
-        .database
-        .change(id, change.price_cents, change.stock)
-        .await?;
-    changed
-        .map(Json)
-        .ok_or_else(|| AppError::not_found("product", id))
+    let changed = shop.database.change(id, change.price_cents, change.stock).await?;
+    changed.map(Json).ok_or_else(|| AppError::not_found("product", id))
 }
 
 async fn related(State(shop): State<Shop>, id: Id) -> Answer<Vec<Related>> {

@@ -45,8 +45,7 @@ fn order_counts(shop: Shop, seconds: Interval) -> impl Stream<Item = Result<Even
 
 /// It says itself how long it may be kept, for a cache that follows its origin.
 pub async fn export(State(shop): State<Shop>) -> impl IntoResponse {
-    let chunks = csv_chunks(shop.database)
-        .inspect_err(|cause| tracing::error!(%cause, "the export was cut off"));
+    let chunks = csv_chunks(shop.database).inspect_err(|cause| tracing::error!(%cause, "the export was cut off"));
     let headers = [
         (CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),
         (CONTENT_DISPOSITION, "attachment; filename=\"products.csv\""),
@@ -72,19 +71,11 @@ fn csv_chunks(database: Database) -> impl Stream<Item = Result<String, sqlx::Err
 }
 
 fn push_row(csv: &mut String, product: &Product) {
-    let Product {
-        id,
-        price_cents,
-        stock,
-        ..
-    } = product;
+    let Product { id, price_cents, stock, .. } = product;
     let [name, category, description] =
         [&product.name, &product.category, &product.description].map(|text| quoted(text));
     // Writing to a String cannot fail.
-    let _ = write!(
-        csv,
-        "{id},{name},{category},{description},{price_cents},{stock}\r\n"
-    );
+    let _ = write!(csv, "{id},{name},{category},{description},{price_cents},{stock}\r\n");
 }
 
 /// Texts are always quoted: some contain commas.

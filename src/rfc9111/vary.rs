@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn normalisation_by_field() {
-        let rows: &[(&'static str, &[&[u8]], &[&[u8]], (bool, bool))] = &[
+        type Lines = &'static [&'static [u8]];
+        let rows: &[(&'static str, Lines, Lines, (bool, bool))] = &[
             ("accept-encoding", &[b"gzip, br"], &[b"br,GZIP;q=1.0"], (true, true)),
             ("accept-encoding", &[b"gzip, br"], &[b"gzip", b"br"], (true, true)),
             ("accept-encoding", &[b"gzip"], &[b"gzip;q=0"], (false, false)),
