@@ -40,7 +40,8 @@ use crate::storage::{MemoryStore, Storage};
 #[derive(Clone)]
 #[must_use]
 pub struct CacheLayer {
-    settings: Settings,
+    /// Shared, for axum clones a layer whenever it builds a route.
+    settings: Arc<Settings>,
     /// Made when the layer is first used.
     core: Arc<OnceLock<Arc<CacheCore>>>,
 }
@@ -62,7 +63,7 @@ impl CacheLayer {
     }
 
     fn over(backend: Backend) -> Self {
-        Self { settings: Settings::new(backend), core: Arc::default() }
+        Self { settings: Arc::new(Settings::new(backend)), core: Arc::default() }
     }
 
     /// The policy of the paths that `pattern`, a regular expression, matches. Of several rules that match, the first one given counts. The
@@ -205,13 +206,13 @@ impl CacheLayer {
     }
 
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.settings);
+        change(Arc::make_mut(&mut self.settings));
         self.core = Arc::default();
         self
     }
 
     fn core(&self) -> Arc<CacheCore> {
-        self.core.get_or_init(|| Arc::new(CacheCore::new(self.settings.clone()))).clone()
+        self.core.get_or_init(|| Arc::new(CacheCore::new(Settings::clone(&self.settings)))).clone()
     }
 }
 

@@ -1,4 +1,5 @@
 //! larder
+#![deny(missing_docs)]
 mod admission;
 mod body;
 mod cache;

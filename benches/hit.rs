@@ -1,0 +1,198 @@
+//! What a hit costs, beside the handler that it spares: nanoseconds and allocations, alone and inside an axum `Router`, with one key and
+//! with 10,000. First an interleaved comparison with the ratio of the medians, then criterion's own report.
+//!
+//! ```text
+//! cargo bench --bench hit              # both
+//! cargo bench --bench hit -- --quick   # the comparison, and a short report
+//! ```
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion};
+use http::{HeaderValue, Request, Response};
+use larder::{CacheLayer, Policy};
+use tower::{Layer, Service, service_fn};
+
+const BODY: usize = 10 << 10;
+const MANY: usize = 10_000;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime of one thread can be built");
+    let _in_runtime = runtime.enter();
+    compare(1);
+    compare(MANY);
+    let mut criterion = Criterion::default().configure_from_args();
+    report(&mut criterion, 1);
+    report(&mut criterion, MANY);
+    criterion.final_summary();
+}
+
+/// The content of each path; a server that answers from constants has as many as there are keys.
+fn contents(keys: usize) -> &'static [Bytes] {
+    (0..keys).map(|key| Bytes::from(vec![b'a' + (key % 26) as u8; BODY])).collect::<Vec<_>>().leak()
+}
+
+/// What an application does at the least: ten fields and a body.
+fn handler(contents: &[Bytes], path: &str) -> Response<Body> {
+    let key: usize = path.rsplit('/').next().and_then(|key| key.parse().ok()).unwrap_or(0);
+    let mut response = Response::new(Body::from(contents[key].clone()));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("content-language", "en"),
+        ("cache-control", "public, max-age=3600"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("strict-transport-security", "max-age=31536000"),
+        ("access-control-allow-origin", "*"),
+        ("x-api-version", "2026-01-01"),
+        ("vary", "accept-encoding"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Subject {
+    Bare,
+    Larder,
+    BareInRouter,
+    LarderInRouter,
+}
+
+const SUBJECTS: [Subject; 4] = [Subject::Bare, Subject::Larder, Subject::BareInRouter, Subject::LarderInRouter];
+
+/// A service under measurement: takes a request, answers, drops the answer.
+type Call = Box<dyn FnMut(Request<Body>)>;
+
+impl Subject {
+    fn call(self, contents: &'static [Bytes]) -> Call {
+        let cache = CacheLayer::in_memory(1 << 30).rule("^/products/", Policy::shared(Duration::from_secs(3600)));
+        let service = service_fn(move |request: Request<Body>| async move {
+            Ok::<_, Infallible>(handler(contents, request.uri().path()))
+        });
+        let route = get(move |uri: http::Uri| async move { handler(contents, uri.path()) });
+        let router = Router::new().route("/products/{id}", route);
+        match self {
+            Self::Bare => calling(service),
+            Self::Larder => calling(cache.layer(service)),
+            // As `axum::serve` does once for all requests.
+            Self::BareInRouter => calling(router.with_state(())),
+            Self::LarderInRouter => calling(router.layer(cache).with_state(())),
+        }
+    }
+}
+
+fn calling<S, B>(mut service: S) -> Call
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    Box::new(move |request| {
+        let mut answer = pin!(service.call(request));
+        // Hits and this handler are ready at once; what a runtime adds is the same for all.
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => drop(black_box(response)),
+            Poll::Ready(Err(never)) => match never {},
+            Poll::Pending => unreachable!("the handler doesn't wait"),
+        }
+    })
+}
+
+/// Requests in an order that no prefetcher guesses.
+fn requests(keys: usize, count: usize) -> Vec<Request<Body>> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let request = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let key = (state >> 33) as usize % keys;
+        Request::get(format!("/products/{key}"))
+            .header("host", "shop.example")
+            .header("accept", "*/*")
+            .header("accept-encoding", "gzip, br")
+            .header("user-agent", "bench")
+            .body(Body::empty())
+            .expect("the parts are valid")
+    };
+    (0..count).map(request).collect()
+}
+
+fn warm(call: &mut Call, keys: usize) {
+    for key in 0..keys {
+        let mut request = requests(1, 1).remove(0);
+        *request.uri_mut() = format!("/products/{key}").parse().expect("a valid path");
+        call(request);
+    }
+}
+
+fn time(call: &mut Call, requests: Vec<Request<Body>>) -> Duration {
+    let start = Instant::now();
+    for request in requests {
+        call(request);
+    }
+    start.elapsed()
+}
+
+fn compare(keys: usize) {
+    const ROUNDS: usize = 41;
+    const CALLS: usize = 5_000;
+    let contents = contents(keys);
+    let mut calls = SUBJECTS.map(|subject| subject.call(contents));
+    calls.iter_mut().for_each(|call| warm(call, keys));
+    let mut nanoseconds: [Vec<f64>; 4] = Default::default();
+    for _ in 0..ROUNDS {
+        for (call, samples) in calls.iter_mut().zip(&mut nanoseconds) {
+            samples.push(time(call, requests(keys, CALLS)).as_nanos() as f64 / CALLS as f64);
+        }
+    }
+    let medians = nanoseconds.map(median);
+    println!("{keys} key(s), {BODY} B, medians of {ROUNDS} interleaved rounds of {CALLS} calls:");
+    for (n, subject) in SUBJECTS.iter().enumerate() {
+        let bare = medians[n & 2];
+        let allocations = allocations(&mut calls[n], keys);
+        println!("  {subject:<16?} {:>6.0} ns  {:.2} x bare  {allocations} allocations", medians[n], medians[n] / bare);
+    }
+}
+
+fn allocations(call: &mut Call, keys: usize) -> u64 {
+    let mut one = requests(keys, 1);
+    let request = one.remove(0);
+    let counted = allocation_counter::measure(|| call(request));
+    counted.count_total
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+fn report(criterion: &mut Criterion, keys: usize) {
+    let contents = contents(keys);
+    let mut group = criterion.benchmark_group(format!("hit/{keys}"));
+    for subject in SUBJECTS {
+        let mut call = subject.call(contents);
+        warm(&mut call, keys);
+        group.bench_function(BenchmarkId::from_parameter(format!("{subject:?}")), |bencher| {
+            bencher.iter_custom(|iterations| {
+                let (mut left, mut spent) = (iterations as usize, Duration::ZERO);
+                while left > 0 {
+                    let batch = left.min(5_000);
+                    spent += time(&mut call, requests(keys, batch));
+                    left -= batch;
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
