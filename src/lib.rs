@@ -124,6 +124,6 @@ pub use self::stats::Stats;
 struct Readme;
 
 /// The examples in the guide, as doc tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
