@@ -128,7 +128,7 @@ impl Ask {
         !self.conditions && !self.range
     }
 
-    /// Whether a condition of the request's forbids to serve from the store what it holds (§5.2.1).
+    /// Whether the client wants an answer from the store or none (§5.2.1.7).
     pub(crate) fn only_if_cached(&self) -> bool {
         self.directives.only_if_cached
     }

@@ -1,34 +1,106 @@
-//! larder
+//! HTTP response caching for Tower and axum: a [`Layer`](tower_layer::Layer) that answers from its store what RFC 9111 and the
+//! application allow, and asks the service inside for the rest. It is a *shared* cache: what it stores may answer anybody, so by
+//! default it declines whatever hints at a single user.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use axum::{Router, body::Body, routing::get};
+//! use http::Request;
+//! use larder::{CacheLayer, Policy};
+//! use tower::ServiceExt;
+//!
+//! let cache = CacheLayer::in_memory(256 << 20)
+//!     .rule("^/products", Policy::shared(Duration::from_secs(60)));
+//! let app: Router = Router::new()
+//!     .route("/products", get(|| async { "the same for everybody" }))
+//!     .layer(cache);
+//!
+//! let ask = || Request::get("/products").body(Body::empty());
+//! assert_eq!(app.clone().oneshot(ask()?).await?.headers()["x-cache"], "MISS");
+//! assert_eq!(app.clone().oneshot(ask()?).await?.headers()["x-cache"], "HIT");
+//! # Ok(()) }
+//! ```
+//!
+//! # Where to begin
+//!
+//! - [`CacheLayer`] sets a cache up: its store, its rules, its limits, what it says in headers.
+//! - [`Policy`] says for whom the answers of a route are, and for how long they are good.
+//! - [`Cached`] lets a handler say the same about one response.
+//! - [`CacheHandle`] purges, counts and shuts down.
+//! - [`CacheOutcome`], in the extensions of every response, says what the cache did and why.
+//! - [`storage::Storage`] is the seam for a store of one's own.
+//!
+//! # Ideas
+//!
+//! - **One decision, made once, as a value.** The branch taken, `X-Cache`, `Cache-Status` (RFC 9211), counters and log events come from the
+//!   same enums ([`Outcome`], [`DeclineReason`], [`BypassReason`]).
+//! - **Safe by default, useful by declaration.** Without a rule, the cache follows what the handler's fields say, and is stricter than the RFC
+//!   where applications that never thought of shared caches get hurt. A policy *declares an audience*, so that caching for
+//!   logged-in users is one word and not a leak.
+//! - **Only what ended well is stored.** A body streams to the client while it is copied, within limits. The entry exists after a clean end, or not
+//!   at all.
+//! - **Purges have numbers.** A response whose request went to the handler before a purge is never served from the store after it.
+//! - **A hit needs nobody's permission.** The cache is always ready; the service inside is made ready only when it is called.
+//! - **No errors of its own.** `type Error = S::Error`; a store that fails costs a miss.
+//!
+//! # Floors
+//!
+//! Modules depend only on their own floor and those below.
+//!
+//! | floor | what | modules |
+//! |---|---|---|
+//! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
+//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
+//! | 2 | stores | [`storage`] |
+//! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
+//! | 0 | the protocol, as pure functions | [`rfc9111`] |
+//!
+//! # Features
+//!
+//! - `axum` (on by default): [`Cached`] as a part of an axum response, and keys that see the path as it was before any `nest`. A plain
+//!   tower or hyper service turns it off with `default-features = false`.
+#![forbid(unsafe_code)]
 #![deny(missing_docs)]
-mod admission;
+
+// Floor 4: tower.
 mod body;
+mod fetch;
+mod future;
+mod handle;
+mod layer;
+mod respond;
+mod service;
+
+// Floor 3: the engine.
+mod admission;
 mod cache;
+mod fill;
+mod flight;
+mod policy;
+mod precedence;
+mod purge;
+mod rules;
+mod settings;
+mod stats;
+
+// Floor 2: stores.
+pub mod storage;
+
+// Floor 1: values.
 mod cached;
 mod clock;
 mod downstream;
 mod error;
-mod fetch;
-mod fill;
-mod flight;
 mod forwarded;
-mod future;
-mod handle;
 mod key;
-mod layer;
 mod outcome;
-mod policy;
-mod precedence;
-mod purge;
 mod request;
-mod respond;
 mod response;
-pub mod rfc9111;
-mod rules;
 mod selector;
-mod service;
-mod settings;
-mod stats;
-pub mod storage;
+
+// Floor 0: the protocol.
+pub mod rfc9111;
 
 pub use self::body::ResponseBody;
 pub use self::cached::Cached;
@@ -46,3 +118,13 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::selector::{PurgeError, Receipt, Selector};
 pub use self::service::Cache;
 pub use self::stats::Stats;
+
+/// The examples in the README, as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+/// The examples in the guide, as doc tests.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../docs/guide.md")]
+struct Guide;

@@ -17,6 +17,16 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 pub(crate) const OWN_FIELDS: [HeaderName; 4] = [header::AGE, X_CACHE, X_CACHE_AGE, CACHE_STATUS];
 
 /// What the cache did with a request; every response that passed the cache has it in its extensions.
+///
+/// ```
+/// use larder::{CacheOutcome, DeclineReason, Outcome};
+///
+/// /// For a layer outside of the cache: was this worth the handler's time?
+/// fn is_avoidable<B>(response: &http::Response<B>) -> bool {
+///     let Some(cache) = response.extensions().get::<CacheOutcome>() else { return false };
+///     matches!(cache.outcome, Outcome::Miss(_)) && cache.stored == Some(Err(DeclineReason::NoFreshness))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheOutcome {
@@ -54,7 +64,7 @@ pub enum Outcome {
 pub enum StaleReason {
     /// stale-while-revalidate (RFC 5861 §3): it is being refreshed.
     WhileRevalidate,
-    /// stale-if-error (RFC 5861 §4): the handler failed, answered 5xx or took too long.
+    /// stale-if-error (RFC 5861 §4): the handler failed, answered 500, 502, 503 or 504, or took too long.
     IfError,
     /// The request's `max-stale` (RFC 9111 §5.2.1.2).
     MaxStale,

@@ -187,8 +187,8 @@ impl Policy {
         self
     }
 
-    /// For how long past its lifetime a response stands in when the handler fails, answers 5xx or takes longer than the
-    /// [time limit](Self::fill_timeout) (RFC 5861 §4); none by default.
+    /// For how long past its lifetime a response stands in when the handler fails, answers 500, 502, 503 or 504, or takes longer than
+    /// the [time limit](Self::fill_timeout) (RFC 5861 §4); none by default.
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = Some(window);
         self

@@ -36,7 +36,8 @@ use crate::storage::backend::Backend;
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
 /// It is always ready; the inner service is made ready only when it is called, on the clone that is then called. It has no errors of its
-/// own. It needs a tokio runtime for refreshes and for fills whose client has left.
+/// own. It needs a tokio runtime for refreshes, and to read on
+/// where a client wanted only a part of what is stored.
 #[derive(Clone)]
 pub struct Cache<S> {
     inner: S,

@@ -24,7 +24,7 @@ pub enum DeclineReason {
     /// 1xx, 206, 304, 412, 416 and switched protocols are no representation that could answer another request whole.
     Status,
     /// An error that a hostile or broken request may have provoked: 400, 406, 413, 414, 431, 5xx. Stored for everybody, it would be
-    /// a way to take a page down. (`--strict-rfc` stores them where they carry explicit freshness.)
+    /// a way to take a page down. (`CacheLayer::strict_rfc` stores them where they carry explicit freshness.)
     ErrorStatus,
     /// `must-understand` and a status whose caching requirements larder doesn't know (§5.2.2.3).
     MustUnderstand,

@@ -33,6 +33,46 @@ pub struct Query<'a> {
 /// What it does not promise: that what was put can be got (it may be evicted at once), or that a `get` sees a `put` that runs at the same time. What it
 /// must keep: once `remove` or `clear` has returned, nothing put before is returned again. Freshness is none of its business: the
 /// cache decides that on every read. An error or a missing answer costs a miss, never a failed request.
+///
+/// ```
+/// use std::{collections::HashMap, sync::{Arc, Mutex, PoisonError}};
+/// use larder::storage::{Query, Storage, StorageUsage, Variants, with_variant};
+/// use larder::{CacheKey, CacheLayer, StorageError, StoredResponse};
+///
+/// /// Keeps everything for ever; for a test, say.
+/// #[derive(Default)]
+/// struct Hoard(Mutex<HashMap<CacheKey, Variants>>);
+///
+/// impl Hoard {
+///     fn with<R>(&self, use_it: impl FnOnce(&mut HashMap<CacheKey, Variants>) -> R) -> Result<R, StorageError> {
+///         Ok(use_it(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+///     }
+/// }
+///
+/// impl Storage for Hoard {
+///     async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
+///         self.with(|all| all.get(query.key).cloned().unwrap_or_default())
+///     }
+///     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {
+///         self.with(|all| {
+///             let old = all.remove(key).unwrap_or_default();
+///             all.insert(key.clone(), with_variant(&old, response, most));
+///         })
+///     }
+///     async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
+///         self.with(|all| all.remove(key).is_some())
+///     }
+///     async fn clear(&self) -> Result<(), StorageError> {
+///         self.with(HashMap::clear)
+///     }
+///     fn usage(&self) -> StorageUsage {
+///         StorageUsage::new(self.with(|all| all.len()).unwrap_or_default() as u64, 0, 0)
+///     }
+/// }
+///
+/// let cache = CacheLayer::with_storage(Hoard::default());
+/// # drop(cache);
+/// ```
 pub trait Storage: Send + Sync + 'static {
     /// The variants stored under the key; empty if there is none.
     fn get(&self, query: Query<'_>) -> impl Future<Output = Result<Variants, StorageError>> + Send;
