@@ -218,7 +218,12 @@ impl Fill {
         self.plan.is_none()
     }
 
-    /// Copies a chunk of the content. When all that was announced is there, the copy is complete.
+    /// Whether all that was announced is there. What may still follow decides: the end, or something that makes the copy worthless.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.announced == Some(self.buffer.len() as u64))
+    }
+
+    /// Copies a chunk of the content.
     pub(crate) fn push(&mut self, chunk: &Bytes) {
         let Some(plan) = &self.plan else { return };
         let length = self.buffer.len() + chunk.len();
@@ -243,9 +248,6 @@ impl Fill {
         self.buffer.reserve(wanted.saturating_sub(self.buffer.len()));
         self.buffer.extend_from_slice(chunk);
         self.hasher.update(chunk);
-        if plan.announced == Some(length as u64) {
-            self.finish();
-        }
     }
 
     /// The content has ended cleanly: commits, if it has the length that was announced.
@@ -277,7 +279,11 @@ impl Fill {
 }
 
 impl Drop for Fill {
+    /// A server that has sent all that was announced doesn't ask for the end, so then this is it.
     fn drop(&mut self) {
+        if self.is_complete() {
+            self.finish();
+        }
         self.give_up(DeclineReason::Incomplete);
     }
 }
