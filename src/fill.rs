@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     origin: Origin,
     /// What the new response takes the place of.
     previous: Option<Arc<StoredResponse>>,
-    /// The length that the head announces.
+    /// The length that the head announces, or else the body.
     announced: Option<u64>,
 }
 
@@ -54,6 +54,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) handler: Option<Cached>,
     pub(crate) policy: &'a Policy,
     pub(crate) previous: Option<Arc<StoredResponse>>,
+    /// The length of the body, where it knows it: a server announces that to the client as well.
+    pub(crate) exact: Option<u64>,
 }
 
 impl Plan {
@@ -61,6 +63,7 @@ impl Plan {
     pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
         let settings = &draft.core.settings;
         let announced = draft.head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
+        let announced = announced.or(draft.exact);
         let size: usize = draft.head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if size > settings.max_head_size {
             return Err(DeclineReason::HeadTooLarge);
