@@ -194,10 +194,14 @@ impl<B: Body<Data = Bytes>> Copied<B> {
         hint
     }
 
-    /// Reads on without a client, until the copy has ended well or badly.
+    /// Reads on without a client, until the copy has ended well or badly. When all that was announced is there, nothing more is waited for.
     pub(crate) async fn finish(mut self) {
         while !self.fill.has_ended() {
-            match poll_fn(|cx| self.poll_frame(cx)).await {
+            let next = poll_fn(|cx| match self.poll_frame(cx) {
+                Poll::Pending if self.fill.is_complete() => Poll::Ready(None),
+                next => next,
+            });
+            match next.await {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => break,
             }

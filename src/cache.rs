@@ -218,10 +218,16 @@ impl CacheCore {
 
     /// Runs work of the cache's own, which a shutdown waits for and then abandons.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // A body may be dropped, and so a fill end, anywhere; to panic there would be worse than to leave the work undone.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            tracing::warn!("there is no tokio runtime here: a refresh is not made, or a response not stored");
+            return;
+        };
         let abandon = self.abandon.clone();
-        self.tasks.spawn(async move {
+        let work = async move {
             abandon.run_until_cancelled(work).await;
-        });
+        };
+        self.tasks.spawn_on(work, &runtime);
     }
 
     pub(crate) fn close(&self) {

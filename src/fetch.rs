@@ -192,6 +192,7 @@ impl Errand {
         verdict: Verdict,
         handler: Option<Cached>,
         received: Moment,
+        exact: Option<u64>,
     ) -> Result<Plan, DeclineReason> {
         let draft = Draft {
             core: &self.core,
@@ -205,6 +206,7 @@ impl Errand {
             handler,
             policy: &self.core.rules.get(self.ask.rule).policy,
             previous: self.previous,
+            exact,
         };
         Plan::new(draft, self.flight)
     }
@@ -225,7 +227,8 @@ impl Errand {
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
         let asked = self.client_asks().cloned();
-        let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received) {
+        let exact = body.size_hint().exact();
+        let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
             Err(reason) => {
                 core.counters.stored(Err(reason));
@@ -243,7 +246,6 @@ impl Errand {
             parts.headers.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
         }
         let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
-        let exact = body.size_hint().exact();
         let body = Box::pin(body);
         let limit = core.settings.eager_etag_size;
         let read = if exact.is_some_and(|length| length <= limit as u64) {
@@ -254,7 +256,11 @@ impl Errand {
         match read {
             ReadAhead::Complete(content) => {
                 let length = content.len() as u64;
-                let stored = if announced.is_some_and(|announced| announced != length) {
+                let stored = if announced.or(exact).is_some_and(|announced| announced != length) {
+                    // The client must be able to tell as well: without the cache, a server would announce what the body claims.
+                    if let Some(exact) = exact.filter(|_| announced.is_none()) {
+                        parts.headers.insert(header::CONTENT_LENGTH, exact.into());
+                    }
                     core.counters.stored(Err(DeclineReason::Incomplete));
                     Err(DeclineReason::Incomplete)
                 } else {
@@ -330,7 +336,7 @@ impl Errand {
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
         let key = self.ask.key.clone();
         let stored = verdict.and_then(|verdict| {
-            self.plan(previous.status, &head, verdict, handler, received)?.commit_confirmed(previous)
+            self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(previous)
         });
         if stored.is_err() {
             core.forget(&key);
@@ -357,7 +363,7 @@ impl Errand {
                 let handler = response.extensions().get::<Cached>().cloned();
                 let received = core.now();
                 let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
-                self.plan(previous.status, &head, verdict, handler, received)?.commit_confirmed(&previous)
+                self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
             });
             if !matches!(updated, Some(Ok(_))) {
                 core.forget(&key);

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     origin: Origin,
     /// What the new response takes the place of.
     previous: Option<Arc<StoredResponse>>,
-    /// The length that the head announces.
+    /// The length that the head announces, or else the body.
     announced: Option<u64>,
 }
 
@@ -54,6 +54,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) handler: Option<Cached>,
     pub(crate) policy: &'a Policy,
     pub(crate) previous: Option<Arc<StoredResponse>>,
+    /// The length of the body, where it knows it: a server announces that to the client as well.
+    pub(crate) exact: Option<u64>,
 }
 
 impl Plan {
@@ -61,6 +63,7 @@ impl Plan {
     pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
         let settings = &draft.core.settings;
         let announced = draft.head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
+        let announced = announced.or(draft.exact);
         let size: usize = draft.head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if size > settings.max_head_size {
             return Err(DeclineReason::HeadTooLarge);
@@ -218,7 +221,12 @@ impl Fill {
         self.plan.is_none()
     }
 
-    /// Copies a chunk of the content. When all that was announced is there, the copy is complete.
+    /// Whether all that was announced is there. What may still follow decides: the end, or something that makes the copy worthless.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.announced == Some(self.buffer.len() as u64))
+    }
+
+    /// Copies a chunk of the content.
     pub(crate) fn push(&mut self, chunk: &Bytes) {
         let Some(plan) = &self.plan else { return };
         let length = self.buffer.len() + chunk.len();
@@ -243,9 +251,6 @@ impl Fill {
         self.buffer.reserve(wanted.saturating_sub(self.buffer.len()));
         self.buffer.extend_from_slice(chunk);
         self.hasher.update(chunk);
-        if plan.announced == Some(length as u64) {
-            self.finish();
-        }
     }
 
     /// The content has ended cleanly: commits, if it has the length that was announced.
@@ -278,7 +283,11 @@ impl Fill {
 }
 
 impl Drop for Fill {
+    /// A server that has sent all that was announced doesn't ask for the end, so then this is it.
     fn drop(&mut self) {
+        if self.is_complete() {
+            self.finish();
+        }
         self.give_up(DeclineReason::Incomplete);
     }
 }

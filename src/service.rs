@@ -26,7 +26,7 @@ use crate::cache::{CacheCore, Lookup};
 use crate::clock::Moment;
 use crate::fetch::{Errand, finish_unattended};
 use crate::future::ResponseFuture;
-use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
 use crate::rfc9111::invalidation::{invalidates, named_targets};
@@ -110,8 +110,10 @@ impl<S> Cache<S> {
         let (core, inner) = (self.core.clone(), self.inner.clone());
         request.extensions_mut().insert(core.mark);
         ResponseFuture::awaited(async move {
-            let response = call(inner, request).await?;
-            Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, true))
+            let response = call(inner, request).await?.map(ResponseBody::untouched);
+            // The layer outside says and counts what becomes of it; twice would be once too often.
+            let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
+            Ok(if is_nested { response } else { from_handler(&core, response, outcome, true) })
         })
     }
 
