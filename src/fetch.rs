@@ -229,7 +229,15 @@ impl Errand {
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
         let asked = self.evaluates.then(|| self.asked.clone());
-        let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received) {
+        let exact = body.size_hint().exact();
+        // A body may know its length without a field that announces it.
+        let too_large = exact.is_some_and(|length| length > core.settings.max_body_size as u64);
+        let plan = if too_large {
+            Err(DeclineReason::BodyTooLarge)
+        } else {
+            self.plan(parts.status, &parts.headers, verdict, handler, received)
+        };
+        let plan = match plan {
             Ok(plan) => plan,
             Err(reason) => {
                 core.counters.stored(Err(reason));
@@ -242,7 +250,6 @@ impl Errand {
             parts.headers.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
         }
         let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
-        let exact = body.size_hint().exact();
         let body = Box::pin(body);
         let limit = core.settings.eager_etag_size;
         let read = if exact.is_some_and(|length| length <= limit as u64) {
