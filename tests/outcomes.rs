@@ -11,7 +11,9 @@ use http::request::Parts;
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use larder::{BypassReason, CacheLayer, CacheOutcome, Cached, DeclineReason, ForwardReason, Outcome, Policy, StaleReason};
+use larder::{
+    BypassReason, CacheLayer, CacheOutcome, Cached, DeclineReason, ForwardReason, Outcome, Policy, StaleReason,
+};
 use support::exchange::*;
 use tower::{Layer, ServiceExt};
 
@@ -51,7 +53,11 @@ fn fresh(_: &Parts, _: usize) -> http::Response<Content> {
 
 fn with_etag(head: &Parts, _: usize) -> http::Response<Content> {
     let known = head.headers.get("if-none-match").is_some_and(|tag| tag == "\"a\"");
-    answer(if known { 304 } else { 200 }, &[("cache-control", "max-age=60"), ("etag", "\"a\"")], if known { "" } else { "a" })
+    answer(
+        if known { 304 } else { 200 },
+        &[("cache-control", "max-age=60"), ("etag", "\"a\"")],
+        if known { "" } else { "a" },
+    )
 }
 
 #[tokio::test]
@@ -276,7 +282,8 @@ async fn each_reason_not_to_store_is_told_and_counted() {
     for Declined { reason, asked, answers } in rows {
         let statuses = [200, 206, 299, 500].map(|status| http::StatusCode::from_u16(status).unwrap());
         let house = House::with(self::support::exchange::Handler::new(move |_, _| answers()), |layer| {
-            let policy = if reason == RuleStatus { Policy::from_origin().statuses(statuses) } else { Policy::from_origin() };
+            let policy =
+                if reason == RuleStatus { Policy::from_origin().statuses(statuses) } else { Policy::from_origin() };
             layer.max_head_size(1000).max_body_size(30_000).otherwise(policy)
         });
         for _ in 0..2 {
@@ -303,7 +310,9 @@ fn stream(frames: Vec<Result<Frame<Bytes>, Failure>>) -> Content {
 async fn a_reason_found_in_the_body_is_counted() {
     type Frames = Vec<Result<Frame<Bytes>, Failure>>;
     let rows: [(DeclineReason, Fields, fn() -> Frames); 5] = [
-        (DeclineReason::BodyTooLarge, &[FRESH], || (0..4).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 10_000])))).collect()),
+        (DeclineReason::BodyTooLarge, &[FRESH], || {
+            (0..4).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 10_000])))).collect()
+        }),
         (DeclineReason::FillBudget, &[FRESH], || vec![Ok(Frame::data(Bytes::from(vec![b'x'; 25_000])))]),
         (DeclineReason::Incomplete, &[FRESH], || vec![Ok(Frame::data(Bytes::from("a"))), Err(Failure)]),
         (DeclineReason::Incomplete, &[FRESH, ("content-length", "5")], || vec![Ok(Frame::data(Bytes::from("four")))]),
