@@ -63,7 +63,12 @@ impl Handler {
 
     /// Always the same.
     pub fn saying(fields: &'static [(&'static str, &'static str)]) -> Self {
-        Self::new(move |_, n| answer(200, fields, format!("answer {n}")))
+        Self::saying_status(200, fields)
+    }
+
+    /// Always the same, with this status.
+    pub fn saying_status(status: u16, fields: &'static [(&'static str, &'static str)]) -> Self {
+        Self::new(move |_, n| answer(status, fields, format!("answer {n}")))
     }
 
     /// How many requests it saw.
