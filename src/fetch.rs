@@ -20,7 +20,7 @@ use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
 use crate::respond::{self, Shape, from_handler, note, reshape, shape};
-use crate::response::{REPLACED, Stamp, StoredResponse};
+use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::reuse::may_stand_in_for_error;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, Validators, confirms, freshen, head_agrees};
@@ -321,7 +321,10 @@ impl Errand {
     }
 
     /// 304: the stored response is updated (§3.2) and sent, on new terms.
-    fn confirmed<B: Body>(self, previous: &Arc<StoredResponse>, update: Parts) -> Response<ResponseBody<B>> {
+    fn confirmed<B: Body>(self, previous: &Arc<StoredResponse>, mut update: Parts) -> Response<ResponseBody<B>> {
+        let received = self.core.now();
+        // Without a date of its own the confirmation is of now, and not of the day on which the stored response was made.
+        ensure_date(&mut update.headers, received);
         let mut head = previous.origin_head();
         if !confirms(&head, &update.headers) && !self.core.settings.trust_any_304 {
             // It speaks of another representation: this one was not confirmed, and is asked for anew next time.
@@ -330,7 +333,6 @@ impl Errand {
         }
         freshen(&mut head, &update.headers);
         let handler = update.extensions.get::<Cached>().cloned().or_else(|| previous.origin.handler.clone());
-        let received = self.core.now();
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
         let (core, rule, attended) = (self.core.clone(), self.ask.rule, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
@@ -359,9 +361,11 @@ impl Errand {
                 previous.status == StatusCode::OK && head_agrees(&head, previous.body.len() as u64, response.headers());
             let key = self.ask.key.clone();
             let updated = agrees.then(|| {
-                freshen(&mut head, response.headers());
-                let handler = response.extensions().get::<Cached>().cloned();
                 let received = core.now();
+                let mut update = response.headers().clone();
+                ensure_date(&mut update, received);
+                freshen(&mut head, &update);
+                let handler = response.extensions().get::<Cached>().cloned();
                 let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
                 self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
             });

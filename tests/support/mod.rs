@@ -1,4 +1,5 @@
 //! What the tests share.
 
 pub mod bodies;
+pub mod exchange;
 pub mod sockets;

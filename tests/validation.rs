@@ -1,0 +1,311 @@
+//! Conditions, ranges and HEAD are answered from what is stored as the handler would have, and what the handler confirms is good again.
+
+mod support;
+
+use http::request::Parts;
+use larder::{Outcome, StaleReason};
+use support::exchange::*;
+
+type Fields = &'static [(&'static str, &'static str)];
+
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+/// One hour before the clock's start.
+const MODIFIED: &str = "Wed, 31 Dec 2025 23:00:00 GMT";
+const BEFORE: &str = "Wed, 31 Dec 2025 22:59:59 GMT";
+
+fn ten_digits() -> House {
+    House::new(Handler::new(|_, _| {
+        let fields =
+            [FRESH, ("etag", "\"a\""), ("last-modified", MODIFIED), ("content-type", "text/plain"), ("x-other", "1")];
+        answer(200, &fields, "0123456789")
+    }))
+}
+
+#[tokio::test]
+async fn conditions_of_a_client_get_what_they_ask_for() {
+    let rows: [(Fields, u16); 19] = [
+        // RFC 9110 §13.1.2: weak comparison
+        (&[("if-none-match", "\"a\"")], 304),
+        (&[("if-none-match", "W/\"a\"")], 304),
+        (&[("if-none-match", "\"b\", W/\"a\" , \"c\"")], 304),
+        (&[("if-none-match", "\"b\""), ("if-none-match", "\"a\"")], 304),
+        (&[("if-none-match", "*")], 304),
+        (&[("if-none-match", "\"b\"")], 200),
+        (&[("if-none-match", "a")], 200),
+        // §13.1.3, and that it yields to If-None-Match
+        (&[("if-modified-since", MODIFIED)], 304),
+        (&[("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT")], 304),
+        (&[("if-modified-since", BEFORE)], 200),
+        (&[("if-modified-since", "yesterday")], 200),
+        (&[("if-modified-since", MODIFIED), ("if-none-match", "\"b\"")], 200),
+        (&[("if-modified-since", BEFORE), ("if-none-match", "\"a\"")], 304),
+        // §13.1.1: strong comparison, and §13.1.4
+        (&[("if-match", "\"a\"")], 200),
+        (&[("if-match", "*")], 200),
+        (&[("if-match", "W/\"a\"")], 412),
+        (&[("if-match", "\"b\"")], 412),
+        (&[("if-unmodified-since", MODIFIED)], 200),
+        (&[("if-unmodified-since", BEFORE)], 412),
+    ];
+    for (asked, status) in rows {
+        let house = ten_digits();
+        // The same, whether the answer comes from the store or fills it.
+        for x_cache in ["MISS", "HIT"] {
+            for method in if x_cache == "HIT" { &["GET", "HEAD"][..] } else { &["GET"] } {
+                let why = format!("{x_cache} {method} {asked:?}");
+                let exchange = house.exchange(request(method, "/", asked)).await;
+                assert_eq!((exchange.status, exchange.x_cache.as_str()), (status, x_cache), "{why}");
+                let content = if status == 200 && *method == "GET" { "0123456789" } else { "" };
+                assert_eq!(exchange.body, content, "{why}");
+                assert_eq!(exchange.has("content-type"), status == 200, "{why}");
+                // §15.4.5: a 304 repeats what identifies and governs the representation.
+                for name in ["etag", "cache-control"] {
+                    assert_eq!(exchange.has(name), status != 412, "{why}: {name}");
+                }
+            }
+        }
+        assert_eq!(house.handler.calls(), 1);
+        let asked = house.handler.last().headers;
+        let conditions = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
+        assert!(conditions.iter().all(|name| !asked.contains_key(*name)), "the fill asks for the whole");
+    }
+}
+
+#[tokio::test]
+async fn conditions_are_for_what_would_have_been_a_success() {
+    let house = House::new(Handler::saying_status(404, &[FRESH, ("etag", "\"a\"")]));
+    for x_cache in ["MISS", "HIT"] {
+        let exchange = house.ask("/", &[("if-none-match", "\"a\""), ("range", "bytes=0-0")]).await;
+        assert_eq!((exchange.status, exchange.x_cache.as_str()), (404, x_cache), "RFC 9110 §13.2.1");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_of_the_caches_own_serves_conditions() {
+    let house = House::new(Handler::new(|_, _| answer(200, &[FRESH], "text")));
+    let tag = house.get("/").await.field("etag").to_owned();
+    assert!(tag.starts_with('"'), "{tag}");
+    let exchange = house.ask("/", &[("if-none-match", &tag)]).await;
+    assert_eq!((exchange.status, exchange.x_cache.as_str()), (304, "HIT"));
+}
+
+#[tokio::test]
+async fn a_head_is_answered_from_the_stored_get() {
+    let house = ten_digits();
+    house.get("/").await;
+    let exchange = house.exchange(request("HEAD", "/", &[("range", "bytes=0-0")])).await;
+    assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (200, "HIT", ""));
+    assert_eq!((exchange.field("content-length"), exchange.field("x-other")), ("10", "1"));
+    assert_eq!(house.handler.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_head_alone_stores_nothing() {
+    let house = ten_digits();
+    for _ in 0..2 {
+        assert_eq!(house.exchange(request("HEAD", "/", &[])).await.x_cache, "MISS");
+    }
+    assert_eq!(house.handle.stats().storage.entries, 0);
+    assert_eq!(house.get("/").await.body, "0123456789");
+}
+
+#[tokio::test]
+async fn ranges_of_what_is_stored() {
+    let whole = (200, "", "0123456789");
+    let rows: [(Fields, (u16, &str, &str)); 16] = [
+        (&[("range", "bytes=0-3")], (206, "bytes 0-3/10", "0123")),
+        (&[("range", "bytes=8-")], (206, "bytes 8-9/10", "89")),
+        (&[("range", "bytes=-2")], (206, "bytes 8-9/10", "89")),
+        (&[("range", "bytes=-99")], (206, "bytes 0-9/10", "0123456789")),
+        (&[("range", "bytes=3-99")], (206, "bytes 3-9/10", "3456789")),
+        (&[("range", "bytes=10-")], (416, "bytes */10", "")),
+        (&[("range", "bytes=-0")], (416, "bytes */10", "")),
+        (&[("range", "bytes=0-0,5-5")], whole),
+        (&[("range", "bytes=5-3")], whole),
+        (&[("range", "lines=1-2")], whole),
+        (&[("range", "bytes=0-0"), ("if-range", "\"a\"")], (206, "bytes 0-0/10", "0")),
+        (&[("range", "bytes=0-0"), ("if-range", "\"b\"")], whole),
+        (&[("range", "bytes=0-0"), ("if-range", "W/\"a\"")], whole),
+        (&[("range", "bytes=0-0"), ("if-range", MODIFIED)], (206, "bytes 0-0/10", "0")),
+        (&[("range", "bytes=0-0"), ("if-range", BEFORE)], whole),
+        (&[("range", "bytes=0-0"), ("if-none-match", "\"a\"")], (304, "", "")),
+    ];
+    for (asked, expected) in rows {
+        let house = ten_digits();
+        house.get("/").await;
+        let exchange = house.ask("/", asked).await;
+        let got = (exchange.status, exchange.field("content-range"), exchange.body.as_str());
+        assert_eq!(got, expected, "{asked:?}");
+        assert_eq!(exchange.x_cache, "HIT", "{asked:?}");
+    }
+}
+
+/// A range of what isn't stored is the handler's business, unless a rule says that the whole is worth having.
+#[tokio::test]
+async fn a_range_fills_the_store_only_where_a_rule_wants_it() {
+    let answers = |head: &Parts, _: usize| match head.headers.get("range") {
+        Some(_) => answer(206, &[FRESH, ("content-range", "bytes 0-1/10")], "01"),
+        None => answer(200, &[FRESH], "0123456789"),
+    };
+    let asked = [("range", "bytes=0-1")];
+    let plain = House::new(Handler::new(answers));
+    for _ in 0..2 {
+        let exchange = plain.ask("/", &asked).await;
+        assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (206, "MISS", "01"));
+    }
+    let vouched = House::with(Handler::new(answers), |layer| layer.otherwise(larder::Policy::shared(MINUTE)));
+    for x_cache in ["MISS", "HIT"] {
+        let exchange = vouched.ask("/", &asked).await;
+        assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (206, x_cache, "01"));
+    }
+    assert_eq!(vouched.get("/").await.body, "0123456789", "the whole was stored");
+}
+
+/// 304 to its own tag, with what `update` says; else 200.
+fn confirming(update: Fields) -> Handler {
+    Handler::new(move |head, n| {
+        if head.headers.get("if-none-match").is_some_and(|tag| tag == "\"a\"") {
+            return answer(304, update, "");
+        }
+        let fields =
+            [FRESH, ("etag", "\"a\""), ("content-encoding", "br"), ("x-old", "old"), ("x-both", "1"), ("x-both", "2")];
+        answer(200, &fields, format!("content {n}"))
+    })
+}
+
+#[tokio::test]
+async fn a_304_updates_the_fields_and_keeps_what_describes_the_content() {
+    let house = House::new(confirming(&[
+        ("cache-control", "max-age=100"),
+        ("etag", "W/\"a\""),
+        ("content-encoding", "gzip"),
+        ("content-length", "3"),
+        ("x-both", "3"),
+        ("x-new", "new"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+    ]));
+    house.get("/").await;
+    house.advance(61);
+    for (x_cache, age) in [("REVALIDATED", 0), ("HIT", 99), ("REVALIDATED", 1)] {
+        house.advance(age);
+        let exchange = house.get("/").await;
+        assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (200, x_cache, "content 1"));
+        let fields = ["cache-control", "etag", "content-encoding", "x-old", "x-both", "x-new", "x-hop", "connection"];
+        let values = fields.map(|name| {
+            exchange.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>().join("|")
+        });
+        assert_eq!(values, ["max-age=100", "\"a\"", "br", "old", "3", "new", "", ""], "{x_cache}");
+        assert!(!exchange.has("content-length") || exchange.field("content-length") == "9", "{x_cache}");
+    }
+}
+
+#[tokio::test]
+async fn a_304_answers_the_clients_own_conditions() {
+    let rows: [(Fields, u16, &str); 4] = [
+        (&[("if-none-match", "\"a\"")], 304, ""),
+        (&[("if-none-match", "\"b\"")], 200, "content 1"),
+        (&[("if-match", "\"b\"")], 412, ""),
+        (&[("range", "bytes=0-2")], 206, "con"),
+    ];
+    for (asked, status, body) in rows {
+        let house = House::new(confirming(&[FRESH]));
+        house.get("/").await;
+        house.advance(61);
+        let exchange = house.ask("/", asked).await;
+        assert_eq!(
+            (exchange.status, exchange.body.as_str(), exchange.x_cache.as_str()),
+            (status, body, "REVALIDATED"),
+            "{asked:?}"
+        );
+        assert_eq!(house.get("/").await.x_cache, "HIT", "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_304_that_forbids_to_store_ends_the_storing() {
+    let house = House::new(confirming(&[("cache-control", "no-store")]));
+    house.get("/").await;
+    house.advance(61);
+    let exchange = house.get("/").await;
+    assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (200, "REVALIDATED", "content 1"));
+    assert_eq!(house.handle.stats().storage.entries, 0);
+}
+
+#[tokio::test]
+async fn a_304_that_names_another_tag_is_not_believed() {
+    let answers = |head: &Parts, n: usize| match head.headers.get("if-none-match") {
+        Some(_) => answer(304, &[FRESH, ("etag", "\"b\"")], ""),
+        None => answer(200, &[FRESH, ("etag", "\"a\"")], format!("content {n}")),
+    };
+    let house = House::new(Handler::new(answers));
+    house.get("/").await;
+    house.advance(61);
+    let exchange = house.get("/").await;
+    assert_eq!(exchange.outcome.unwrap().outcome, Outcome::Stale(StaleReason::Unconfirmed));
+    assert_eq!(exchange.body, "content 1");
+    let exchange = house.get("/").await;
+    assert_eq!((exchange.x_cache.as_str(), exchange.body.as_str()), ("MISS", "content 3"), "it was forgotten");
+
+    let strict = House::with(Handler::new(answers), |layer| layer.strict_rfc());
+    strict.get("/").await;
+    strict.advance(61);
+    assert_eq!(strict.get("/").await.x_cache, "REVALIDATED", "to the letter it is");
+}
+
+#[tokio::test]
+async fn a_304_that_nobody_asked_for_passes_and_leaves_nothing() {
+    let house = House::new(Handler::saying_status(304, &[FRESH, ("etag", "\"a\"")]));
+    for _ in 0..2 {
+        let exchange = house.get("/").await;
+        assert_eq!((exchange.status, exchange.x_cache.as_str()), (304, "MISS"));
+    }
+}
+
+#[tokio::test]
+async fn a_new_answer_takes_the_old_ones_place() {
+    let handler = Handler::new(|_, n| answer(200, &[FRESH, ("etag", &format!("\"{n}\""))], format!("content {n}")));
+    let house = House::new(handler);
+    house.get("/").await;
+    house.advance(61);
+    assert_eq!(house.get("/").await.cache_status, "larder; fwd=stale; stored");
+    assert_eq!(house.handler.last().headers["if-none-match"], "\"1\"");
+    assert_eq!(house.get("/").await.body, "content 2");
+}
+
+/// RFC 9111 §4.3.5.
+#[tokio::test]
+async fn the_answer_to_a_head_freshens_what_it_agrees_with_and_drops_the_rest() {
+    let rows: [(&str, u16, Fields, &str); 9] = [
+        ("agrees", 200, &[FRESH, ("etag", "\"a\""), ("content-length", "7"), ("x-n", "2")], "HIT"),
+        ("says nothing else", 200, &[FRESH, ("x-n", "2")], "HIT"),
+        ("another length", 200, &[FRESH, ("content-length", "8")], "MISS"),
+        ("no length at all", 200, &[FRESH, ("content-length", "x")], "MISS"),
+        ("another tag", 200, &[FRESH, ("etag", "\"b\"")], "MISS"),
+        ("another date", 200, &[FRESH, ("last-modified", BEFORE)], "MISS"),
+        ("not to be stored", 200, &[("cache-control", "no-store"), ("etag", "\"a\"")], "MISS"),
+        ("an error", 500, &[], "stale"),
+        ("not modified, to the client's condition", 304, &[FRESH, ("etag", "\"a\"")], "stale"),
+    ];
+    for (why, status, fields, expected) in rows {
+        let house = House::new(Handler::new(move |head, _| {
+            if head.method == "HEAD" {
+                return answer(status, fields, "");
+            }
+            let known = head.headers.contains_key("if-none-match");
+            let fields = [FRESH, ("etag", "\"a\""), ("last-modified", MODIFIED), ("x-n", "1")];
+            answer(if known { 304 } else { 200 }, &fields, if known { "" } else { "content" })
+        }));
+        house.get("/").await;
+        house.advance(61);
+        let exchange = house.exchange(request("HEAD", "/", &[])).await;
+        assert_eq!((exchange.status, exchange.x_cache.as_str()), (status, "MISS"), "{why}");
+        let exchange = house.get("/").await;
+        match expected {
+            "HIT" => assert_eq!((exchange.x_cache.as_str(), exchange.field("x-n")), ("HIT", "2"), "{why}"),
+            "MISS" => assert_eq!(exchange.cache_status, "larder; fwd=uri-miss; stored", "{why}"),
+            _ => assert_eq!(exchange.x_cache, "REVALIDATED", "{why}: still there, and still stale"),
+        }
+        assert_eq!(exchange.body, "content", "{why}");
+    }
+}
