@@ -80,7 +80,10 @@ async fn measure() {
     println!("a miss of {} MiB, medians of {ROUNDS} interleaved rounds:", CHUNK * CHUNKS >> 20);
     for (n, what) in ["first byte", "last byte"].iter().enumerate() {
         let [(bare, low, high), (larder, ..)] = [quartiles(&samples[0][n]), quartiles(&samples[1][n])];
-        println!("  {what:<10} bare {bare:>8.0} us (quartiles {low:.0} to {high:.0})  larder {larder:>8.0} us  ratio {:.2}", larder / bare);
+        println!(
+            "  {what:<10} bare {bare:>8.0} us (quartiles {low:.0} to {high:.0})  larder {larder:>8.0} us  ratio {:.2}",
+            larder / bare
+        );
     }
 }
 
