@@ -4,9 +4,9 @@ use http::{Method, Request};
 use http_body::Body;
 
 use crate::cache::CacheCore;
-use crate::key::{CacheKey, LONGEST};
+use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
-use crate::request::{RequestFacts, RequestHead};
+use crate::request::{RequestFacts, RequestHead, Scheme};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
@@ -115,6 +115,9 @@ fn key(
     let authority = facts.authority(head.uri).ok_or(BypassReason::AmbiguousHost)?;
     let query = route.policy.query(head.uri.query());
     let mut key = CacheKey::new(&authority, head.uri.path(), query.as_deref());
+    if let Some(Scheme(scheme)) = head.extensions.get() {
+        key.push(Part::Scheme, scheme.as_bytes());
+    }
     if facts.forwarded {
         crate::forwarded::extend_key(&mut key, head.headers);
     }

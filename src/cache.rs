@@ -11,13 +11,14 @@ use crate::admission::{Ask, InHand};
 use crate::clock::Moment;
 use crate::error::StorageError;
 use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
+use crate::head::SharedHeads;
 use crate::key::CacheKey;
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::purge::PurgeIndex;
 use crate::response::StoredResponse;
 use crate::rfc9111::reuse::{Reuse, ValidateReason, reuse};
 use crate::rfc9111::storability::DeclineReason;
-use crate::rfc9111::vary::{Matching, prefers_language, variant_key};
+use crate::rfc9111::vary::{Matching, prefers_language};
 use crate::rules::Rules;
 use crate::settings::Settings;
 use crate::stats::{Counters, count};
@@ -35,6 +36,7 @@ pub(crate) struct CacheCore {
     pub(crate) purges: PurgeIndex,
     pub(crate) flights: Arc<Flights>,
     pub(crate) budget: FillBudget,
+    pub(crate) heads: SharedHeads,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when a shutdown's deadline is over.
     pub(crate) abandon: CancellationToken,
@@ -73,6 +75,7 @@ impl CacheCore {
             purges: PurgeIndex::default(),
             flights: Arc::default(),
             budget: FillBudget::default(),
+            heads: SharedHeads::default(),
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
             closing: AtomicBool::new(false),
@@ -112,18 +115,17 @@ impl CacheCore {
     }
 
     fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
-        let fields = &stored.variance.fields;
-        if fields.is_empty() {
+        if stored.variance.fields.is_empty() {
             return true;
         }
         let matching = self.settings.matching;
-        variant_key(fields, request, matching) == stored.variance.key
+        stored.variance.matches(request, matching)
             || matching == Matching::Letter && self.speaks_preferred_language(stored, request)
     }
 
     fn speaks_preferred_language(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
         let only_language = stored.variance.fields.as_slice() == [http::header::ACCEPT_LANGUAGE];
-        let language = stored.head.get(http::header::CONTENT_LANGUAGE);
+        let language = stored.head.get(&http::header::CONTENT_LANGUAGE);
         only_language && language.is_some_and(|language| prefers_language(request, language.as_bytes()))
     }
 

@@ -19,7 +19,16 @@ impl Downstream {
     /// The field value for an answer of this age. Receivers subtract `Age` from `max-age`, so a lifetime that counts from the answer has the
     /// age added.
     pub(crate) fn cache_control(&self, age: Duration) -> HeaderValue {
-        let whom = if self.private { "private" } else { "public" };
+        self.written(age, self.private)
+    }
+
+    /// The field value for an answer that also carries what is meant for one client only, such as a cookie.
+    pub(crate) fn private_cache_control(&self) -> HeaderValue {
+        self.written(Duration::ZERO, true)
+    }
+
+    fn written(&self, age: Duration, private: bool) -> HeaderValue {
+        let whom = if private { "private" } else { "public" };
         let age = if self.from_each_answer { age.as_secs() } else { 0 };
         let seconds = self.lifetime.as_secs().saturating_add(age);
         HeaderValue::try_from(format!("{whom}, max-age={seconds}{}", self.kept))

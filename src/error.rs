@@ -15,10 +15,10 @@ pub enum RuleError {
         #[source]
         source: Box<regex::Error>,
     },
-    /// The policy gives a TTL to a status that is never stored.
+    /// The policy names a status that is never stored.
     #[error(
         "rule {rule:?}: {status} is never stored, since a hostile request may provoke it and would then take the page \
-         down for everybody; remove `status_ttl({status}, ..)`"
+         down for everybody; take {status} out of `status_ttl` or `statuses`"
     )]
     StatusNeverStored {
         /// The pattern of the rule.

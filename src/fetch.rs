@@ -243,7 +243,12 @@ impl Errand {
         };
         if let Some(downstream) = downstream {
             REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
-            parts.headers.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+            let cache_control = if parts.headers.contains_key(header::SET_COOKIE) {
+                downstream.private_cache_control()
+            } else {
+                downstream.cache_control(std::time::Duration::ZERO)
+            };
+            parts.headers.insert(header::CACHE_CONTROL, cache_control);
         }
         let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
         let body = Box::pin(body);
@@ -268,7 +273,7 @@ impl Errand {
                 };
                 if let Ok(stored) = &stored
                     && stored.origin.own_etag
-                    && let Some(tag) = stored.head.get(header::ETAG)
+                    && let Some(tag) = stored.head.get(&header::ETAG)
                 {
                     parts.headers.insert(header::ETAG, tag.clone());
                 }
@@ -300,11 +305,11 @@ impl Errand {
         }
     }
 
-    /// The handler's answer goes to the client only. What was stored before is dropped, unless the answer is an error: it was good once, and
+    /// The handler's answer goes to the client only. What was stored before is dropped if the answer speaks against it: it was good once, and
     /// this answer says that it isn't any more.
     fn decline<B: Body>(self, response: Response<B>, reason: DeclineReason) -> Response<ResponseBody<B>> {
         self.core.counters.stored(Err(reason));
-        if self.previous.is_some() && !response.status().is_server_error() {
+        if self.previous.is_some() && reason.condemns_stored() {
             self.core.forget(&self.ask.key);
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
@@ -334,19 +339,19 @@ impl Errand {
         freshen(&mut head, &update.headers);
         let handler = update.extensions.get::<Cached>().cloned().or_else(|| previous.origin.handler.clone());
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
-        let (core, rule, attended) = (self.core.clone(), self.ask.rule, self.attended);
+        let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
         let key = self.ask.key.clone();
         let stored = verdict.and_then(|verdict| {
             self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(previous)
         });
-        if stored.is_err() {
+        if stored.as_ref().is_err_and(|reason| reason.condemns_stored()) {
             core.forget(&key);
         }
         // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
         let sent = stored.as_ref().unwrap_or(previous);
         let age = sent.age(received);
-        let outcome = CacheOutcome::of_stored(Outcome::Revalidated, rule, age, sent.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.terms.lifetime);
         let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), is_head);
         note(&core, response, outcome, attended)
     }
@@ -369,10 +374,11 @@ impl Errand {
                 let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
                 self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
             });
-            if !matches!(updated, Some(Ok(_))) {
+            if updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
                 core.forget(&key);
             }
         }
+        let outcome = outcome.stored(Err(DeclineReason::Method));
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
     }
 

@@ -11,14 +11,15 @@ use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::flight::Flight;
+use crate::head::compact;
 use crate::key::CacheKey;
 use crate::outcome::OWN_FIELDS;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
-use crate::response::{Origin, REPLACED, Stamp, StoredResponse, Variance, compact, ensure_date};
+use crate::response::{Origin, REPLACED, Stamp, StoredResponse, Variance, ensure_date};
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
 use crate::rfc9111::storability::{DeclineReason, has_validator};
-use crate::rfc9111::vary::{Vary, variant_key};
+use crate::rfc9111::vary::Vary;
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
 
@@ -72,7 +73,7 @@ impl Plan {
             return Err(DeclineReason::BodyTooLarge);
         }
         let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
-        let key = variant_key(&fields, draft.asked, settings.matching);
+        let variance = Variance::of(fields, draft.asked, settings.matching);
         let (head, replaced) = stored_head(&draft, settings);
         Ok(Self {
             core: draft.core.clone(),
@@ -83,7 +84,7 @@ impl Plan {
             verdict: draft.verdict,
             status: draft.status,
             head,
-            variance: Variance { fields, key },
+            variance,
             origin: Origin { replaced, handler: draft.handler, ..Origin::default() },
             previous: draft.previous,
             announced,
@@ -96,7 +97,7 @@ impl Plan {
         self.core.settings.switches.reserve(&mut self.head);
         let stored = Arc::new(StoredResponse {
             status: self.status,
-            head: self.head,
+            head: self.core.heads.store(self.head),
             body,
             keep: self.verdict.keep,
             terms: self.verdict.terms,
@@ -143,14 +144,14 @@ impl Plan {
         if bare {
             let since = unchanged
                 .filter(|previous| previous.origin.own_last_modified)
-                .and_then(|previous| previous.head.get(header::LAST_MODIFIED).cloned());
+                .and_then(|previous| previous.head.get(&header::LAST_MODIFIED).cloned());
             self.head.insert(header::LAST_MODIFIED, since.unwrap_or_else(|| date::format(self.received.wall)));
             self.origin.own_last_modified = true;
         }
     }
 }
 
-/// The head as it is stored, in compact memory: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
+/// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
 /// and with the downstream lifetime in place of the origin's. Second, what that replaced.
 fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Box<HeaderMap>>) {
     let nominated = connection_options(draft.head);
@@ -181,7 +182,7 @@ fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Box
         kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
         Box::new(compact(&replaced))
     });
-    (compact(&kept), replaced)
+    (kept, replaced)
 }
 
 /// Half of a SHA-256 of the content in hexadecimal; two codings of the same content have different tags (RFC 9110 §8.8.3.3).

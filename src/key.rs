@@ -39,6 +39,7 @@ pub(crate) enum Part {
     Cookie = 7,
     Forwarded = 8,
     Partition = 9,
+    Scheme = 10,
 }
 
 impl CacheKey {

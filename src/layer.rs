@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::error::RuleError;
 use crate::handle::CacheHandle;
 use crate::policy::Policy;
-use crate::rules::Rule;
+use crate::rules::{Rule, check_statuses};
 use crate::service::Cache;
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
@@ -88,7 +88,13 @@ impl CacheLayer {
     }
 
     /// The policy of paths that no rule matches; [`Policy::from_origin`] by default.
+    ///
+    /// # Panics
+    /// If the policy names a status that is never stored, as [`rule`](Self::rule) does.
     pub fn otherwise(self, policy: Policy) -> Self {
+        if let Err(error) = check_statuses("otherwise", &policy) {
+            panic!("{error}");
+        }
         self.set(|settings| settings.otherwise = policy)
     }
 

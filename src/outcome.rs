@@ -50,8 +50,8 @@ pub enum Outcome {
     Hit,
     /// Answered from the store though stale.
     Stale(StaleReason),
-    /// The handler confirmed a stored response (304), which was then sent.
-    Revalidated,
+    /// The handler confirmed a stored response (304), which was then sent; with the reason why it was asked.
+    Revalidated(ForwardReason),
     /// The handler answered.
     Miss(ForwardReason),
     /// Neither looked up nor stored.
@@ -120,7 +120,7 @@ impl Outcome {
         match self {
             Self::Hit => "HIT",
             Self::Stale(_) => "STALE",
-            Self::Revalidated => "REVALIDATED",
+            Self::Revalidated(_) => "REVALIDATED",
             Self::Miss(_) => "MISS",
             Self::Bypass(_) => "BYPASS",
         }
@@ -213,7 +213,11 @@ impl CacheOutcome {
                 text.extend_from_slice(b"; fwd=stale");
                 detail = Some(reason.as_str());
             }
-            Outcome::Revalidated => text.extend_from_slice(b"; fwd=stale; fwd-status=304"),
+            Outcome::Revalidated(reason) => {
+                text.extend_from_slice(b"; fwd=");
+                text.extend_from_slice(reason.as_str().as_bytes());
+                text.extend_from_slice(b"; fwd-status=304");
+            }
             Outcome::Miss(ForwardReason::OnlyIfCached) => detail = Some(ForwardReason::OnlyIfCached.as_str()),
             Outcome::Miss(reason) => {
                 text.extend_from_slice(b"; fwd=");
@@ -380,7 +384,7 @@ mod tests {
                 "larder; hit; ttl=-3; detail=stale-while-revalidate",
             ),
             (stored(Outcome::Stale(StaleReason::IfError), 63, 60), "larder; fwd=stale; ttl=-3; detail=stale-if-error"),
-            (stored(Outcome::Revalidated, 0, 60), "larder; fwd=stale; fwd-status=304; ttl=60"),
+            (stored(Outcome::Revalidated(ForwardReason::Stale), 0, 60), "larder; fwd=stale; fwd-status=304; ttl=60"),
             (new(Outcome::Miss(ForwardReason::UriMiss)).stored(Ok(())), "larder; fwd=uri-miss; stored"),
             (
                 new(Outcome::Miss(ForwardReason::VaryMiss)).stored(Err(DeclineReason::SetCookie)),

@@ -64,12 +64,13 @@ impl PurgeIndex {
 
     #[cold]
     fn verify(&self, stamp: &Stamp, current: u64) -> bool {
-        if self.floor.load(Ordering::Acquire) > stamp.number {
-            return false;
-        }
         let resources = self.resources.pin();
         let purged = |id: &u64| resources.get(id).is_some_and(|number| *number > stamp.number);
         if purged(&stamp.resource) || purged(&stamp.path) {
+            return false;
+        }
+        // After the resources, never before: who clears them has raised the floor first.
+        if self.floor.load(Ordering::SeqCst) > stamp.number {
             return false;
         }
         stamp.set_verified(current);
@@ -79,7 +80,7 @@ impl PurgeIndex {
     /// Purges everything; returns the purge's number.
     pub(crate) fn purge_everything(&self) -> u64 {
         self.publish(|number| {
-            self.floor.store(number, Ordering::Release);
+            self.floor.store(number, Ordering::SeqCst);
             self.resources.pin().clear();
         })
     }
@@ -89,7 +90,7 @@ impl PurgeIndex {
         self.publish(|number| {
             let resources = self.resources.pin();
             if resources.len() >= MOST_RESOURCES {
-                self.floor.store(number, Ordering::Release);
+                self.floor.store(number, Ordering::SeqCst);
                 resources.clear();
             } else {
                 resources.insert(id, number);

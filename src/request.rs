@@ -41,6 +41,17 @@ fn original_uri(_: &Extensions) -> Option<&Uri> {
     None
 }
 
+/// The scheme by which a request came, for an application that serves `http` and `https` and answers differently. HTTP/1 doesn't say it and
+/// in HTTP/2 it is the client's word, so larder takes it only from this extension, which the side that accepted the connection
+/// inserts; it is then part of the key.
+///
+/// ```
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(larder::Scheme("https"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheme(pub &'static str);
+
 /// What a request's fields say, read in one pass over them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestFacts<'a> {

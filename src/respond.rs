@@ -9,9 +9,8 @@ use http_body::Body;
 use crate::body::ResponseBody;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
-use crate::outcome::CacheOutcome;
+use crate::outcome::{CacheOutcome, Outcome};
 use crate::response::StoredResponse;
-use crate::rfc9111::date;
 use crate::rfc9111::range::{self, RangeRequest};
 use crate::rfc9111::validation::{Precondition, Validators, evaluate};
 
@@ -57,6 +56,9 @@ pub(crate) fn shape(
 
 /// Gives `head` the status and the fields of `shape`.
 pub(crate) fn reshape(shape: &Shape, length: Option<u64>, status: &mut StatusCode, head: &mut HeaderMap) {
+    if *shape == Shape::Whole {
+        return;
+    }
     let length = length.map_or_else(|| "*".to_owned(), |length| length.to_string());
     let content_range = |value: String| HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("bytes */*"));
     match shape {
@@ -115,12 +117,12 @@ pub(crate) fn from_store<B: Body>(
     asked: Option<&HeaderMap>,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
-    let mut head = stored.head.clone();
+    let mut head = stored.head.to_map();
     core.settings.switches.fill_in(&mut head, &outcome);
     if let Some(downstream) = &stored.downstream {
         head.insert(header::CACHE_CONTROL, downstream.cache_control(outcome.age.unwrap_or_default()));
     }
-    if stored.origin.own_last_modified && !is_settled(&head, now.wall) {
+    if stored.origin.own_last_modified && !is_settled(stored, now.wall) {
         head.remove(header::LAST_MODIFIED);
     }
     let length = stored.body.len() as u64;
@@ -151,8 +153,8 @@ fn announce_length(status: StatusCode, length: u64, head: &mut HeaderMap) {
 
 /// A `Last-Modified` that the cache made itself goes out only when its second, and one more, is over: until then the content might have changed
 /// twice under the same date, and a client could not tell (RFC 9110 §8.8.2.2).
-fn is_settled(head: &HeaderMap, now: SystemTime) -> bool {
-    let since = date::field(head, header::LAST_MODIFIED).and_then(|since| now.duration_since(since).ok());
+fn is_settled(stored: &StoredResponse, now: SystemTime) -> bool {
+    let since = stored.head.last_modified().and_then(|since| now.duration_since(since).ok());
     since.is_some_and(|since| since >= Duration::from_secs(2))
 }
 
@@ -184,6 +186,10 @@ pub(crate) fn note<B: Body>(
         attended,
         "answered"
     );
+    if outcome.outcome != Outcome::Hit {
+        // Known to the span of a fill; any other ignores it.
+        tracing::Span::current().record("outcome", outcome.outcome.as_str());
+    }
     if attended {
         core.counters.outcome(outcome.outcome);
     }

@@ -3,26 +3,27 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
 use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::downstream::Downstream;
+use crate::head::StoredHead;
 use crate::outcome::OWN_FIELDS;
 use crate::rfc9111::date;
 use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::validation::{EntityTag, Validators};
-use crate::rfc9111::vary::VariantKey;
+use crate::rfc9111::vary::{Matching, VariantKey, variant_key};
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
 #[derive(Debug)]
 pub struct StoredResponse {
     pub(crate) status: StatusCode,
     /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
-    pub(crate) head: HeaderMap,
+    pub(crate) head: StoredHead,
     pub(crate) body: Bytes,
     pub(crate) terms: Terms,
     /// When its head arrived.
@@ -41,8 +42,32 @@ pub struct StoredResponse {
 pub(crate) struct Variance {
     /// The nominated fields.
     pub(crate) fields: SmallVec<[HeaderName; 2]>,
-    /// Their values in the request that it answered.
+    /// Their values in the request that it answered, normalised.
     pub(crate) key: VariantKey,
+    /// The same as they came, if each was one line: a request that says it alike needs no normalisation.
+    pub(crate) as_sent: Option<SmallVec<[HeaderValue; 2]>>,
+}
+
+impl Variance {
+    /// What `asked` says in the fields that a response nominates.
+    pub(crate) fn of(fields: SmallVec<[HeaderName; 2]>, asked: &HeaderMap, matching: Matching) -> Self {
+        let key = variant_key(&fields, asked, matching);
+        let line = |name| single_line(asked, name).and_then(|line| HeaderValue::from_bytes(line.as_bytes()).ok());
+        let as_sent = fields.iter().map(line).collect();
+        Self { fields, key, as_sent }
+    }
+
+    /// Whether `asked` says the same, to the byte or once normalised.
+    pub(crate) fn matches(&self, asked: &HeaderMap, matching: Matching) -> bool {
+        let same = |(name, sent): (&HeaderName, &HeaderValue)| single_line(asked, name) == Some(sent);
+        let to_the_byte = self.as_sent.as_ref().is_some_and(|sent| self.fields.iter().zip(sent).all(same));
+        to_the_byte || variant_key(&self.fields, asked, matching) == self.key
+    }
+}
+
+fn single_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
@@ -95,8 +120,8 @@ impl StoredResponse {
     }
 
     /// The fields as they are sent, but for `Age` and the cache's own.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.head
+    pub fn headers(&self) -> HeaderMap {
+        self.head.to_map()
     }
 
     /// The content.
@@ -111,8 +136,7 @@ impl StoredResponse {
 
     /// The bytes it takes: content, head, and a fixed amount for what surrounds them. What a store counts against its bound.
     pub fn size(&self) -> usize {
-        let head: usize = self.head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        OVERHEAD + head + self.body.len() + self.variance.key.len()
+        OVERHEAD + self.head.size() + self.body.len() + self.variance.key.len()
     }
 
     /// Whether both answer the same variant of their resource.
@@ -126,12 +150,12 @@ impl StoredResponse {
     }
 
     pub(crate) fn validators(&self) -> Validators<'_> {
-        Validators::of(&self.head)
+        self.head.validators()
     }
 
     /// The head as the origin sent it: without what the cache made, with what it replaced.
     pub(crate) fn origin_head(&self) -> HeaderMap {
-        let mut head = self.head.clone();
+        let mut head = self.head.to_map();
         for name in OWN_FIELDS {
             head.remove(name);
         }
@@ -154,31 +178,12 @@ impl StoredResponse {
 
     /// The tag that the cache made of the content, if it did.
     pub(crate) fn own_etag(&self) -> Option<EntityTag<'_>> {
-        self.origin.own_etag.then(|| EntityTag::of(&self.head)).flatten()
+        self.origin.own_etag.then(|| self.head.etag()).flatten()
     }
 }
 
 /// The fields that a downstream lifetime replaces.
 pub(crate) const REPLACED: [HeaderName; 3] = [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA];
-
-/// A copy of `head` whose values share one allocation of exactly their size. Values as they arrive are slices of a connection's
-/// read buffer, and would keep all of it in memory.
-pub(crate) fn compact(head: &HeaderMap) -> HeaderMap {
-    let mut memory = BytesMut::with_capacity(head.values().map(HeaderValue::len).sum());
-    head.values().for_each(|value| memory.extend_from_slice(value.as_bytes()));
-    let mut memory = memory.freeze();
-    // Room for the fields that are filled in on each answer, so that a clone doesn't grow.
-    let mut copy = HeaderMap::with_capacity(head.len() + OWN_FIELDS.len());
-    for (name, value) in head {
-        let bytes = memory.split_to(value.len());
-        let Ok(mut kept) = HeaderValue::from_maybe_shared(bytes) else { continue };
-        kept.set_sensitive(value.is_sensitive());
-        // A name of the standard's is a number; any other is copied, for it may share the read buffer as well.
-        let name = HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone());
-        copy.append(name, kept);
-    }
-    copy
-}
 
 /// The `Date` of a head; where it is missing or malformed, the time of arrival, which is then added (RFC 9110 §6.6.1).
 pub(crate) fn ensure_date(head: &mut HeaderMap, received: Moment) -> std::time::SystemTime {
@@ -186,22 +191,4 @@ pub(crate) fn ensure_date(head: &mut HeaderMap, received: Moment) -> std::time::
         head.insert(header::DATE, date::format(received.wall));
         received.wall
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_compact_head_is_equal_and_shares_nothing() {
-        let buffer = Bytes::from(vec![b'x'; 4096]);
-        let mut head = HeaderMap::new();
-        head.append("x-a", HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap());
-        head.append("x-a", HeaderValue::from_bytes(b"\xfftext").unwrap());
-        head.append("content-type", HeaderValue::from_static(""));
-        let copy = compact(&head);
-        assert_eq!(copy, head);
-        drop(head);
-        assert!(buffer.is_unique(), "the copy doesn't hold the read buffer");
-    }
 }

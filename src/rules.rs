@@ -21,10 +21,17 @@ impl Rule {
         if let Err(source) = Regex::new(pattern) {
             return Err(RuleError::Pattern { rule: pattern.into(), source: Box::new(source) });
         }
-        if let Some((status, _)) = policy.status_ttls.iter().find(|(status, _)| is_provoked_error(*status)) {
-            return Err(RuleError::StatusNeverStored { rule: pattern.into(), status: *status });
-        }
+        check_statuses(pattern, &policy)?;
         Ok(Self { pattern: pattern.into(), policy })
+    }
+}
+
+/// Refuses a policy that names a status which is never stored: it would never do what it says.
+pub(crate) fn check_statuses(rule: &str, policy: &Policy) -> Result<(), RuleError> {
+    let named = policy.status_ttls.iter().map(|(status, _)| status).chain(policy.statuses.iter().flatten());
+    match named.copied().find(|status| is_provoked_error(*status)) {
+        Some(status) => Err(RuleError::StatusNeverStored { rule: rule.into(), status }),
+        None => Ok(()),
     }
 }
 

@@ -239,16 +239,7 @@ impl<S> Cache<S> {
         let span = tracing::debug_span!(target: "larder", "fill", why = why.as_str(), outcome = tracing::field::Empty);
         let errand = Errand::begin(&self.core, ask, why, previous, &mut request);
         let inner = self.inner.clone();
-        ResponseFuture::awaited(
-            async move {
-                let response = errand.run(call(inner, request)).await?;
-                if let Some(outcome) = response.headers().get(crate::outcome::X_CACHE) {
-                    tracing::Span::current().record("outcome", outcome.to_str().unwrap_or_default());
-                }
-                Ok(response)
-            }
-            .instrument(span),
-        )
+        ResponseFuture::awaited(errand.run(call(inner, request)).instrument(span))
     }
 
     /// RFC 9111 §5.2.1.7.

@@ -78,7 +78,7 @@ impl Counters {
         count(match outcome {
             Outcome::Hit => &self.hits,
             Outcome::Stale(_) => &self.stale,
-            Outcome::Revalidated => &self.revalidated,
+            Outcome::Revalidated(_) => &self.revalidated,
             Outcome::Miss(_) => &self.misses,
             Outcome::Bypass(_) => &self.bypassed,
         });

@@ -98,6 +98,25 @@ impl DeclineReason {
         }
     }
 
+    /// Whether the response itself is the reason, so that what was stored of the same resource before is no longer good either. Others speak
+    /// of one request or of this cache's limits, and an error says nothing about what it stands in for.
+    pub fn condemns_stored(self) -> bool {
+        matches!(
+            self,
+            Self::MustUnderstand
+                | Self::NoStore
+                | Self::Private
+                | Self::SetCookie
+                | Self::VaryStar
+                | Self::VaryCredentials
+                | Self::NoFreshness
+                | Self::AlreadyStale
+                | Self::RuleStatus
+                | Self::Handler
+                | Self::EndlessStream
+        )
+    }
+
     /// Every reason, for documentation and for statistics.
     pub const ALL: [Self; 23] = [
         Self::Method,

@@ -1,0 +1,265 @@
+//! [`StoredHead`]: the fields of a stored response. Responses of one route mostly differ in a few fields, so the rest is shared by all
+//! entries: that saves memory, and on a hit it is in the processor's cache already.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
+
+use crate::rfc9111::date;
+use crate::rfc9111::validation::{EntityTag, Validators};
+
+/// The fields that usually differ between responses of one route.
+const OWN: [HeaderName; 6] =
+    [header::DATE, header::ETAG, header::LAST_MODIFIED, header::EXPIRES, header::CONTENT_LOCATION, header::LOCATION];
+
+type OwnFields = SmallVec<[(HeaderName, HeaderValue); 3]>;
+
+/// A head as it goes out, but for what is filled in each time.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredHead {
+    /// All fields, with empty values in place of the own ones.
+    shared: Arc<HeaderMap>,
+    own: OwnFields,
+    /// `Date` and `Last-Modified`, read once.
+    date: Option<SystemTime>,
+    last_modified: Option<SystemTime>,
+}
+
+impl StoredHead {
+    /// The whole head.
+    pub(crate) fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::clone(&self.shared);
+        for (name, value) in &self.own {
+            if let Some(place) = map.get_mut(name) {
+                *place = value.clone();
+            }
+        }
+        map
+    }
+
+    pub(crate) fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let own = self.own.iter().find(|(own, _)| own == name);
+        own.map(|(_, value)| value).or_else(|| self.shared.get(name))
+    }
+
+    /// Name and value bytes of all fields, as if nothing were shared.
+    pub(crate) fn size(&self) -> usize {
+        let shared: usize = self.shared.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        shared + self.own.iter().map(|(_, value)| value.len()).sum::<usize>()
+    }
+
+    pub(crate) fn validators(&self) -> Validators<'_> {
+        Validators { etag: self.etag(), last_modified: self.last_modified, date: self.date }
+    }
+
+    /// The entity tag, if there is exactly one.
+    pub(crate) fn etag(&self) -> Option<EntityTag<'_>> {
+        let own = self.own.iter().find(|(name, _)| *name == header::ETAG);
+        own.map(|(_, value)| EntityTag::parse(value.as_bytes()))
+    }
+
+    pub(crate) fn last_modified(&self) -> Option<SystemTime> {
+        self.last_modified
+    }
+}
+
+/// The heads that entries share.
+#[derive(Debug, Default)]
+pub(crate) struct SharedHeads {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    heads: HashMap<u64, (Arc<HeaderMap>, u32), ahash::RandomState>,
+    /// Bytes given away for the life of the process.
+    leaked: usize,
+}
+
+/// The most shared heads that are remembered.
+const MOST_HEADS: usize = 1024;
+
+/// A head that was seen this often gets values that live as long as the process: handing them out touches no counter that all cores
+/// would contend for.
+const OFTEN: u32 = 4;
+
+/// The most bytes that one cache gives away so.
+const MOST_LEAKED: usize = 64 << 10;
+
+impl SharedHeads {
+    /// The compact form of `head`.
+    pub(crate) fn store(&self, head: HeaderMap) -> StoredHead {
+        let date = date::field(&head, header::DATE);
+        let last_modified = date::field(&head, header::LAST_MODIFIED);
+        let (shared, own) = split(head);
+        StoredHead { shared: self.share(shared), own, date, last_modified }
+    }
+
+    fn share(&self, head: HeaderMap) -> Arc<HeaderMap> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { heads, leaked } = &mut *known;
+        let id = heads.hasher().clone();
+        let id = std::hash::BuildHasher::hash_one(&id, Fields(&head));
+        if heads.len() >= MOST_HEADS && !heads.contains_key(&id) {
+            heads.retain(|_, (head, _)| Arc::strong_count(head) > 1);
+            if heads.len() >= MOST_HEADS {
+                return Arc::new(compact(&head));
+            }
+        }
+        match heads.entry(id) {
+            Entry::Occupied(mut known) if *known.get().0 == head => {
+                let (shared, seen) = known.get_mut();
+                *seen = seen.saturating_add(1);
+                if *seen == OFTEN
+                    && let Some(lasting) = lasting(shared, leaked)
+                {
+                    *shared = Arc::new(lasting);
+                }
+                shared.clone()
+            }
+            Entry::Occupied(_) => Arc::new(compact(&head)),
+            Entry::Vacant(place) => place.insert((Arc::new(compact(&head)), 1)).0.clone(),
+        }
+    }
+}
+
+/// Takes the own fields out of a head and leaves their places.
+fn split(mut head: HeaderMap) -> (HeaderMap, OwnFields) {
+    let mut own = OwnFields::new();
+    for name in OWN {
+        // A repeated field stays where it is: it is junk, or at least nothing usual.
+        if head.get_all(&name).iter().count() == 1
+            && let Some(place) = head.get_mut(&name)
+        {
+            let value = std::mem::replace(place, HeaderValue::from_static(""));
+            own.push((name, value));
+        }
+    }
+    let length = own.iter().map(|(_, value)| value.len()).sum();
+    let mut memory = BytesMut::with_capacity(length);
+    own.iter().for_each(|(_, value)| memory.extend_from_slice(value.as_bytes()));
+    let mut memory = memory.freeze();
+    for (_, value) in &mut own {
+        if let Ok(kept) = HeaderValue::from_maybe_shared(memory.split_to(value.len())) {
+            *value = kept;
+        }
+    }
+    (head, own)
+}
+
+/// A copy of `head` whose values share one allocation of exactly their size. Values as they arrive are slices of a connection's
+/// read buffer, and would keep all of it in memory.
+pub(crate) fn compact(head: &HeaderMap) -> HeaderMap {
+    let mut memory = BytesMut::with_capacity(head.values().map(HeaderValue::len).sum());
+    head.values().for_each(|value| memory.extend_from_slice(value.as_bytes()));
+    let mut memory = memory.freeze();
+    copy_with(head, |value| HeaderValue::from_maybe_shared(memory.split_to(value.len())).ok())
+}
+
+/// A copy of `head` that lives as long as the process, unless that would give too much away.
+fn lasting(head: &HeaderMap, leaked: &mut usize) -> Option<HeaderMap> {
+    let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let texts = head.values().all(|value| value.to_str().is_ok());
+    if !texts || *leaked + size > MOST_LEAKED {
+        return None;
+    }
+    *leaked += size;
+    let forever = |text: &str| -> &'static str { Box::leak(text.into()) };
+    let mut copy = HeaderMap::with_capacity(head.len());
+    for (name, value) in head {
+        let mut kept = HeaderValue::from_static(forever(value.to_str().unwrap_or_default()));
+        kept.set_sensitive(value.is_sensitive());
+        copy.append(HeaderName::from_static(forever(name.as_str())), kept);
+    }
+    Some(copy)
+}
+
+fn copy_with(head: &HeaderMap, mut keep: impl FnMut(&HeaderValue) -> Option<HeaderValue>) -> HeaderMap {
+    let mut copy = HeaderMap::with_capacity(head.len());
+    for (name, value) in head {
+        let Some(mut kept) = keep(value) else { continue };
+        kept.set_sensitive(value.is_sensitive());
+        // A name of the standard's is a number; any other is copied, for it may share the read buffer as well.
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone());
+        copy.append(name, kept);
+    }
+    copy
+}
+
+/// The fields of a head, to be hashed in their order.
+struct Fields<'a>(&'a HeaderMap);
+
+impl std::hash::Hash for Fields<'_> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        for (name, value) in self.0 {
+            name.hash(state);
+            value.as_bytes().hash(state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn a_stored_head_is_equal_and_shares_no_read_buffer() {
+        let buffer = Bytes::from(vec![b'x'; 4096]);
+        let mut original = head(&[("etag", "\"a\""), ("date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("content-type", "")]);
+        original.append("x-a", HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap());
+        original.append("x-a", HeaderValue::from_bytes(b"\xfftext").unwrap());
+        original.append("location", HeaderValue::from_maybe_shared(buffer.slice(10..20)).unwrap());
+        let stored = SharedHeads::default().store(original.clone());
+        assert_eq!(stored.to_map(), original);
+        assert_eq!(stored.size(), original.iter().map(|(n, v)| n.as_str().len() + v.len()).sum::<usize>());
+        drop(original);
+        assert!(buffer.is_unique());
+    }
+
+    #[test]
+    fn heads_that_differ_in_own_fields_are_shared_and_others_not() {
+        let heads = SharedHeads::default();
+        let one = heads.store(head(&[("etag", "\"a\""), ("x", "1")]));
+        let same = heads.store(head(&[("etag", "\"b\""), ("x", "1")]));
+        let other = heads.store(head(&[("etag", "\"b\""), ("x", "2")]));
+        assert!(Arc::ptr_eq(&one.shared, &same.shared) && !Arc::ptr_eq(&one.shared, &other.shared));
+        assert_eq!(same.get(&header::ETAG).unwrap(), "\"b\"");
+        let often: Vec<_> = (0..9).map(|n| heads.store(head(&[("etag", &n.to_string()), ("x", "1")]))).collect();
+        assert_eq!(often[8].to_map(), head(&[("etag", "8"), ("x", "1")]), "also with values that last");
+    }
+
+    #[test]
+    fn memory_that_is_given_away_is_bounded() {
+        let heads = SharedHeads::default();
+        for n in 0..5000 {
+            let value = format!("{n}-{}", "x".repeat(100));
+            for _ in 0..OFTEN {
+                heads.store(head(&[("x", &value)]));
+            }
+        }
+        let known = heads.known.lock().unwrap();
+        assert!(known.leaked <= MOST_LEAKED && known.heads.len() <= MOST_HEADS);
+    }
+
+    #[test]
+    fn repeated_validators_are_none() {
+        let stored = SharedHeads::default().store(head(&[("etag", "\"a\""), ("etag", "\"b\"")]));
+        assert_eq!(stored.etag(), None);
+        assert_eq!(stored.to_map().get_all("etag").iter().count(), 2);
+    }
+}
