@@ -272,6 +272,9 @@ pub(crate) enum ReadAhead<B: Body> {
     Streaming(Pin<Box<B>>, Frames<B>),
 }
 
+/// The most frames that are read ahead.
+const MOST_READ_AHEAD: usize = 64;
+
 /// Reads what of a body is ready, without waiting, up to `limit` bytes.
 pub(crate) async fn read_ahead<B: Body<Data = Bytes>>(mut body: Pin<Box<B>>, limit: usize) -> ReadAhead<B> {
     let mut ready = Frames::<B>::new();
@@ -289,7 +292,8 @@ pub(crate) async fn read_ahead<B: Body<Data = Bytes>>(mut body: Pin<Box<B>>, lim
             let chunk = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
             ready.push_back(frame);
             length += chunk.unwrap_or_default();
-            if chunk.is_none() || length > limit {
+            // A body that is always ready, but has nothing to say, must not keep us here.
+            if chunk.is_none() || length > limit || ready.len() > MOST_READ_AHEAD {
                 return Poll::Ready(false);
             }
         }

@@ -232,6 +232,14 @@ impl CacheCore {
         self.tasks.spawn_on(work, &runtime);
     }
 
+    /// Like [`spawn`](Self::spawn), for work that keeps a processor busy. Without a runtime it is done here and now.
+    pub(crate) fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(self.tasks.spawn_blocking_on(work, &runtime)),
+            Err(_) => work(),
+        }
+    }
+
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.tasks.close();

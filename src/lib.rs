@@ -77,6 +77,7 @@ mod admission;
 mod cache;
 mod fill;
 mod flight;
+mod plan;
 mod policy;
 mod precedence;
 mod purge;

@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 5] = [
         "selector",
     ],
     &["storage"],
-    &["admission", "cache", "fill", "flight", "policy", "precedence", "purge", "rules", "settings", "stats"],
+    &["admission", "cache", "fill", "flight", "plan", "policy", "precedence", "purge", "rules", "settings", "stats"],
     &["body", "fetch", "future", "handle", "layer", "respond", "service"],
 ];
 

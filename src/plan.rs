@@ -1,0 +1,201 @@
+//! [`Plan`]: a response about to be stored. All is decided when its head has arrived; what is missing is the content.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::cache::CacheCore;
+use crate::cached::Cached;
+use crate::clock::Moment;
+use crate::flight::Flight;
+use crate::head::compact;
+use crate::key::CacheKey;
+use crate::outcome::OWN_FIELDS;
+use crate::policy::Policy;
+use crate::precedence::Verdict;
+use crate::response::{Origin, REPLACED, Stamp, StoredResponse, Variance, ensure_date};
+use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
+use crate::rfc9111::storability::{DeclineReason, has_validator};
+use crate::rfc9111::vary::Vary;
+use crate::rfc9111::{date, list};
+use crate::settings::Settings;
+
+/// All that is known of a response to be stored, but for its content.
+pub(crate) struct Plan {
+    pub(crate) core: Arc<CacheCore>,
+    pub(crate) flight: Flight,
+    pub(crate) key: CacheKey,
+    pub(crate) stamp: Stamp,
+    pub(crate) received: Moment,
+    pub(crate) verdict: Verdict,
+    pub(crate) status: StatusCode,
+    /// The head as it will be stored, without validators of the cache's own.
+    head: HeaderMap,
+    variance: Variance,
+    origin: Origin,
+    /// What the new response takes the place of.
+    previous: Option<Arc<StoredResponse>>,
+    /// The length that the head announces, or else the body.
+    pub(crate) announced: Option<u64>,
+}
+
+/// What a plan is made from.
+pub(crate) struct Draft<'a> {
+    pub(crate) core: &'a Arc<CacheCore>,
+    pub(crate) key: CacheKey,
+    pub(crate) stamp: Stamp,
+    pub(crate) received: Moment,
+    pub(crate) verdict: Verdict,
+    pub(crate) status: StatusCode,
+    pub(crate) head: &'a HeaderMap,
+    pub(crate) asked: &'a HeaderMap,
+    pub(crate) handler: Option<Cached>,
+    pub(crate) policy: &'a Policy,
+    pub(crate) previous: Option<Arc<StoredResponse>>,
+    /// The length of the body, where it knows it: a server announces that to the client as well.
+    pub(crate) exact: Option<u64>,
+}
+
+impl Plan {
+    /// Prepares to store; the head alone may forbid it.
+    pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
+        let settings = &draft.core.settings;
+        let announced = draft.head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
+        let announced = announced.or(draft.exact);
+        let size: usize = draft.head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if size > settings.max_head_size {
+            return Err(DeclineReason::HeadTooLarge);
+        }
+        if announced.is_some_and(|length| length > settings.max_body_size as u64) {
+            return Err(DeclineReason::BodyTooLarge);
+        }
+        let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
+        let variance = Variance::of(fields, draft.asked, settings.matching);
+        let (head, replaced) = stored_head(&draft, settings);
+        Ok(Self {
+            core: draft.core.clone(),
+            flight,
+            key: draft.key,
+            stamp: draft.stamp,
+            received: draft.received,
+            verdict: draft.verdict,
+            status: draft.status,
+            head,
+            variance,
+            origin: Origin { replaced, handler: draft.handler, ..Origin::default() },
+            previous: draft.previous,
+            announced,
+        })
+    }
+
+    /// Stores the response with this content, and tells what was stored.
+    pub(crate) fn commit(mut self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
+        self.add_validators(hash);
+        self.core.settings.switches.reserve(&mut self.head);
+        let stored = Arc::new(StoredResponse {
+            status: self.status,
+            head: self.core.heads.store(self.head),
+            body,
+            keep: self.verdict.keep,
+            terms: self.verdict.terms,
+            received: self.received,
+            variance: self.variance,
+            origin: self.origin,
+            downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer),
+            stamp: self.stamp,
+        });
+        let committed = self.core.commit(&self.flight, &self.key, stored.clone());
+        self.core.counters.stored(committed);
+        committed.map(|()| stored)
+    }
+
+    /// Like [`commit`](Self::commit), with the content of `previous`, which the handler confirmed.
+    pub(crate) fn commit_confirmed(mut self, previous: &StoredResponse) -> Result<Arc<StoredResponse>, DeclineReason> {
+        for (own, name) in
+            [(previous.origin.own_etag, header::ETAG), (previous.origin.own_last_modified, header::LAST_MODIFIED)]
+        {
+            if let Some(value) = previous.head.get(&name).filter(|_| own && !self.head.contains_key(&name)) {
+                self.head.insert(name, value.clone());
+            }
+        }
+        self.origin.own_etag = previous.origin.own_etag;
+        self.origin.own_last_modified = previous.origin.own_last_modified;
+        self.commit(previous.body.clone(), None)
+    }
+
+    /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since
+    /// when the content has been the same.
+    fn add_validators(&mut self, hash: Option<[u8; 32]>) {
+        let Some(hash) = hash.filter(|_| self.status == StatusCode::OK) else { return };
+        let bare = !has_validator(&self.head);
+        if self.head.contains_key(header::ETAG) {
+            return;
+        }
+        let tag = entity_tag(&hash, self.head.get(header::CONTENT_ENCODING));
+        let unchanged = self.previous.as_ref().filter(|previous| {
+            let old = previous.own_etag().map(|old| old.opaque);
+            old == Some(tag.as_bytes())
+        });
+        self.head.insert(header::ETAG, tag);
+        self.origin.own_etag = true;
+        if bare {
+            let since = unchanged
+                .filter(|previous| previous.origin.own_last_modified)
+                .and_then(|previous| previous.head.get(&header::LAST_MODIFIED).cloned());
+            self.head.insert(header::LAST_MODIFIED, since.unwrap_or_else(|| date::format(self.received.wall)));
+            self.origin.own_last_modified = true;
+        }
+    }
+}
+
+/// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
+/// and with the downstream lifetime in place of the origin's. Second, what that replaced.
+fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Box<HeaderMap>>) {
+    let nominated = connection_options(draft.head);
+    let drops_cookies = draft.policy.drop_set_cookie;
+    let dropped = |name: &HeaderName| {
+        let of_one_exchange = is_of_one_exchange(name) && !settings.replayed.contains(name);
+        is_hop_by_hop(name)
+            || of_one_exchange
+            || nominated.contains(name)
+            || settings.never_stored.contains(name)
+            || OWN_FIELDS.contains(name)
+            || *name == header::CONTENT_LENGTH
+            || (drops_cookies && *name == header::SET_COOKIE)
+    };
+    let mut kept = HeaderMap::with_capacity(draft.head.len());
+    for (name, value) in draft.head.iter().filter(|(name, _)| !dropped(name)) {
+        kept.append(name.clone(), value.clone());
+    }
+    ensure_date(&mut kept, draft.received);
+    let replaced = draft.verdict.downstream.as_ref().map(|downstream| {
+        let mut replaced = HeaderMap::new();
+        for name in REPLACED {
+            for value in kept.get_all(&name) {
+                replaced.append(name.clone(), value.clone());
+            }
+            kept.remove(&name);
+        }
+        kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+        Box::new(compact(&replaced))
+    });
+    (kept, replaced)
+}
+
+/// Half of a SHA-256 of the content in hexadecimal; two codings of the same content have different tags (RFC 9110 §8.8.3.3).
+pub(crate) fn entity_tag(hash: &[u8; 32], coding: Option<&HeaderValue>) -> HeaderValue {
+    use std::fmt::Write;
+    let mut tag = String::with_capacity(48);
+    tag.push('"');
+    for byte in &hash[..16] {
+        let _ = write!(tag, "{byte:02x}");
+    }
+    if let Some(coding) = coding {
+        let plain = coding.as_bytes().iter().filter(|b| b.is_ascii_alphanumeric());
+        tag.push('-');
+        tag.extend(plain.map(|b| char::from(*b)));
+    }
+    tag.push('"');
+    HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""))
+}
