@@ -7,19 +7,13 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
 use larder::{DeclineReason, Policy};
 use support::bodies::*;
 
 const WHOLE: &[u8; 40] = b"0123456789abcdefghijklmnopqrstuvwxyzABCD";
 const TEN: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// Lets the tasks of the cache run until none of them has anything left to do but wait.
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
 
 /// A handler that answers once, with this.
 fn once(answer: http::Response<Content>) -> Handler {
@@ -59,7 +53,7 @@ async fn the_first_chunk_arrives_while_the_handler_makes_the_second() {
 async fn a_small_body_that_is_not_ready_is_not_waited_for() {
     let steps = WHOLE.chunks(10).take(2).map(data);
     let script = Script::new(steps).claiming(40).endless(true);
-    let setup = around(once(fresh(http_body_util::BodyExt::boxed_unsync(script))));
+    let setup = around(once(fresh(script.boxed_unsync())));
     let mut response = setup.begin("/").await;
     assert_eq!(chunk(response.body_mut()).await, WHOLE[..10]);
     assert_eq!(chunk(response.body_mut()).await, WHOLE[10..20]);
@@ -90,7 +84,7 @@ async fn a_range_that_misses_gets_its_part_and_the_whole_is_stored_behind_it() {
             let row = format!("{asked}, claimed {claimed}, paced {paced}");
             let script = Script::new(in_chunks(WHOLE, 7)).paced(paced);
             let script = if claimed { script.claiming(40) } else { script };
-            let body = http_body_util::BodyExt::boxed_unsync(script);
+            let body = script.boxed_unsync();
             let setup = shared(once(answer(&[("content-length", "40"), ("etag", "\"a\"")], body)));
             let got = read(setup.send(get_with("/", &[("range", asked)])).await).await;
             assert_eq!((got.status.as_u16(), got.x_cache.as_str()), (status, "MISS"), "{row}");
@@ -173,7 +167,7 @@ async fn a_condition_that_misses_is_answered_and_the_whole_is_stored() {
             let script = Script::new(in_chunks(WHOLE, 7)).paced(paced);
             let script = if claimed { script.claiming(40) } else { script };
             let fields = [("etag", "\"a\""), ("last-modified", DATE), ("content-type", "text/plain")];
-            let setup = shared(once(answer(&fields, http_body_util::BodyExt::boxed_unsync(script))));
+            let setup = shared(once(answer(&fields, script.boxed_unsync())));
             for expected in ["MISS", "HIT"] {
                 let got = read(setup.send(get_with("/", &[(name, value)])).await).await;
                 assert_eq!((got.status.as_u16(), got.x_cache.as_str()), (status, expected), "{row}");
@@ -197,7 +191,7 @@ async fn a_small_body_has_its_tag_on_the_first_answer_and_a_larger_one_on_the_fi
     let limit = 64;
     let paced = |size: usize| {
         let script = Script::new([data(vec![b'x'; size])]).paced(true).claiming(size as u64);
-        http_body_util::BodyExt::boxed_unsync(script)
+        script.boxed_unsync()
     };
     let rows = [
         ("empty", whole(""), true),
@@ -244,7 +238,10 @@ async fn validators(setup: &Setup) -> (String, SystemTime) {
     let hit = setup.get("/").await;
     assert_eq!(hit.x_cache, "HIT");
     let date = field(&hit.headers, "last-modified").expect("a date that is settled");
-    (field(&hit.headers, "etag").expect("a tag").to_owned(), larder::rfc9111::date::parse(date.as_bytes()).unwrap())
+    (
+        field(&hit.headers, "etag").expect("a tag").to_owned(),
+        larder::rfc9111::date::parse(date.as_bytes()).expect("a date"),
+    )
 }
 
 #[tokio::test]

@@ -21,16 +21,9 @@ use tower::{Layer, Service, ServiceExt};
 pub const CAPACITY: u64 = 1 << 20;
 
 /// The error of a body that breaks off, and of a handler that fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Broken(pub &'static str);
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Broken {}
 
 pub type Content = UnsyncBoxBody<Bytes, Broken>;
 pub type Answer = Result<Response<Content>, Broken>;
@@ -243,13 +236,12 @@ where
     let (parts, mut body) = response.into_parts();
     let mut got = Got { status: parts.status, headers: parts.headers, x_cache, content: Vec::new(), end: Ok(()) };
     while let Some(frame) = body.frame().await {
-        match frame.map(Frame::into_data) {
-            Ok(Ok(chunk)) => got.content.extend_from_slice(&chunk),
-            Ok(Err(_trailers)) => {}
-            Err(error) => got.end = Err(error.to_string()),
-        }
-        if got.end.is_err() {
-            break;
+        match frame {
+            Ok(frame) => got.content.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
+            Err(error) => {
+                got.end = Err(error.to_string());
+                break;
+            }
         }
     }
     got
@@ -259,6 +251,13 @@ where
 pub async fn chunk<B: Body<Data = Bytes, Error: fmt::Debug> + Unpin>(body: &mut B) -> Bytes {
     let frame = body.frame().await.expect("the body goes on").expect("without an error");
     frame.into_data().expect("data")
+}
+
+/// Lets the tasks of the cache run until each has ended or waits for something that isn't there yet.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A cache with a clock of its own around a handler.
