@@ -7,7 +7,7 @@ use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::request::{RequestFacts, RequestHead, Scheme};
-use crate::rfc9111::authority::Authority;
+use crate::rfc9111::authority::{Authority, normalised};
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
 use crate::rules::Route;
@@ -97,7 +97,7 @@ fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Adm
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
     // An ambiguous host may mean any: the one in `Host`, which handlers look at first, is as good as another.
-    let host = || facts.host.map(|host| Authority::from_slice(host.as_bytes()));
+    let host = || facts.host.map(|host| normalised(host.as_bytes(), None));
     let authority = facts.authority(head.uri).or_else(host).unwrap_or_default();
     Admission::Write(Write { authority, target, outcome })
 }

@@ -371,7 +371,8 @@ impl Errand {
                 let mut update = response.headers().clone();
                 ensure_date(&mut update, received);
                 freshen(&mut head, &update);
-                let handler = response.extensions().get::<Cached>().cloned();
+                let handler =
+                    response.extensions().get::<Cached>().cloned().or_else(|| previous.origin.handler.clone());
                 let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
                 self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
             });

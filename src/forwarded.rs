@@ -2,9 +2,10 @@
 //! present: an honest proxy always says the same, and a forged field poisons only its own key.
 
 use http::HeaderMap;
+use smallvec::SmallVec;
 
 use crate::key::{CacheKey, Part};
-use crate::rfc9111::list::{members, trim};
+use crate::rfc9111::list::trim;
 
 /// Fields that are keyed as they are. `X-Forwarded-For` and `X-Real-IP` differ for each client and are no business of a link.
 const PLAIN: [&str; 4] = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix"];
@@ -17,20 +18,30 @@ pub(crate) fn extend_key(key: &mut CacheKey, headers: &HeaderMap) {
         }
     }
     for line in headers.get_all(http::header::FORWARDED) {
-        for element in members(line.as_bytes()) {
-            push_forwarded(key, element);
+        key.push(Part::FieldName, b"forwarded");
+        // Every comma and semicolon counts, in quotes or not, since not every handler minds quotes.
+        for element in line.as_bytes().split(|b| *b == b',') {
+            push_element(key, element);
         }
     }
 }
 
-/// The `host` and `proto` of an element of `Forwarded` (RFC 7239 §4); the others name clients and proxies.
-fn push_forwarded(key: &mut CacheKey, element: &[u8]) {
-    for pair in element.split(|b| *b == b';').map(trim) {
-        let name = pair.split(|b| *b == b'=').next().unwrap_or_default();
-        if name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"proto") {
-            key.push(Part::Forwarded, pair);
-        }
+/// An element of `Forwarded` without the addresses of clients and proxies (RFC 7239 §4). An element that held nothing else still counts:
+/// a handler that reads the first element, or the last, finds no host there.
+fn push_element(key: &mut CacheKey, element: &[u8]) {
+    let mut kept: SmallVec<[u8; 64]> = SmallVec::new();
+    for pair in element.split(|b| *b == b';').filter(|pair| !is_address(pair)) {
+        kept.extend_from_slice(pair);
+        kept.push(b';');
     }
+    key.push(Part::Forwarded, &kept);
+}
+
+/// `for` or `by`, unless a quote is left open, in which the rest of the element may lie.
+fn is_address(pair: &[u8]) -> bool {
+    let name = trim(pair.split(|b| *b == b'=').next().unwrap_or_default());
+    let quotes = pair.iter().filter(|b| **b == b'"').count();
+    (name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by")) && quotes % 2 == 0
 }
 
 #[cfg(test)]
@@ -51,8 +62,8 @@ mod tests {
 
     #[test]
     fn addresses_of_clients_dont_count() {
-        let one = key(&[("forwarded", "for=1.2.3.4; proto=https;host=a, for=9.9.9.9")]);
-        assert_eq!(one, key(&[("forwarded", "for=5.6.7.8;proto=https; host=a")]));
+        let one = key(&[("forwarded", "for=1.2.3.4;proto=https;host=a, for=9.9.9.9;by=_x")]);
+        assert_eq!(one, key(&[("forwarded", "For=\"[::1]:80\";proto=https;host=a,for=5.6.7.8")]));
         assert_eq!(key(&[("x-forwarded-for", "1.2.3.4")]), key(&[]));
     }
 
@@ -62,6 +73,13 @@ mod tests {
             key(&[]),
             key(&[("forwarded", "host=a")]),
             key(&[("forwarded", "host=b")]),
+            key(&[("forwarded", "host =b")]),
+            key(&[("forwarded", "for=x, host=b")]),
+            key(&[("forwarded", "host=b, for=x")]),
+            key(&[("forwarded", "for=\",\";host=b")]),
+            key(&[("forwarded", "host=a;proto=b")]),
+            key(&[("forwarded", "host=a, proto=b")]),
+            key(&[("forwarded", "host=a"), ("forwarded", "proto=b")]),
             key(&[("x-forwarded-host", "a")]),
             key(&[("x-forwarded-prefix", "a")]),
             key(&[("x-forwarded-host", "a"), ("x-forwarded-host", "b")]),

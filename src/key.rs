@@ -111,7 +111,7 @@ pub(crate) struct QueryRule {
 impl QueryRule {
     /// The query as it is keyed, and as the handler sees it on a fill, so that both always speak of the same thing.
     pub(crate) fn canonical<'q>(&self, query: &'q str) -> Cow<'q, str> {
-        if !self.sorted && self.ignored.is_empty() && self.allowed.is_none() {
+        if self.is_plain() {
             return Cow::Borrowed(query);
         }
         let mut pairs: Vec<&str> = query.split('&').filter(|pair| self.counts(name(pair))).collect();
@@ -119,6 +119,11 @@ impl QueryRule {
             pairs.sort_by_key(|pair| name(pair));
         }
         Cow::Owned(pairs.join("&"))
+    }
+
+    /// Whether a query counts as it was sent.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.sorted && self.ignored.is_empty() && self.allowed.is_none()
     }
 
     fn counts(&self, name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! [`Policy`]: how the responses of a route are cached, and above all *for whom*.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -299,9 +300,10 @@ impl Policy {
         cookies(head).any(|(name, _)| !self.ignored_cookies.iter().any(|pattern| matches_bytes(pattern, name)))
     }
 
-    /// The query as it is keyed.
-    pub(crate) fn query<'q>(&self, query: Option<&'q str>) -> Option<std::borrow::Cow<'q, str>> {
-        query.map(|query| self.query.canonical(query))
+    /// The query as it is keyed; under a rule for queries, one of which nothing is left is none.
+    pub(crate) fn query<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
+        let canonical = query.map(|query| self.query.canonical(query));
+        canonical.filter(|canonical| !canonical.is_empty() || self.query.is_plain())
     }
 
     /// Adds to the key what this rule wants in it. `secret` keys the digest of a principal.
@@ -335,10 +337,11 @@ impl Policy {
         } else if !self.key_cookies.is_empty() {
             self.keep_key_cookies(request);
         }
-        let canonical = self.query(request.uri().query()).map(std::borrow::Cow::into_owned);
-        let Some(canonical) = canonical.filter(|canonical| Some(canonical.as_str()) != request.uri().query()) else {
+        let canonical = self.query(request.uri().query()).map(Cow::into_owned);
+        if canonical.as_deref() == request.uri().query() {
             return;
-        };
+        }
+        let canonical = canonical.unwrap_or_default();
         if let Some(uri) = with_query(request.uri(), &canonical) {
             *request.uri_mut() = uri;
         }

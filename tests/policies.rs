@@ -223,6 +223,8 @@ async fn queries_that_mean_the_same_share_an_answer_and_the_handler_sees_the_one
         (plain().only_query(["a"]), "?b=1&a=1&c=1", "?a=1", true, Some("a=1")),
         (plain().only_query(["a"]), "?a=1", "?a=2", false, Some("a=1")),
         (plain().only_query(["a"]), "?b=1", "?c=1", true, None),
+        (plain().ignore_query(["utm_*"]), "?utm_x=1", "", true, None),
+        (plain().ignore_query(["utm_*"]), "?", "?utm_x=1", true, None),
     ];
     for (policy, one, other, shared, seen) in rows {
         let why = format!("{one} and {other}");

@@ -309,3 +309,23 @@ async fn the_answer_to_a_head_freshens_what_it_agrees_with_and_drops_the_rest() 
         assert_eq!(exchange.body, "content", "{why}");
     }
 }
+
+/// A 304 or the answer to a HEAD may come from a layer that knows nothing of the extension.
+#[tokio::test]
+async fn a_handlers_word_outlives_a_confirmation_without_it() {
+    for method in ["GET", "HEAD"] {
+        let house = House::new(Handler::new(|head, n| {
+            let known = head.headers.contains_key("if-none-match");
+            let mut response =
+                answer(if known { 304 } else { 200 }, &[("etag", "\"a\"")], if known { "" } else { "content" });
+            if n == 1 {
+                response.extensions_mut().insert(larder::Cached::shared(MINUTE));
+            }
+            response
+        }));
+        house.get("/").await;
+        house.advance(61);
+        house.exchange(request(method, "/", &[])).await;
+        assert_eq!(house.get("/").await.x_cache, "HIT", "{method}");
+    }
+}
