@@ -66,7 +66,7 @@ async fn responses(number: usize, size: usize) -> Vec<(CacheKey, Arc<StoredRespo
     let house = House::around(handler, layer);
     for n in 0..number {
         house.get(&format!("/{n}")).await;
-        quiet().await;
+        until(|| observed.put().len() > n).await;
     }
     let put = observed.put();
     assert_eq!(put.len(), number);

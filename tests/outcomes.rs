@@ -108,7 +108,7 @@ async fn each_outcome_is_told_in_all_places() {
             answers: with_etag,
             before: Some((&[], 61)),
             asked: &[],
-            outcome: Outcome::Revalidated,
+            outcome: Outcome::Revalidated(ForwardReason::Stale),
             cache_status: "larder; fwd=stale; fwd-status=304; ttl=60",
         },
         Row {
@@ -235,7 +235,7 @@ async fn a_layer_inside_another_of_the_same_cache_passes_through() {
     let ask = async || service.clone().oneshot(get("/")).await.unwrap();
     let first = ask().await;
     let inner_first: Vec<_> = first.headers().get_all("cache-status").iter().collect();
-    assert_eq!(inner_first, ["larder; fwd=bypass; detail=nested", "larder; fwd=uri-miss; stored"]);
+    assert_eq!(inner_first, ["larder; fwd=uri-miss; stored"], "the one outside speaks for both");
     assert_eq!(first.headers().get_all("x-cache").iter().collect::<Vec<_>>(), ["MISS"]);
     assert_eq!(ask().await.headers()["x-cache"], "HIT");
     assert_eq!(handler.calls(), 1);
@@ -280,7 +280,7 @@ async fn each_reason_not_to_store_is_told_and_counted() {
         row(Incomplete, &[], || answer(200, &[FRESH, ("content-length", "5")], "four")),
     ];
     for Declined { reason, asked, answers } in rows {
-        let statuses = [200, 206, 299, 500].map(|status| http::StatusCode::from_u16(status).unwrap());
+        let statuses = [200, 206, 299].map(|status| http::StatusCode::from_u16(status).unwrap());
         let house = House::with(self::support::exchange::Handler::new(move |_, _| answers()), |layer| {
             let policy =
                 if reason == RuleStatus { Policy::from_origin().statuses(statuses) } else { Policy::from_origin() };

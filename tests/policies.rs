@@ -158,7 +158,6 @@ async fn lifetimes() {
         ("only these: one of them", only(&[200, 404]), 404, &[], 60),
         ("only these: another", only(&[404]), 200, MAX_AGE_5, 0),
         ("a provoked error, whatever is said", shared(), 500, MAX_AGE_5, 0),
-        ("a provoked error that a rule names", only(&[500]).override_origin(), 500, MAX_AGE_5, 0),
         ("no guess by default", Policy::from_origin(), 200, &[("last-modified", "Wed, 31 Dec 2025 23:50:00 GMT")], 0),
         (
             "a guess",
@@ -439,6 +438,9 @@ fn a_rule_that_cant_be_used_is_refused() {
     let provoked = || Policy::from_origin().status_ttl(StatusCode::SERVICE_UNAVAILABLE, MINUTE);
     let error = layer().try_rule("^/a", provoked()).unwrap_err();
     assert!(matches!(error, RuleError::StatusNeverStored { status: StatusCode::SERVICE_UNAVAILABLE, .. }), "{error}");
+    let named = Policy::shared(MINUTE).statuses([StatusCode::OK, StatusCode::BAD_GATEWAY]);
+    let error = layer().try_rule("^/a", named).unwrap_err();
+    assert!(error.to_string().contains("502"), "{error}");
     assert!(layer().try_rule("^/a", Policy::bypass()).is_ok());
     for (pattern, policy) in [("^/a(", Policy::bypass()), ("^/a", provoked())] {
         let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer().rule(pattern, policy)));

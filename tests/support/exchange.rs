@@ -238,6 +238,18 @@ pub async fn quiet() {
     }
 }
 
+/// Waits until work that was given to a thread of its own has made `done` true; fails if it never does.
+pub async fn until(done: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if done() {
+            return;
+        }
+        // A round trip to such a thread: what was given before has had its chance.
+        let _ = tokio::task::spawn_blocking(std::thread::yield_now).await;
+    }
+    panic!("what was waited for never came");
+}
+
 pub const MINUTE: Duration = Duration::from_secs(60);
 
 pub fn secs(n: u64) -> Duration {
