@@ -229,6 +229,7 @@ impl Errand {
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
         let asked = self.evaluates.then(|| self.asked.clone());
+        let replaced = self.previous.is_some().then(|| self.ask.key.clone());
         let exact = body.size_hint().exact();
         // A body may know its length without a field that announces it.
         let too_large = exact.is_some_and(|length| length > core.settings.max_body_size as u64);
@@ -241,6 +242,7 @@ impl Errand {
             Ok(plan) => plan,
             Err(reason) => {
                 core.counters.stored(Err(reason));
+                replaced.iter().for_each(|key| core.forget(key));
                 let response = Response::from_parts(parts, body);
                 return from_handler(&core, response.map(ResponseBody::untouched), outcome.stored(Err(reason)), counted);
             }
