@@ -309,7 +309,8 @@ fn stream(frames: Vec<Result<Frame<Bytes>, Failure>>) -> Content {
 #[tokio::test]
 async fn a_reason_found_in_the_body_is_counted() {
     type Frames = Vec<Result<Frame<Bytes>, Failure>>;
-    let rows: [(DeclineReason, Fields, fn() -> Frames); 5] = [
+    type Row = (DeclineReason, Fields, fn() -> Frames);
+    let rows: [Row; 5] = [
         (DeclineReason::BodyTooLarge, &[FRESH], || {
             (0..4).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 10_000])))).collect()
         }),

@@ -225,7 +225,8 @@ async fn a_stale_answer_stands_in_for_trouble() {
         memory().otherwise(Policy::from_origin().stale_if_error(secs(10)))
     }
     let anybody: Fields = &[];
-    let rows: [(&str, fn() -> CacheLayer, Fields, Fields); 3] = [
+    type Row = (&'static str, fn() -> CacheLayer, Fields, Fields);
+    let rows: [Row; 3] = [
         ("by field", memory, SIE, anybody),
         ("by policy", policy, FRESH, anybody),
         ("by request", memory, FRESH, &[("cache-control", "stale-if-error=10")]),
