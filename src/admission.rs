@@ -6,8 +6,8 @@ use http_body::Body;
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
-use crate::request::{RequestFacts, RequestHead, Scheme};
-use crate::rfc9111::authority::{Authority, normalised};
+use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path};
+use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
 use crate::rules::Route;
@@ -37,7 +37,8 @@ pub(crate) struct Ask {
 /// The target of an unsafe method.
 #[derive(Debug)]
 pub(crate) struct Write {
-    pub(crate) authority: Authority,
+    /// `None` where it is ambiguous: then the target is meant on every host.
+    pub(crate) authority: Option<Authority>,
     pub(crate) target: String,
     pub(crate) outcome: CacheOutcome,
 }
@@ -50,7 +51,7 @@ pub(crate) struct InHand(pub(crate) u64);
 ///
 /// 1. A request that another layer of this cache has in hand is forwarded.
 /// 2. Unsafe methods write; other methods than GET and HEAD are forwarded.
-/// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host.
+/// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host or path.
 /// 4. What the rule's audience excludes is forwarded.
 /// 5. All else is looked up under its key.
 pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
@@ -70,6 +71,11 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         Some(BypassReason::RequestContent)
     } else if facts.rerouted {
         Some(BypassReason::Rerouted)
+    } else if facts.strips_fields {
+        Some(BypassReason::ConnectionOption)
+    } else if route.policy.ttl.is_some() && is_ambiguous_path(head.uri.path()) {
+        // The rule vouches for the path that it matched; of another one it says nothing.
+        Some(BypassReason::AmbiguousPath)
     } else {
         route.policy.bypasses(&head, &facts)
     };
@@ -95,11 +101,9 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
 
 fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    // An ambiguous host may mean any: the one in `Host`, which handlers look at first, is as good as another.
-    let host = || facts.host.map(|host| normalised(host.as_bytes(), None));
-    let authority = facts.authority(head.uri).or_else(host).unwrap_or_default();
-    Admission::Write(Write { authority, target, outcome })
+    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = format!("{}{query}", head.uri.path());
+    Admission::Write(Write { authority: facts.authority(head.uri), target, outcome })
 }
 
 fn is_empty<B: Body>(body: &B) -> bool {

@@ -304,10 +304,8 @@ pub(crate) async fn read_ahead<B: Body<Data = Bytes>>(mut body: Pin<Box<B>>, lim
 
 /// All data as one piece of memory of its own.
 fn concatenate<E>(frames: VecDeque<Result<Frame<Bytes>, E>>) -> Bytes {
-    let mut whole = BytesMut::new();
-    for chunk in frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref()) {
-        whole.reserve(chunk.len());
-        whole.extend_from_slice(chunk);
-    }
+    let chunks = || frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+    let mut whole = BytesMut::with_capacity(chunks().map(Bytes::len).sum());
+    chunks().for_each(|chunk| whole.extend_from_slice(chunk));
     whole.freeze()
 }

@@ -61,7 +61,8 @@ pub(crate) enum Lookup {
 }
 
 impl CacheCore {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(mut settings: Settings) -> Self {
+        settings.backend = settings.backend.of_its_own();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut secret = [0; 32];
         // A machine without randomness: a process that can't have a secret key must not pretend to have one.
@@ -129,7 +130,7 @@ impl CacheCore {
         only_language && language.is_some_and(|language| prefers_language(request, language.as_bytes()))
     }
 
-    /// Stores a response, unless a purge touched it or the cache is closing. With the store in memory, who asks next gets it.
+    /// Stores a response, unless a purge touched it or the cache is closing. In memory it is there when this returns.
     pub(crate) fn commit(
         self: &Arc<Self>,
         flight: &Flight,
@@ -175,10 +176,17 @@ impl CacheCore {
     ///
     /// In memory the key is deleted and the number of purges stays, so that writes cost readers nothing. That isn't enough where
     /// keys have additions that the write doesn't know, or where the store is far away: there the resource is purged by number.
-    pub(crate) fn invalidate(&self, authority: &[u8], target: &str) {
+    ///
+    /// Without an `authority` the target is meant on every host.
+    pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str) {
         count(&self.counters.invalidations);
-        let key = self.resource_key(authority, target);
+        let key = self.resource_key(authority.unwrap_or_default(), target);
         let stamp = self.purges.stamp(&key, 0);
+        if authority.is_none() {
+            self.flights.seal_path(stamp.path);
+            self.purges.purge_resource(stamp.path);
+            return;
+        }
         self.flights.seal_resource(&stamp);
         let by_key = match &self.settings.backend {
             Backend::Memory(memory) => {

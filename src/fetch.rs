@@ -26,6 +26,7 @@ use crate::rfc9111::reuse::may_stand_in_for_error;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, Validators, confirms, freshen, head_agrees};
 use crate::rfc9111::{date, list};
+use crate::settings::Settings;
 
 /// One exchange with the handler.
 pub(crate) struct Errand {
@@ -62,6 +63,8 @@ impl Errand {
     ) -> Self {
         let stamp = core.purges.stamp(&ask.key, core.purges.current());
         let flight = core.flights.begin(&stamp);
+        // A purge may have come since the lookup; what it touched must not come back with a new number.
+        let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
         let asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
         request.extensions_mut().insert(core.mark);
@@ -98,24 +101,22 @@ impl Errand {
         B::Error: Send,
         E: Send + 'static,
     {
-        let limit = self.policy().fill_timeout.filter(|_| self.attended);
-        let Some((limit, stand_in)) = limit.zip(self.stand_in(false)) else {
-            return self.settle(call.await).await;
-        };
+        let limit = self.policy().fill_timeout.filter(|_| self.attended && self.stand_in(false).is_some());
+        let Some(limit) = limit else { return self.settle(call.await).await };
         let mut call = Box::pin(call);
-        match tokio::time::timeout(limit, &mut call).await {
-            Ok(answer) => self.settle(answer).await,
-            Err(_) => {
-                let response = self.stale(&stand_in, StaleReason::IfError);
-                let core = self.core.clone();
-                core.spawn(async move {
-                    if let Ok(late) = self.unattended().settle(call.await).await {
-                        finish_unattended(late).await;
-                    }
-                });
-                Ok(response)
-            }
+        if let Ok(answer) = tokio::time::timeout(limit, &mut call).await {
+            return self.settle(answer).await;
         }
+        // While the handler took its time, a purge may have come, or the stale window ended.
+        let Some(stand_in) = self.stand_in(false) else { return self.settle(call.await).await };
+        let response = self.stale(&stand_in, StaleReason::IfError);
+        let core = self.core.clone();
+        core.spawn(async move {
+            if let Ok(late) = self.unattended().settle(call.await).await {
+                finish_unattended(late).await;
+            }
+        });
+        Ok(response)
     }
 
     /// What becomes of the handler's answer:
@@ -154,7 +155,9 @@ impl Errand {
         }
         let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
-        match self.judge(status, response.headers(), handler.as_ref(), received) {
+        let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
+        let exact = response.body().size_hint().exact();
+        match verdict.and_then(|verdict| fits(&self.core.settings, response.headers(), exact).map(|()| verdict)) {
             Ok(verdict) => Ok(self.store(response, verdict, handler, received).await),
             Err(reason) => Ok(self.decline(response, reason)),
         }
@@ -251,7 +254,7 @@ impl Errand {
             };
             parts.headers.insert(header::CACHE_CONTROL, cache_control);
         }
-        let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
+        let announced = announced_length(&parts.headers);
         let body = Box::pin(body);
         let limit = core.settings.eager_etag_size;
         let read = if exact.is_some_and(|length| length <= limit as u64) {
@@ -308,22 +311,38 @@ impl Errand {
 
     /// The handler's answer goes to the client only. What was stored before is dropped if the answer speaks against it: it was good once, and
     /// this answer says that it isn't any more.
-    fn decline<B: Body>(self, response: Response<B>, reason: DeclineReason) -> Response<ResponseBody<B>> {
+    fn decline<B>(self, response: Response<B>, reason: DeclineReason) -> Response<ResponseBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Send,
+    {
         self.core.counters.stored(Err(reason));
-        if self.previous.is_some() && reason.condemns_stored() {
+        if self.condemns(response.status(), reason) {
             self.core.forget(&self.ask.key);
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();
-        let shape = wanted(self.client_asks(), &parts, None);
+        let length = announced_length(&parts.headers).or(body.size_hint().exact());
+        let shape = wanted(self.client_asks(), &parts, length);
+        reshape(&shape, length, &mut parts.status, &mut parts.headers);
         let body = match shape {
-            Shape::NotModified | Shape::Failed => {
-                reshape(&shape, None, &mut parts.status, &mut parts.headers);
-                ResponseBody::empty()
+            Shape::Whole => ResponseBody::untouched(body),
+            Shape::Part(part) => {
+                let passing = Copied::new(Box::pin(body), Default::default(), Fill::none());
+                ResponseBody::part(Part::new(self.core.clone(), passing, part))
             }
-            Shape::Whole | Shape::Part(_) | Shape::Unsatisfiable => ResponseBody::untouched(body),
+            Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
         };
         from_handler(&self.core, Response::from_parts(parts, body), outcome, self.attended)
+    }
+
+    /// Whether an answer that is not stored makes what is stored worthless. Errors say nothing about what they stand in the place of, and an
+    /// answer for one user nothing about the one for everybody.
+    fn condemns(&self, status: StatusCode, reason: DeclineReason) -> bool {
+        let Some(previous) = &self.previous else { return false };
+        let speaks = status.is_success() || status.is_redirection() || matches!(status.as_u16(), 404 | 410);
+        let of_one_user = self.ask.authorization && !previous.terms.for_authorized;
+        reason.condemns_stored() && speaks && !of_one_user
     }
 
     /// 304: the stored response is updated (§3.2) and sent, on new terms.
@@ -335,6 +354,12 @@ impl Errand {
         if !confirms(&head, &update.headers) && !self.core.settings.trust_any_304 {
             // It speaks of another representation: this one was not confirmed, and is asked for anew next time.
             self.core.forget(&self.ask.key);
+            if previous.terms.no_stale || previous.terms.no_cache {
+                // §5.2.2.2: "an error response rather than a stale one".
+                let mut response = Response::new(ResponseBody::empty());
+                *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+                return from_handler(&self.core, response, self.outcome(Outcome::Miss(self.why)), self.attended);
+            }
             return self.stale(previous, StaleReason::Unconfirmed);
         }
         freshen(&mut head, &update.headers);
@@ -342,11 +367,12 @@ impl Errand {
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
         let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
+        let of_one_user = self.ask.authorization && !previous.terms.for_authorized;
         let key = self.ask.key.clone();
         let stored = verdict.and_then(|verdict| {
             self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(previous)
         });
-        if stored.as_ref().is_err_and(|reason| reason.condemns_stored()) {
+        if stored.as_ref().is_err_and(|reason| reason.condemns_stored() && !of_one_user) {
             core.forget(&key);
         }
         // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
@@ -411,6 +437,24 @@ impl Errand {
     fn client_asks(&self) -> Option<&HeaderMap> {
         (!self.ask.is_plain()).then_some(&self.asked)
     }
+}
+
+/// The length that a head announces.
+fn announced_length(head: &HeaderMap) -> Option<u64> {
+    head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()))
+}
+
+/// Whether a response is within the limits, as far as its head and the length of its content tell.
+fn fits(settings: &Settings, head: &HeaderMap, exact: Option<u64>) -> Result<(), DeclineReason> {
+    let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size > settings.max_head_size {
+        return Err(DeclineReason::HeadTooLarge);
+    }
+    let length = announced_length(head).or(exact).unwrap_or_default();
+    if length > settings.max_body_size as u64 {
+        return Err(DeclineReason::BodyTooLarge);
+    }
+    Ok(())
 }
 
 /// What the client's conditions and range want of a 200 that the handler gave, because they were taken off or because it ignored them.

@@ -1,9 +1,12 @@
 //! [`Fill`]: a response's content on its way into the store. It keeps what streams by, within the limits, and commits only after a clean end;
 //! dropped before, it leaves nothing behind but a counted reason.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use crate::cache::CacheCore;
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
 
@@ -31,6 +34,11 @@ pub(crate) struct Fill {
 impl Fill {
     pub(crate) fn new(plan: Plan) -> Self {
         Self { plan: Some(plan), chunks: Vec::new(), gathered: BytesMut::new(), length: 0, held: 0 }
+    }
+
+    /// No copy at all: the content only passes.
+    pub(crate) fn none() -> Self {
+        Self { plan: None, chunks: Vec::new(), gathered: BytesMut::new(), length: 0, held: 0 }
     }
 
     /// Whether nothing more is kept.
@@ -84,15 +92,16 @@ impl Fill {
         }
         let Some(plan) = self.plan.take() else { return };
         self.close_gathered();
-        let (chunks, length, held) = (std::mem::take(&mut self.chunks), self.length, std::mem::take(&mut self.held));
+        let (chunks, length) = (std::mem::take(&mut self.chunks), self.length);
         let core = plan.core.clone();
+        // Given back also if the work is abandoned.
+        let held = Held { core: core.clone(), bytes: std::mem::take(&mut self.held) };
         let store = move || {
-            let core = plan.core.clone();
-            let (content, hash) = join(&chunks, length);
-            drop(chunks);
+            let content = join(chunks, length);
+            let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
             // A reason not to store is counted where it is found.
-            drop(plan.commit(content, Some(hash)));
-            core.budget.give_back(held);
+            drop(plan.commit(content, hash));
+            drop(held);
         };
         if length <= AT_ONCE { store() } else { core.spawn_blocking(store) }
     }
@@ -102,6 +111,9 @@ impl Fill {
         if let Some(plan) = self.plan.take() {
             (self.chunks, self.gathered) = (Vec::new(), BytesMut::new());
             plan.core.budget.give_back(std::mem::take(&mut self.held));
+            if matches!(reason, DeclineReason::BodyTooLarge | DeclineReason::Trailers) {
+                plan.forget_previous();
+            }
             plan.core.counters.stored(Err(reason));
             tracing::debug!(key = ?plan.key, reason = reason.as_str(), "not stored");
         }
@@ -118,12 +130,23 @@ impl Drop for Fill {
     }
 }
 
-/// The content in memory of exactly its size, and its hash.
-fn join(chunks: &[Bytes], length: usize) -> (Bytes, [u8; 32]) {
-    let (mut content, mut hash) = (BytesMut::with_capacity(length), Sha256::new());
-    for chunk in chunks {
-        content.extend_from_slice(chunk);
-        hash.update(chunk);
+/// Bytes of the budget of all fills.
+struct Held {
+    core: Arc<CacheCore>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.core.budget.give_back(self.bytes);
     }
-    (content.freeze(), hash.finalize().into())
+}
+
+/// The content in memory of exactly its size.
+fn join(chunks: Vec<Bytes>, length: usize) -> Bytes {
+    let mut content = BytesMut::with_capacity(length);
+    for chunk in chunks {
+        content.extend_from_slice(&chunk);
+    }
+    content.freeze()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use bytes::BytesMut;
@@ -76,7 +76,10 @@ pub(crate) struct SharedHeads {
 
 #[derive(Debug, Default)]
 struct Known {
-    heads: HashMap<u64, (Arc<HeaderMap>, u32), ahash::RandomState>,
+    /// Weak, so that a head goes with its last entry; with how often it was seen.
+    heads: HashMap<u64, (Weak<HeaderMap>, u32), ahash::RandomState>,
+    /// Heads not shared since the last look for such as can go.
+    unshared: usize,
     /// Bytes given away for the life of the process.
     leaked: usize,
 }
@@ -102,28 +105,42 @@ impl SharedHeads {
 
     fn share(&self, head: HeaderMap) -> Arc<HeaderMap> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { heads, leaked } = &mut *known;
-        let id = heads.hasher().clone();
-        let id = std::hash::BuildHasher::hash_one(&id, Fields(&head));
+        let Known { heads, unshared, leaked } = &mut *known;
+        let id = heads.hasher().hash_one(Fields(&head));
         if heads.len() >= MOST_HEADS && !heads.contains_key(&id) {
-            heads.retain(|_, (head, _)| Arc::strong_count(head) > 1);
+            *unshared += 1;
+            // Looking through all of them is worth it only now and then.
+            if *unshared % MOST_HEADS == 1 {
+                heads.retain(|_, (head, _)| head.strong_count() > 0);
+            }
             if heads.len() >= MOST_HEADS {
                 return Arc::new(compact(&head));
             }
         }
         match heads.entry(id) {
-            Entry::Occupied(mut known) if *known.get().0 == head => {
-                let (shared, seen) = known.get_mut();
+            Entry::Occupied(mut known) => {
+                let (weak, seen) = known.get_mut();
+                let Some(mut shared) = weak.upgrade().filter(|shared| **shared == head) else {
+                    let newer = Arc::new(compact(&head));
+                    if weak.strong_count() == 0 {
+                        *weak = Arc::downgrade(&newer);
+                    }
+                    return newer;
+                };
                 *seen = seen.saturating_add(1);
                 if *seen == OFTEN
-                    && let Some(lasting) = lasting(shared, leaked)
+                    && let Some(lasting) = lasting(&shared, leaked)
                 {
-                    *shared = Arc::new(lasting);
+                    shared = Arc::new(lasting);
+                    *weak = Arc::downgrade(&shared);
                 }
-                shared.clone()
+                shared
             }
-            Entry::Occupied(_) => Arc::new(compact(&head)),
-            Entry::Vacant(place) => place.insert((Arc::new(compact(&head)), 1)).0.clone(),
+            Entry::Vacant(place) => {
+                let first = Arc::new(compact(&head));
+                place.insert((Arc::downgrade(&first), 1));
+                first
+            }
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::storage::{MemoryStore, Storage};
 
 /// A [`Layer`] that answers requests from a cache.
 ///
-/// All clones share one cache, and so does everything they are put around. Set it up first: a setter called on a clone that is in use makes
-/// a cache of its own, over the same store.
+/// All clones share one cache, and so does everything they are put around. Set it up first: a setter makes another layer, with an empty cache
+/// of its own.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,7 +57,10 @@ impl CacheLayer {
         Self::over(Backend::Memory(Arc::new(store)))
     }
 
-    /// A cache over any store.
+    /// A cache over any store. One store serves one cache.
+    ///
+    /// # Panics
+    /// Not here, but when a second cache is made over the store: by a setter after the layer was used.
     pub fn with_storage(storage: impl Storage) -> Self {
         Self::over(Backend::other(storage))
     }

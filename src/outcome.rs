@@ -110,6 +110,10 @@ pub enum BypassReason {
     KeyTooLong,
     /// The request wants another protocol.
     Upgrade,
+    /// `Connection` names fields that a proxy inside would take away, so that its origin sees another request than the key.
+    ConnectionOption,
+    /// The path holds dot segments or encoded separators, by which a handler may read another path than the rule did.
+    AmbiguousPath,
     /// Another layer of the same cache has this request in hand.
     Nested,
 }
@@ -171,6 +175,8 @@ impl BypassReason {
             Self::AmbiguousHost => "ambiguous-host",
             Self::KeyTooLong => "key-too-long",
             Self::Upgrade => "upgrade",
+            Self::ConnectionOption => "connection-option",
+            Self::AmbiguousPath => "ambiguous-path",
             Self::Nested => "nested",
         }
     }

@@ -63,13 +63,6 @@ impl Plan {
         let settings = &draft.core.settings;
         let announced = draft.head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
         let announced = announced.or(draft.exact);
-        let size: usize = draft.head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if size > settings.max_head_size {
-            return Err(DeclineReason::HeadTooLarge);
-        }
-        if announced.is_some_and(|length| length > settings.max_body_size as u64) {
-            return Err(DeclineReason::BodyTooLarge);
-        }
         let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
         let variance = Variance::of(fields, draft.asked, settings.matching);
         let (head, replaced) = stored_head(&draft, settings);
@@ -87,6 +80,18 @@ impl Plan {
             previous: draft.previous,
             announced,
         })
+    }
+
+    /// Whether a hash of the content is of use: where the handler gave no entity tag, the cache makes one.
+    pub(crate) fn needs_hash(&self) -> bool {
+        self.status == StatusCode::OK && !self.head.contains_key(header::ETAG)
+    }
+
+    /// The content turned out to be such that what it was to replace is no longer good, though it won't be stored itself.
+    pub(crate) fn forget_previous(&self) {
+        if self.previous.is_some() {
+            self.core.forget(&self.key);
+        }
     }
 
     /// Stores the response with this content, and tells what was stored.

@@ -180,7 +180,9 @@ fn downstream(
     let ours = lifetime.filter(|lifetime| {
         matches!(lifetime.source, LifetimeSource::Handler | LifetimeSource::Override | LifetimeSource::Rule)
     });
-    if ours.is_none() && stated.is_none() {
+    // What a partition holds is for one principal; caches downstream have no partitions.
+    let private = policy.is_partitioned();
+    if ours.is_none() && stated.is_none() && !private {
         return None;
     }
     let kept = [
@@ -191,9 +193,9 @@ fn downstream(
         (said.immutable, "immutable"),
     ];
     Some(Downstream {
-        lifetime: stated.or(ours.map(|lifetime| lifetime.duration)).unwrap_or_default(),
+        lifetime: stated.or(lifetime.map(|lifetime| lifetime.duration)).unwrap_or_default(),
         from_each_answer: stated.is_some(),
-        private: policy.is_partitioned(),
+        private,
         kept: kept.iter().filter(|(set, _)| *set).map(|(_, name)| format!(", {name}")).collect(),
     })
 }
@@ -282,6 +284,7 @@ mod tests {
         assert_eq!(said(&[("cache-control", "max-age=2")], None, &Policy::shared(secs(3))), None);
         assert_eq!(said(&[], None, &Policy::shared(secs(3))).unwrap(), "public, max-age=3");
         assert_eq!(said(&[("cache-control", "no-transform")], None, &per).unwrap(), "private, max-age=3, no-transform");
+        assert_eq!(said(&[("cache-control", "public, max-age=2")], None, &per).unwrap(), "private, max-age=2");
         let own = Policy::shared(secs(300)).downstream(secs(7));
         assert_eq!(
             said(&[], None, &own).unwrap(),

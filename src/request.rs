@@ -4,6 +4,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::rfc9111::authority::{Authority, normalised};
 use crate::rfc9111::directives::RequestDirectives;
+use crate::rfc9111::list::members;
 
 /// The head of a request, as key parts and principals see it.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,8 @@ pub(crate) struct RequestFacts<'a> {
     /// Fields with which some frameworks replace the method or the target behind the cache's back.
     pub(crate) rerouted: bool,
     pub(crate) upgrade: bool,
+    /// `Connection` names more than connections need.
+    pub(crate) strips_fields: bool,
     /// The field lines say that content follows.
     pub(crate) content: bool,
 }
@@ -100,6 +103,7 @@ impl<'a> RequestFacts<'a> {
                 | "x-http-method-override"
                 | "x-method-override" => facts.rerouted = true,
                 "upgrade" => facts.upgrade = true,
+                "connection" => facts.strips_fields |= names_other_fields(value),
                 "transfer-encoding" => facts.content = true,
                 "content-length" => facts.content |= value.as_bytes() != b"0",
                 _ => {}
@@ -127,6 +131,26 @@ impl<'a> RequestFacts<'a> {
     }
 }
 
+/// Whether a `Connection` line nominates a field that means something beyond the connection (RFC 9110 §7.6.1).
+fn names_other_fields(line: &HeaderValue) -> bool {
+    const USUAL: [&[u8]; 6] = [b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b"proxy-connection"];
+    members(line.as_bytes()).any(|option| !USUAL.iter().any(|usual| option.eq_ignore_ascii_case(usual)))
+}
+
+/// Whether a path could be read as another one by who decodes or normalises it: dot segments, backslashes, and encoded dots, slashes,
+/// backslashes and zero bytes.
+pub(crate) fn is_ambiguous_path(path: &str) -> bool {
+    let encoded = |code: &[u8]| {
+        matches!(
+            [code[0], code[1].to_ascii_lowercase(), code[2].to_ascii_lowercase()],
+            [b'%', b'2', b'e' | b'f'] | [b'%', b'5', b'c'] | [b'%', b'0', b'0']
+        )
+    };
+    path.contains("/.") && path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+        || path.contains('\\')
+        || path.contains('%') && path.as_bytes().windows(3).any(encoded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +174,27 @@ mod tests {
         assert_eq!(authority("http://a/", &["a:80"]).as_deref(), Some("a"), "absolute form");
         assert_eq!(authority("https://a:443/", &["a"]).as_deref(), Some("a"), "HTTP/2");
         assert_eq!(authority("http://a/", &["b"]), None, "they disagree");
+    }
+
+    #[test]
+    fn paths_that_can_be_read_otherwise() {
+        for path in
+            ["/a/../b", "/./a", "/a/..", "/a/..;x/b", "/a%2Fb", "/a%2fb", "/%2e%2E/", "/a%5cb", "/a\\b", "/a%00"]
+        {
+            assert!(is_ambiguous_path(path), "{path}");
+        }
+        for path in ["/", "/a.b/.well-known/x", "/a..b", "/caf%C3%A9", "/a%20b", "/100%", "/%2"] {
+            assert!(!is_ambiguous_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn connection_names_only_what_connections_need() {
+        for (line, expected) in [("keep-alive, Upgrade", false), ("close", false), ("close, host", true), ("x", true)] {
+            let mut headers = HeaderMap::new();
+            headers.insert("connection", HeaderValue::from_static(line));
+            assert_eq!(RequestFacts::read(&headers).strips_fields, expected, "{line}");
+        }
     }
 
     #[test]

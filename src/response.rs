@@ -44,30 +44,38 @@ pub(crate) struct Variance {
     pub(crate) fields: SmallVec<[HeaderName; 2]>,
     /// Their values in the request that it answered, normalised.
     pub(crate) key: VariantKey,
-    /// The same as they came, if each was one line: a request that says it alike needs no normalisation.
-    pub(crate) as_sent: Option<SmallVec<[HeaderValue; 2]>>,
+    /// The same as they came, or absent: a request that says it alike needs no normalisation. Empty if a field had several lines.
+    as_sent: SmallVec<[Option<HeaderValue>; 2]>,
 }
 
 impl Variance {
     /// What `asked` says in the fields that a response nominates.
     pub(crate) fn of(fields: SmallVec<[HeaderName; 2]>, asked: &HeaderMap, matching: Matching) -> Self {
         let key = variant_key(&fields, asked, matching);
-        let line = |name| single_line(asked, name).and_then(|line| HeaderValue::from_bytes(line.as_bytes()).ok());
-        let as_sent = fields.iter().map(line).collect();
+        let copy = |line: &HeaderValue| HeaderValue::from_bytes(line.as_bytes()).ok();
+        let sent = |name| at_most_one_line(asked, name).map(|line| line.and_then(copy));
+        let as_sent = fields.iter().map(sent).collect::<Option<_>>().unwrap_or_default();
         Self { fields, key, as_sent }
+    }
+
+    fn size(&self) -> usize {
+        self.key.len() + self.as_sent.iter().flatten().map(HeaderValue::len).sum::<usize>()
     }
 
     /// Whether `asked` says the same, to the byte or once normalised.
     pub(crate) fn matches(&self, asked: &HeaderMap, matching: Matching) -> bool {
-        let same = |(name, sent): (&HeaderName, &HeaderValue)| single_line(asked, name) == Some(sent);
-        let to_the_byte = self.as_sent.as_ref().is_some_and(|sent| self.fields.iter().zip(sent).all(same));
+        let same =
+            |(name, sent): (&HeaderName, &Option<HeaderValue>)| at_most_one_line(asked, name) == Some(sent.as_ref());
+        let to_the_byte = !self.as_sent.is_empty() && self.fields.iter().zip(&self.as_sent).all(same);
         to_the_byte || variant_key(&self.fields, asked, matching) == self.key
     }
 }
 
-fn single_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+/// The line of a field, or that there is none; `None` where there are several.
+fn at_most_one_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a HeaderValue>> {
     let mut lines = headers.get_all(name).iter();
-    lines.next().filter(|_| lines.next().is_none())
+    let first = lines.next();
+    lines.next().is_none().then_some(first)
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
@@ -136,7 +144,8 @@ impl StoredResponse {
 
     /// The bytes it takes: content, head, and a fixed amount for what surrounds them. What a store counts against its bound.
     pub fn size(&self) -> usize {
-        OVERHEAD + self.head.size() + self.body.len() + self.variance.key.len()
+        let replaced = self.origin.replaced.iter().flat_map(|head| head.values()).map(HeaderValue::len).sum::<usize>();
+        OVERHEAD + self.head.size() + self.body.len() + self.variance.size() + replaced
     }
 
     /// Whether both answer the same variant of their resource.

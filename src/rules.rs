@@ -38,9 +38,18 @@ pub(crate) fn check_statuses(rule: &str, policy: &Policy) -> Result<(), RuleErro
 /// All rules, compiled into one automaton: matching takes time linear in the path, however many there are.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    patterns: Option<RegexSet>,
+    patterns: Patterns,
     routes: Vec<Route>,
     otherwise: Route,
+}
+
+/// Up to this many rules are tried one after another, which costs less than one look into a set.
+const FEW: usize = 4;
+
+#[derive(Debug)]
+enum Patterns {
+    Few(Vec<Regex>),
+    Many(RegexSet),
 }
 
 /// A policy with what is remembered about it.
@@ -55,12 +64,12 @@ pub(crate) struct Route {
 
 impl Rules {
     pub(crate) fn new(rules: &[Rule], otherwise: Policy) -> Self {
-        let patterns = (!rules.is_empty()).then(|| {
-            RegexSetBuilder::new(rules.iter().map(|rule| &rule.pattern))
-                .size_limit(usize::MAX)
-                .build()
-                .expect("each pattern compiled on its own, and their number is not limited")
-        });
+        let patterns = if rules.len() <= FEW {
+            Patterns::Few(rules.iter().filter_map(|rule| Regex::new(&rule.pattern).ok()).collect())
+        } else {
+            let set = RegexSetBuilder::new(rules.iter().map(|rule| &rule.pattern)).size_limit(usize::MAX).build();
+            Patterns::Many(set.expect("each pattern compiled on its own, and their number is not limited"))
+        };
         let route = |(n, rule): (usize, &Rule)| Route::new(Some(n), &rule.pattern, rule.policy.clone());
         Self {
             patterns,
@@ -71,7 +80,10 @@ impl Rules {
 
     /// The route of a path, as the client sent it.
     pub(crate) fn route(&self, path: &str) -> &Route {
-        let first = self.patterns.as_ref().and_then(|patterns| patterns.matches(path).iter().next());
+        let first = match &self.patterns {
+            Patterns::Few(patterns) => patterns.iter().position(|pattern| pattern.is_match(path)),
+            Patterns::Many(patterns) => patterns.matches(path).iter().next(),
+        };
         first.and_then(|n| self.routes.get(n)).unwrap_or(&self.otherwise)
     }
 
@@ -111,9 +123,13 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_wins() {
         let rule = |pattern: &str| Rule::new(pattern, Policy::from_origin()).unwrap();
-        let rules = Rules::new(&[rule("^/a/b"), rule("^/a"), rule("x$")], Policy::bypass());
-        for (path, expected) in [("/a/b/x", Some(0)), ("/a/x", Some(1)), ("/x", Some(2)), ("/y", None), ("", None)] {
-            assert_eq!(rules.route(path).rule, expected, "{path}");
+        let few = [rule("^/a/b"), rule("^/a"), rule("x$")];
+        let many: Vec<Rule> = few.iter().cloned().chain((0..FEW).map(|n| rule(&format!("^/z{n}")))).collect();
+        for rules in [Rules::new(&few, Policy::bypass()), Rules::new(&many, Policy::bypass())] {
+            for (path, expected) in [("/a/b/x", Some(0)), ("/a/x", Some(1)), ("/x", Some(2)), ("/y", None), ("", None)]
+            {
+                assert_eq!(rules.route(path).rule, expected, "{path}");
+            }
         }
         assert_eq!(Rules::new(&[], Policy::bypass()).route("/a").rule, None);
     }

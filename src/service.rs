@@ -13,6 +13,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -32,6 +33,9 @@ use crate::response::StoredResponse;
 use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::storage::Query;
 use crate::storage::backend::Backend;
+
+/// How long a refresh behind a stale answer may take.
+const LONGEST_REFRESH: Duration = Duration::from_secs(60);
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -217,8 +221,14 @@ impl<S> Cache<S> {
         self.core.spawn(
             async move {
                 let _until_done = refresh;
-                if let Ok(response) = answer.await {
-                    finish_unattended(response).await;
+                let whole = async {
+                    if let Ok(response) = answer.await {
+                        finish_unattended(response).await;
+                    }
+                };
+                // A handler that hangs must not keep its place among the refreshes for ever.
+                if tokio::time::timeout(LONGEST_REFRESH, whole).await.is_err() {
+                    tracing::warn!(target: "larder", "a refresh took longer than {LONGEST_REFRESH:?} and was abandoned");
                 }
             }
             .instrument(span),
@@ -292,9 +302,10 @@ struct Unanswered<'a> {
 impl Unanswered<'_> {
     fn answered(mut self, status: StatusCode, head: &HeaderMap) {
         let Some(write) = self.write.take().filter(|_| invalidates(status)) else { return };
-        self.core.invalidate(&write.authority, &write.target);
-        for named in named_targets(&write.authority, &write.target, head) {
-            self.core.invalidate(&write.authority, &named);
+        self.core.invalidate(write.authority.as_deref(), &write.target);
+        let authority = write.authority.as_deref();
+        for named in named_targets(authority.unwrap_or_default(), &write.target, head) {
+            self.core.invalidate(authority, &named);
         }
     }
 }
@@ -302,7 +313,7 @@ impl Unanswered<'_> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(write) = self.write.take() {
-            self.core.invalidate(&write.authority, &write.target);
+            self.core.invalidate(write.authority.as_deref(), &write.target);
         }
     }
 }

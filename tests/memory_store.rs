@@ -14,8 +14,10 @@ use support::exchange::*;
 #[derive(Clone)]
 struct Observed {
     store: Arc<MemoryStore>,
-    put: Arc<Mutex<Vec<(CacheKey, Arc<StoredResponse>)>>>,
+    put: Arc<Mutex<Vec<Put>>>,
 }
+
+type Put = (CacheKey, Arc<StoredResponse>);
 
 impl Observed {
     fn new(store: MemoryStore) -> Self {
@@ -23,7 +25,7 @@ impl Observed {
     }
 
     /// What the cache stores for these answers.
-    fn put(&self) -> Vec<(CacheKey, Arc<StoredResponse>)> {
+    fn put(&self) -> Vec<Put> {
         self.put.lock().expect("not poisoned").clone()
     }
 }
@@ -59,7 +61,7 @@ fn now<T>(answer: impl Future<Output = Result<T, StorageError>>) -> T {
 const KIB: usize = 1 << 10;
 
 /// `number` responses under keys of their own, each with `size` bytes of content.
-async fn responses(number: usize, size: usize) -> Vec<(CacheKey, Arc<StoredResponse>)> {
+async fn responses(number: usize, size: usize) -> Vec<Put> {
     let observed = Observed::new(MemoryStore::new(1 << 30));
     let handler = Handler::new(move |_, _| answer(200, &[], vec![b'x'; size]));
     let layer = CacheLayer::with_storage(observed.clone()).otherwise(Policy::shared(MINUTE));

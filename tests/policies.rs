@@ -37,10 +37,10 @@ async fn second_answer(policy: Policy, asked: Fields, fields: Fields) -> String 
         return second.x_cache;
     }
     assert_eq!((second.body.as_str(), house.handle.stats().storage.entries), ("answer 2", 0));
-    let outcome = second.outcome.unwrap();
+    let outcome = second.outcome.expect("an outcome");
     match outcome.outcome {
         Outcome::Bypass(reason) => reason.as_str().into(),
-        _ => outcome.stored.unwrap().unwrap_err().to_string(),
+        _ => outcome.stored.expect("it was a question").expect_err("it was declined").to_string(),
     }
 }
 

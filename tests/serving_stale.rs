@@ -225,7 +225,8 @@ async fn a_stale_answer_stands_in_for_trouble() {
         memory().otherwise(Policy::from_origin().stale_if_error(secs(10)))
     }
     let anybody: Fields = &[];
-    let rows: [(&str, fn() -> CacheLayer, Fields, Fields); 3] = [
+    type Row = (&'static str, fn() -> CacheLayer, Fields, Fields);
+    let rows: [Row; 3] = [
         ("by field", memory, SIE, anybody),
         ("by policy", policy, FRESH, anybody),
         ("by request", memory, FRESH, &[("cache-control", "stale-if-error=10")]),
@@ -377,4 +378,27 @@ async fn a_clock_set_back_makes_nothing_fresh_again() {
     house.advance(61);
     house.clock.set_wall(std::time::UNIX_EPOCH);
     assert_eq!(house.get("/").await.x_cache, "MISS");
+}
+
+/// It was good once, and the handler says that it isn't any more: nothing old is served beside an answer that can't be stored.
+#[tokio::test]
+async fn an_answer_that_cant_be_stored_ends_the_stale_ones() {
+    type Then = fn() -> http::Response<Content>;
+    let rows: [(&str, Then); 5] = [
+        ("no-store", || answer(200, &[("cache-control", "no-store")], "new")),
+        ("gone", || answer(410, &[], "new")),
+        ("head too large", || answer(200, &[SWR[0], ("x-long", &"x".repeat(2000))], "new")),
+        ("body too large", || answer(200, SWR, "x".repeat(30_001))),
+        ("body announced as too large", || answer(200, &[SWR[0], ("content-length", "30001")], "new")),
+    ];
+    for (why, then) in rows {
+        let handler = Handler::new(move |_, n| if n == 1 { answer(200, SWR, "old") } else { then() });
+        let house = House::with(handler, |layer| layer.max_head_size(1000).max_body_size(30_000));
+        house.get("/").await;
+        house.advance(65);
+        assert_eq!(house.get("/").await.body, "old", "{why}: while it is being refreshed");
+        quiet().await;
+        let exchange = house.get("/").await;
+        assert_eq!((exchange.x_cache.as_str(), exchange.body != "old"), ("MISS", true), "{why}");
+    }
 }

@@ -63,9 +63,9 @@ impl Service<Request<Incoming>> for Origin {
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        self.address(&mut request);
         let upgrade = take_upgrade(&mut request);
         strip_hop_by_hop(request.headers_mut());
+        self.address(&mut request);
         request.headers_mut().append(header::VIA, HeaderValue::from_static("1.1 larder"));
         if let Some((protocol, _)) = &upgrade {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -103,7 +103,8 @@ fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in connection_options(headers) {
+    // A request can't do without its host, whatever `Connection` says.
+    for name in connection_options(headers).into_iter().filter(|name| *name != header::HOST) {
         headers.remove(name);
     }
     let names: Vec<_> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();

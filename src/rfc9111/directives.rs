@@ -172,6 +172,9 @@ fn shorten(lifetime: &mut Option<Duration>, value: Value<'_>) {
 }
 
 /// Calls `take` for each directive of all lines. False if a line leaves a quote open.
+///
+/// Of a member that is no directive by the grammar, whatever in it looks like a word that restricts is taken as that word: a semicolon for
+/// a comma must not make a cache less careful.
 fn each_directive<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
     mut take: impl FnMut(&'a [u8], Value<'a>),
@@ -180,6 +183,9 @@ fn each_directive<'a>(
     for line in lines {
         let mut list = members(line.as_bytes());
         for member in list.by_ref() {
+            if !is_directive(member) {
+                restricting_words(member).for_each(|word| take(word, Value::None));
+            }
             match member.iter().position(|b| *b == b'=') {
                 Some(at) => take(trim(&member[..at]), Value::Text(unquote(&member[at + 1..]))),
                 None => take(member, Value::None),
@@ -188,6 +194,40 @@ fn each_directive<'a>(
         closed &= !list.unterminated();
     }
     closed
+}
+
+/// `token [ "=" ( token / quoted-string ) ]` (RFC 9111 §5.2).
+fn is_directive(member: &[u8]) -> bool {
+    let is_token = |text: &[u8]| !text.is_empty() && text.iter().all(|b| is_token_byte(*b));
+    match member.iter().position(|b| *b == b'=') {
+        None => is_token(member),
+        Some(at) => {
+            let (name, value) = (&member[..at], &member[at + 1..]);
+            let quoted = matches!(value, [b'"', inner @ .., b'"'] if !has_bare_quote(inner));
+            is_token(name) && (quoted || is_token(value))
+        }
+    }
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether a quote in the inside of a quoted string isn't escaped.
+fn has_bare_quote(inner: &[u8]) -> bool {
+    let mut escaped = false;
+    inner.iter().any(|b| {
+        let bare = *b == b'"' && !escaped;
+        escaped = *b == b'\\' && !escaped;
+        bare
+    })
+}
+
+/// The words in junk that forbid to store or to use.
+fn restricting_words(junk: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = junk.split(|b| !is_token_byte(*b));
+    words
+        .filter(|word| [&b"no-store"[..], b"private", b"no-cache"].iter().any(|known| word.eq_ignore_ascii_case(known)))
 }
 
 fn unquote(text: &[u8]) -> &[u8] {
@@ -261,6 +301,23 @@ mod tests {
     fn an_open_quote_counts_as_no_store() {
         assert!(response(&[b"max-age=60, ext=\"oops, no-cache"]).no_store);
         assert!(!response(&[b"max-age=60, ext=\"fine, no-store\""]).no_store);
+    }
+
+    #[test]
+    fn junk_never_makes_it_less_careful() {
+        for junk in [
+            "private; max-age=0",
+            "max-age=60; private",
+            "\"private\"",
+            "a=b\"c, private, d\"e",
+            "x y private",
+            "PRIVATE;",
+        ] {
+            assert!(response(&[junk.as_bytes()]).private, "{junk}");
+        }
+        for fine in ["extension=\"private\"", "extension=\"a, private; b\"", "x=\"\\\"private\""] {
+            assert!(!response(&[fine.as_bytes()]).private, "{fine}");
+        }
     }
 
     #[test]

@@ -31,10 +31,11 @@ pub fn named_targets(authority: &[u8], target: &str, response: &HeaderMap) -> Ve
 /// Resolves a reference (RFC 3986 §5.2); `None` if it leads to another origin or is none.
 fn resolve(authority: &[u8], base: &str, reference: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();
-    if reference.contains("://") || reference.starts_with("//") {
+    let first = reference.split(['/', '?']).next().unwrap_or_default();
+    if reference.starts_with("//") || first.ends_with(':') && reference[first.len()..].starts_with("//") {
         return same_origin(authority, reference);
     }
-    if reference.split(['/', '?']).next().is_some_and(|first| first.contains(':')) {
+    if first.contains(':') {
         return None; // another scheme, such as `mailto:`
     }
     let (base_path, base_query) = split_query(base);
@@ -107,6 +108,7 @@ mod tests {
             ("http://example.com:8080/x", None),
             ("mailto:x@example.com", None),
             ("/x:y", Some("/x:y")),
+            ("/x?ref=http://a", Some("/x?ref=http://a")),
         ];
         for (reference, expected) in rows {
             assert_eq!(resolve(b"example.com", "/a/b?base=1", reference).as_deref(), expected, "{reference}");

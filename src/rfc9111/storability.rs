@@ -21,9 +21,10 @@ pub enum Storability {
 pub enum DeclineReason {
     /// Only the answer to a GET is stored (§3, "the request method is understood").
     Method,
-    /// 1xx, 206, 304, 412, 416 and switched protocols are no representation that could answer another request whole.
+    /// 1xx, 206, 304, 412, 416 and switched protocols are no representation that could answer another request whole; 428, 429, 431 and 511 speak
+    /// to one client (RFC 6585).
     Status,
-    /// An error that a hostile or broken request may have provoked: 400, 406, 413, 414, 431, 5xx. Stored for everybody, it would be
+    /// An error that a hostile or broken request may have provoked: 400, 401, 406, 407, 408, 411, 413, 414, 415, 417, 421, 426, 5xx. Stored for everybody, it would be
     /// a way to take a page down. (`CacheLayer::strict_rfc` stores them where they carry explicit freshness.)
     ErrorStatus,
     /// `must-understand` and a status whose caching requirements larder doesn't know (§5.2.2.3).
@@ -114,6 +115,8 @@ impl DeclineReason {
                 | Self::RuleStatus
                 | Self::Handler
                 | Self::EndlessStream
+                | Self::HeadTooLarge
+                | Self::BodyTooLarge
         )
     }
 
@@ -201,9 +204,9 @@ fn decline(exchange: &Exchange<'_>, leniency: Leniency) -> Option<DeclineReason>
     if *exchange.method != Method::GET {
         return Some(DeclineReason::Method);
     }
-    // "the response status code is final", and not one that speaks about a part or a condition
+    // "the response status code is final", and not one that speaks about a part, a condition or one client (RFC 6585 §3 to §6)
     if !status.is_success() && !status.is_redirection() && !status.is_client_error() && status.as_u16() < 500
-        || matches!(status.as_u16(), 206 | 304 | 412 | 416)
+        || matches!(status.as_u16(), 206 | 304 | 412 | 416 | 428 | 429 | 431 | 511)
     {
         return Some(DeclineReason::Status);
     }
@@ -275,7 +278,8 @@ pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
 
 /// The errors of [`DeclineReason::ErrorStatus`].
 pub fn is_provoked_error(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 406 | 413 | 414 | 431) || status.as_u16() >= 500
+    matches!(status.as_u16(), 400 | 401 | 406..=408 | 411 | 413..=415 | 417 | 421 | 426 | 428 | 429 | 431)
+        || status.as_u16() >= 500
 }
 
 /// The final statuses that RFC 9110 defines, whose caching requirements larder therefore knows.
@@ -373,6 +377,8 @@ mod tests {
             row!("§4.1", 200, [FRESH, ("vary", "accept, *")], decline(VaryStar)),
             row!("§5.2.2.3", 599, [("cache-control", "max-age=60, must-understand")], decline(MustUnderstand)),
             row!("§5.2.2.3", 200, [("cache-control", "max-age=60, no-store, must-understand")], decline(NoStore)),
+            row!("RFC 6585 §4", 429, [FRESH], decline(Status)),
+            row!("safe default", 401, [FRESH], decline(ErrorStatus)),
             row!("negative caching", 404, [FRESH], STORE),
         ];
         for row in &rows {

@@ -191,11 +191,12 @@ pub fn strip_conditions(request: &mut HeaderMap) {
     }
 }
 
-/// Whether a 304 speaks about this stored response (§4.3.4): if it names a strong validator, it must be the stored one's.
+/// Whether a 304 speaks about this stored response (§4.3.4): if it names an entity tag, that must be the stored one's.
 pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     match (EntityTag::of(stored), EntityTag::of(not_modified)) {
-        (Some(stored), Some(named)) if !named.weak => stored.weakly_equals(named),
-        _ => true,
+        (Some(stored), Some(named)) => stored.weakly_equals(named),
+        (None, Some(named)) => named.weak,
+        (_, None) => true,
     }
 }
 
@@ -333,9 +334,10 @@ mod tests {
         let stored = headers(&[("etag", b"\"a\"")]);
         assert!(confirms(&stored, &HeaderMap::new()));
         assert!(confirms(&stored, &headers(&[("etag", b"\"a\"")])));
-        assert!(confirms(&stored, &headers(&[("etag", b"W/\"b\"")])));
+        assert!(confirms(&stored, &headers(&[("etag", b"W/\"a\"")])));
+        assert!(!confirms(&stored, &headers(&[("etag", b"W/\"b\"")])));
         assert!(!confirms(&stored, &headers(&[("etag", b"\"b\"")])));
-        assert!(confirms(&HeaderMap::new(), &headers(&[("etag", b"\"b\"")])));
+        assert!(!confirms(&HeaderMap::new(), &headers(&[("etag", b"\"b\"")])));
     }
 
     #[test]

@@ -128,29 +128,36 @@ fn append_sorted(list: &mut SmallVec<[u8; 64]>, members: impl Iterator<Item = Sm
     all.iter().for_each(|member| append(list, member));
 }
 
-/// A member of the `Accept` family: in lower case, without white space, its weight in thousandths and left out where it is 1.
+/// A member of the `Accept` family: its name and the names of its parameters in lower case, without white space around them, and its
+/// weight in thousandths behind a byte that no value can hold. Parameter values stay, for their case may matter (RFC 9110 §8.3.1).
 fn weighted(member: &[u8]) -> SmallVec<[u8; 24]> {
-    let (name, weight) = split_weight(member);
+    let (rest, weight) = split_weight(member);
     let mut text: SmallVec<[u8; 24]> = SmallVec::new();
-    let (mut quoted, mut escaped) = (false, false);
-    for byte in name {
-        match byte {
-            b' ' | b'\t' if !quoted => {}
-            _ if quoted => text.push(*byte),
-            _ => text.push(byte.to_ascii_lowercase()),
+    for (n, piece) in pieces(rest).enumerate() {
+        let equals = piece.iter().position(|b| *b == b'=').filter(|_| n > 0);
+        let (name, value) = piece.split_at(equals.unwrap_or(piece.len()));
+        if n > 0 {
+            text.push(b';');
         }
-        (quoted, escaped) = match byte {
-            _ if escaped => (quoted, false),
-            b'\\' => (quoted, quoted),
-            b'"' => (!quoted, false),
-            _ => (quoted, false),
-        };
+        text.extend(name.iter().map(u8::to_ascii_lowercase));
+        text.extend_from_slice(value);
     }
     if weight != 1000 {
-        text.extend_from_slice(b";q=");
+        text.push(0);
         text.extend_from_slice(weight.to_string().as_bytes());
     }
     text
+}
+
+/// What the semicolons of a member separate, quotes respected, without white space around it.
+fn pieces(member: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    member
+        .split(move |b| {
+            quoted ^= *b == b'"';
+            *b == b';' && !quoted
+        })
+        .map(trim)
 }
 
 /// A member without its weight, and the weight in thousandths (RFC 9110 §12.4.2). What is no weight stays part of the member.
@@ -227,6 +234,10 @@ mod tests {
             ("accept-language", &[b"en, de"], &[b"de, en"], (false, true)),
             ("accept", &[b"text/html; level=\"A b\""], &[b"TEXT/html;level=\"A b\""], (true, true)),
             ("accept", &[b"text/html;level=\"A b\""], &[b"text/html;level=\"ab\""], (false, false)),
+            ("accept", &[b"a/b;q=0.9"], &[b"a/b;q=900"], (false, false)),
+            ("accept", &[b"a/b;v=A"], &[b"a/b;v=a"], (false, false)),
+            ("accept", &[b"a/b;V=A"], &[b"A/b ; v=A"], (true, true)),
+            ("accept-language", &[b"e n"], &[b"en"], (false, false)),
             ("foo", &[b"1, 2"], &[b"1", b"2"], (false, true)),
             ("foo", &[b"1,2"], &[b" 1, 2 "], (false, true)),
             ("foo", &[b"1"], &[b"2"], (false, false)),

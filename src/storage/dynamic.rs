@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Query, Storage, StorageUsage, Variants};
 use crate::error::StorageError;
@@ -18,26 +19,38 @@ pub(crate) trait DynStorage: Send + Sync {
     fn remove<'a>(&'a self, key: &'a CacheKey) -> Answer<'a, bool>;
     fn clear(&self) -> Answer<'_, ()>;
     fn usage(&self) -> StorageUsage;
+    /// Takes it for one cache; false if another has it.
+    fn take(&self) -> bool;
 }
 
-impl<S: Storage> DynStorage for S {
+/// A store that serves one cache.
+pub(crate) struct Only<S> {
+    pub(crate) storage: S,
+    pub(crate) taken: AtomicBool,
+}
+
+impl<S: Storage> DynStorage for Only<S> {
     fn get<'a>(&'a self, query: Query<'a>) -> Answer<'a, Variants> {
-        Box::pin(Storage::get(self, query))
+        Box::pin(Storage::get(&self.storage, query))
     }
 
     fn put<'a>(&'a self, key: &'a CacheKey, response: Arc<StoredResponse>, most: usize) -> Answer<'a, ()> {
-        Box::pin(Storage::put(self, key, response, most))
+        Box::pin(Storage::put(&self.storage, key, response, most))
     }
 
     fn remove<'a>(&'a self, key: &'a CacheKey) -> Answer<'a, bool> {
-        Box::pin(Storage::remove(self, key))
+        Box::pin(Storage::remove(&self.storage, key))
     }
 
     fn clear(&self) -> Answer<'_, ()> {
-        Box::pin(Storage::clear(self))
+        Box::pin(Storage::clear(&self.storage))
     }
 
     fn usage(&self) -> StorageUsage {
-        Storage::usage(self)
+        Storage::usage(&self.storage)
+    }
+
+    fn take(&self) -> bool {
+        !self.taken.swap(true, Ordering::AcqRel)
     }
 }

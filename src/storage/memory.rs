@@ -70,7 +70,7 @@ struct Index {
 struct Slot {
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
     number: u64,
-    weight: u32,
+    bytes: u64,
     variants: Variants,
     reads: AtomicU32,
 }
@@ -104,6 +104,11 @@ impl MemoryStore {
         self
     }
 
+    /// An empty store with the same settings.
+    pub(crate) fn empty(&self) -> Self {
+        Self { settings: self.settings, inner: std::sync::OnceLock::new() }
+    }
+
     /// Lets what has expired or been evicted go now. Happens on its own while the store is written to.
     pub fn sweep(&self) {
         self.inner().policy.run_pending_tasks();
@@ -124,21 +129,27 @@ impl MemoryStore {
 
     pub(crate) fn put_now(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) {
         let inner = self.inner();
-        let _turn = inner.turn(key.as_bytes());
+        let turn = inner.turn(key.as_bytes());
         let slots = inner.index.slots.pin();
         let bytes: KeyBytes = Arc::from(key.as_bytes());
         let variants = with_variant(slots.get(&bytes).map_or(&[], |slot| &slot.variants), response, most);
+        let size = (key.as_bytes().len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
         let token = Token {
             number: inner.next.fetch_add(1, Ordering::Relaxed),
-            weight: self.settings.weight(key, &variants),
+            weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        let slot = Slot { number: token.number, weight: token.weight, variants, reads: AtomicU32::new(0) };
-        inner.index.bytes.fetch_add(u64::from(token.weight), Ordering::Relaxed);
+        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0) };
+        let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
         if let Some(old) = slots.insert(bytes.clone(), slot) {
-            inner.index.bytes.fetch_sub(u64::from(old.weight), Ordering::Relaxed);
+            inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
         }
         inner.policy.insert(bytes, token);
+        drop(turn);
+        // moka evicts now and then; large bodies must not pile up until it does.
+        if held > self.settings.capacity {
+            inner.policy.run_pending_tasks();
+        }
     }
 
     pub(crate) fn remove_now(&self, key: &CacheKey) -> bool {
@@ -167,12 +178,11 @@ impl MemoryStore {
 }
 
 impl Settings {
-    /// The weight of a key's variants. Every entry weighs at least its share of the capacity, so that one bound keeps both limits.
-    fn weight(&self, key: &CacheKey, variants: &[Arc<StoredResponse>]) -> u32 {
-        // The key is held twice by reference and once in memory; responses count their own overhead.
-        let bytes = key.as_bytes().len() + variants.iter().map(|variant| variant.size()).sum::<usize>();
-        let share = self.max_entries.map_or(0, |most| self.capacity.div_ceil(most.max(1)));
-        u32::try_from((bytes as u64).max(share)).unwrap_or(u32::MAX)
+    /// The weight of an entry of this size. Every entry weighs at least its share of the capacity, so that one bound keeps both limits.
+    fn weight(&self, size: u64) -> u32 {
+        // The smallest share of which one more than allowed doesn't fit.
+        let share = self.max_entries.map_or(0, |most| self.capacity / most.saturating_add(1) + 1);
+        u32::try_from(size.max(share)).unwrap_or(u32::MAX)
     }
 }
 
@@ -215,7 +225,7 @@ impl Index {
     fn remove(&self, key: &[u8], which: impl Fn(&Slot) -> bool) -> bool {
         match self.slots.pin().remove_if(key, |_, slot| which(slot)) {
             Ok(Some((_, slot))) => {
-                self.bytes.fetch_sub(u64::from(slot.weight), Ordering::Relaxed);
+                self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
                 true
             }
             Ok(None) | Err(_) => false,

@@ -117,7 +117,14 @@ impl StorageUsage {
 
 /// The variants after `newer` was added: it replaces its own variant and those that nominate other fields, and the oldest
 /// above `most` leave. For backends that keep the variants of a key together.
+///
+/// Responses are stored when their content ends, which may be in another order than they began. What began later stays.
 pub fn with_variant(variants: &[Arc<StoredResponse>], newer: Arc<StoredResponse>, most: usize) -> Variants {
+    let competes =
+        |old: &&Arc<StoredResponse>| old.same_variant(&newer) || old.variance.fields != newer.variance.fields;
+    if variants.iter().filter(competes).any(|old| old.received.monotonic > newer.received.monotonic) {
+        return Variants::from(variants);
+    }
     // A response that varies by other fields could answer a request that the newer one is meant for: the newest word on `Vary` counts.
     let kept = variants
         .iter()
