@@ -87,9 +87,12 @@ struct Known {
 /// The most shared heads that are remembered.
 const MOST_HEADS: usize = 1024;
 
-/// A head that was seen this often gets values that live as long as the process: handing them out touches no counter that all cores
-/// would contend for.
+/// A head that was seen this often gets values that live as long as the process: handing them out touches no counter, and above all none
+/// that all cores would contend for.
 const OFTEN: u32 = 4;
+
+/// The first heads get such values at once, up to so many bytes: most applications have no more.
+const LEAKED_AT_ONCE: usize = 16 << 10;
 
 /// The most bytes that one cache gives away so.
 const MOST_LEAKED: usize = 64 << 10;
@@ -129,7 +132,7 @@ impl SharedHeads {
                 };
                 *seen = seen.saturating_add(1);
                 if *seen == OFTEN
-                    && let Some(lasting) = lasting(&shared, leaked)
+                    && let Some(lasting) = lasting(&shared, leaked, MOST_LEAKED)
                 {
                     shared = Arc::new(lasting);
                     *weak = Arc::downgrade(&shared);
@@ -137,7 +140,7 @@ impl SharedHeads {
                 shared
             }
             Entry::Vacant(place) => {
-                let first = Arc::new(compact(&head));
+                let first = Arc::new(lasting(&head, leaked, LEAKED_AT_ONCE).unwrap_or_else(|| compact(&head)));
                 place.insert((Arc::downgrade(&first), 1));
                 first
             }
@@ -178,11 +181,11 @@ pub(crate) fn compact(head: &HeaderMap) -> HeaderMap {
     copy_with(head, |value| HeaderValue::from_maybe_shared(memory.split_to(value.len())).ok())
 }
 
-/// A copy of `head` that lives as long as the process, unless that would give too much away.
-fn lasting(head: &HeaderMap, leaked: &mut usize) -> Option<HeaderMap> {
+/// A copy of `head` that lives as long as the process, unless more than `most` would then be given away.
+fn lasting(head: &HeaderMap, leaked: &mut usize, most: usize) -> Option<HeaderMap> {
     let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let texts = head.values().all(|value| value.to_str().is_ok());
-    if !texts || *leaked + size > MOST_LEAKED {
+    if !texts || *leaked + size > most {
         return None;
     }
     *leaked += size;
