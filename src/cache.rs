@@ -24,6 +24,7 @@ use crate::settings::Settings;
 use crate::stats::{Counters, count};
 use crate::storage::Variants;
 use crate::storage::backend::Backend;
+use crate::variance::SharedVariances;
 
 /// The shared state of a cache.
 pub(crate) struct CacheCore {
@@ -37,6 +38,7 @@ pub(crate) struct CacheCore {
     pub(crate) flights: Arc<Flights>,
     pub(crate) budget: FillBudget,
     pub(crate) heads: SharedHeads,
+    pub(crate) variances: SharedVariances,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when a shutdown's deadline is over.
     pub(crate) abandon: CancellationToken,
@@ -77,6 +79,7 @@ impl CacheCore {
             flights: Arc::default(),
             budget: FillBudget::default(),
             heads: SharedHeads::default(),
+            variances: SharedVariances::default(),
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
             closing: AtomicBool::new(false),

@@ -363,7 +363,8 @@ impl Errand {
             return self.stale(previous, StaleReason::Unconfirmed);
         }
         freshen(&mut head, &update.headers);
-        let handler = update.extensions.get::<Cached>().cloned().or_else(|| previous.origin.handler.clone());
+        let handler =
+            update.extensions.get::<Cached>().cloned().or_else(|| previous.origin.handler.as_deref().cloned());
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
         let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
@@ -397,8 +398,11 @@ impl Errand {
                 let mut update = response.headers().clone();
                 ensure_date(&mut update, received);
                 freshen(&mut head, &update);
-                let handler =
-                    response.extensions().get::<Cached>().cloned().or_else(|| previous.origin.handler.clone());
+                let handler = response
+                    .extensions()
+                    .get::<Cached>()
+                    .cloned()
+                    .or_else(|| previous.origin.handler.as_deref().cloned());
                 let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
                 self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
             });

@@ -100,6 +100,7 @@ mod outcome;
 mod request;
 mod response;
 mod selector;
+mod variance;
 
 // Floor 0: the protocol.
 pub mod rfc9111;

@@ -14,12 +14,13 @@ use crate::key::CacheKey;
 use crate::outcome::OWN_FIELDS;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
-use crate::response::{Origin, REPLACED, Stamp, StoredResponse, Variance, ensure_date};
+use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
 use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::Vary;
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
+use crate::variance::Variance;
 
 /// All that is known of a response to be stored, but for its content.
 pub(crate) struct Plan {
@@ -76,7 +77,7 @@ impl Plan {
             status: draft.status,
             head,
             variance,
-            origin: Origin { replaced, handler: draft.handler, ..Origin::default() },
+            origin: Origin { replaced, handler: draft.handler.map(Box::new), ..Origin::default() },
             previous: draft.previous,
             announced,
         })
@@ -105,9 +106,9 @@ impl Plan {
             keep: self.verdict.keep,
             terms: self.verdict.terms,
             received: self.received,
-            variance: self.variance,
+            variance: self.core.variances.share(self.variance),
             origin: self.origin,
-            downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer),
+            downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Box::new),
             stamp: self.stamp,
         });
         let committed = self.core.commit(&self.flight, &self.key, stored.clone());

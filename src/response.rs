@@ -1,11 +1,11 @@
 //! [`StoredResponse`]: what is kept of a response (RFC 9111 §3), in compact memory of its own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use smallvec::SmallVec;
 
 use crate::cached::Cached;
 use crate::clock::Moment;
@@ -16,7 +16,7 @@ use crate::rfc9111::date;
 use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::validation::{EntityTag, Validators};
-use crate::rfc9111::vary::{Matching, VariantKey, variant_key};
+use crate::variance::Variance;
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
 #[derive(Debug)]
@@ -28,54 +28,14 @@ pub struct StoredResponse {
     pub(crate) terms: Terms,
     /// When its head arrived.
     pub(crate) received: Moment,
-    pub(crate) variance: Variance,
+    /// Which variant of its resource it is (§4.1).
+    pub(crate) variance: Arc<Variance>,
     pub(crate) origin: Origin,
     /// A `Cache-Control` that is written anew on each answer.
-    pub(crate) downstream: Option<Downstream>,
+    pub(crate) downstream: Option<Box<Downstream>>,
     pub(crate) stamp: Stamp,
     /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
     pub(crate) keep: Duration,
-}
-
-/// Which variant of its resource a response is (§4.1).
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Variance {
-    /// The nominated fields.
-    pub(crate) fields: SmallVec<[HeaderName; 2]>,
-    /// Their values in the request that it answered, normalised.
-    pub(crate) key: VariantKey,
-    /// The same as they came, or absent: a request that says it alike needs no normalisation. Empty if a field had several lines.
-    as_sent: SmallVec<[Option<HeaderValue>; 2]>,
-}
-
-impl Variance {
-    /// What `asked` says in the fields that a response nominates.
-    pub(crate) fn of(fields: SmallVec<[HeaderName; 2]>, asked: &HeaderMap, matching: Matching) -> Self {
-        let key = variant_key(&fields, asked, matching);
-        let copy = |line: &HeaderValue| HeaderValue::from_bytes(line.as_bytes()).ok();
-        let sent = |name| at_most_one_line(asked, name).map(|line| line.and_then(copy));
-        let as_sent = fields.iter().map(sent).collect::<Option<_>>().unwrap_or_default();
-        Self { fields, key, as_sent }
-    }
-
-    fn size(&self) -> usize {
-        self.key.len() + self.as_sent.iter().flatten().map(HeaderValue::len).sum::<usize>()
-    }
-
-    /// Whether `asked` says the same, to the byte or once normalised.
-    pub(crate) fn matches(&self, asked: &HeaderMap, matching: Matching) -> bool {
-        let same =
-            |(name, sent): (&HeaderName, &Option<HeaderValue>)| at_most_one_line(asked, name) == Some(sent.as_ref());
-        let to_the_byte = !self.as_sent.is_empty() && self.fields.iter().zip(&self.as_sent).all(same);
-        to_the_byte || variant_key(&self.fields, asked, matching) == self.key
-    }
-}
-
-/// The line of a field, or that there is none; `None` where there are several.
-fn at_most_one_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a HeaderValue>> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next();
-    lines.next().is_none().then_some(first)
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
@@ -88,7 +48,7 @@ pub(crate) struct Origin {
     /// `Last-Modified` is the cache's own.
     pub(crate) own_last_modified: bool,
     /// What the handler said by extension: kept for a 304, which may come without.
-    pub(crate) handler: Option<Cached>,
+    pub(crate) handler: Option<Box<Cached>>,
 }
 
 /// The numbers by which a response is held against purges.
@@ -150,7 +110,8 @@ impl StoredResponse {
 
     /// Whether both answer the same variant of their resource.
     pub fn same_variant(&self, other: &Self) -> bool {
-        self.variance.fields == other.variance.fields && self.variance.key == other.variance.key
+        let (one, other) = (&self.variance, &other.variance);
+        Arc::ptr_eq(one, other) || one.fields == other.fields && one.key == other.key
     }
 
     /// The current age (RFC 9111 §4.2.3).

@@ -19,6 +19,7 @@ const FLOORS: [&[&str]; 5] = [
         "request",
         "response",
         "selector",
+        "variance",
     ],
     &["storage"],
     &["admission", "cache", "fill", "flight", "plan", "policy", "precedence", "purge", "rules", "settings", "stats"],

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
+use smallvec::SmallVec;
 
 use super::{Query, Storage, StorageUsage, Variants, with_variant};
 use crate::error::StorageError;
@@ -46,6 +47,9 @@ struct Settings {
 
 type KeyBytes = Arc<[u8]>;
 
+/// Keys beside their slots, so that comparing one isn't another way through memory.
+type IndexKey = SmallVec<[u8; 96]>;
+
 struct Inner {
     index: Arc<Index>,
     policy: moka::sync::Cache<KeyBytes, Token, ahash::RandomState>,
@@ -62,7 +66,7 @@ const TURNS: usize = 64;
 const SAMPLE: u32 = 8;
 
 struct Index {
-    slots: papaya::HashMap<KeyBytes, Slot, ahash::RandomState>,
+    slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
     bytes: AtomicU64,
     evictions: AtomicU64,
 }
@@ -131,8 +135,7 @@ impl MemoryStore {
         let inner = self.inner();
         let turn = inner.turn(key.as_bytes());
         let slots = inner.index.slots.pin();
-        let bytes: KeyBytes = Arc::from(key.as_bytes());
-        let variants = with_variant(slots.get(&bytes).map_or(&[], |slot| &slot.variants), response, most);
+        let variants = with_variant(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants), response, most);
         let size = (key.as_bytes().len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
         let token = Token {
             number: inner.next.fetch_add(1, Ordering::Relaxed),
@@ -141,10 +144,10 @@ impl MemoryStore {
         };
         let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0) };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
-        if let Some(old) = slots.insert(bytes.clone(), slot) {
+        if let Some(old) = slots.insert(IndexKey::from_slice(key.as_bytes()), slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
         }
-        inner.policy.insert(bytes, token);
+        inner.policy.insert(Arc::from(key.as_bytes()), token);
         drop(turn);
         // moka evicts now and then; large bodies must not pile up until it does.
         if held > self.settings.capacity {
@@ -162,12 +165,12 @@ impl MemoryStore {
 
     pub(crate) fn clear_now(&self) {
         let inner = self.inner();
-        let keys: Vec<KeyBytes> = inner.index.slots.pin().keys().cloned().collect();
+        let keys: Vec<IndexKey> = inner.index.slots.pin().keys().cloned().collect();
         // Key by key, under their turns: moka's own `invalidate_all` works by time and would also take what is put right after.
         for key in keys {
             let _turn = inner.turn(&key);
             inner.index.remove(&key, |_| true);
-            inner.policy.invalidate(&key);
+            inner.policy.invalidate(key.as_slice());
         }
         inner.policy.run_pending_tasks();
     }

@@ -1,0 +1,117 @@
+//! [`Variance`]: which variant of its resource a stored response is (RFC 9111 §4.1).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::rfc9111::vary::{Matching, VariantKey, variant_key};
+
+/// The nominated fields of a response and what the request that it answered said in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Variance {
+    pub(crate) fields: SmallVec<[HeaderName; 2]>,
+    /// Their values in the request, normalised.
+    pub(crate) key: VariantKey,
+    /// The same as they came, or absent: a request that says it alike needs no normalisation. Empty if a field had several lines.
+    as_sent: SmallVec<[Option<HeaderValue>; 2]>,
+}
+
+impl Variance {
+    /// What `asked` says in the fields that a response nominates.
+    pub(crate) fn of(fields: SmallVec<[HeaderName; 2]>, asked: &HeaderMap, matching: Matching) -> Self {
+        let key = variant_key(&fields, asked, matching);
+        let copy = |line: &HeaderValue| HeaderValue::from_bytes(line.as_bytes()).ok();
+        let sent = |name| at_most_one_line(asked, name).map(|line| line.and_then(copy));
+        let as_sent = fields.iter().map(sent).collect::<Option<_>>().unwrap_or_default();
+        Self { fields, key, as_sent }
+    }
+
+    /// Whether `asked` says the same, to the byte or once normalised.
+    pub(crate) fn matches(&self, asked: &HeaderMap, matching: Matching) -> bool {
+        let same =
+            |(name, sent): (&HeaderName, &Option<HeaderValue>)| at_most_one_line(asked, name) == Some(sent.as_ref());
+        let to_the_byte = !self.as_sent.is_empty() && self.fields.iter().zip(&self.as_sent).all(same);
+        to_the_byte || variant_key(&self.fields, asked, matching) == self.key
+    }
+
+    /// The bytes of its values.
+    pub(crate) fn size(&self) -> usize {
+        self.key.len() + self.as_sent.iter().flatten().map(HeaderValue::len).sum::<usize>()
+    }
+}
+
+/// The line of a field, or that there is none; `None` where there are several.
+fn at_most_one_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a HeaderValue>> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next();
+    lines.next().is_none().then_some(first)
+}
+
+/// The variances that entries share: most clients ask for the same two or three variants of everything.
+#[derive(Debug, Default)]
+pub(crate) struct SharedVariances {
+    known: Mutex<HashMap<u64, Weak<Variance>, ahash::RandomState>>,
+}
+
+/// The most that are remembered; others have memory of their own.
+const MOST: usize = 1024;
+
+impl SharedVariances {
+    /// The one that is equal, if it is known.
+    pub(crate) fn share(&self, variance: Variance) -> Arc<Variance> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = known.hasher().hash_one(&variance);
+        if let Some(shared) = known.get(&id).and_then(Weak::upgrade).filter(|shared| **shared == variance) {
+            return shared;
+        }
+        let own = Arc::new(variance);
+        if known.len() >= MOST {
+            known.retain(|_, variance| variance.strong_count() > 0);
+        }
+        if known.len() < MOST {
+            known.insert(id, Arc::downgrade(&own));
+        }
+        own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn what_is_said_alike_matches_and_what_is_not_is_compared_by_meaning() {
+        let fields = || SmallVec::from_vec(vec![http::header::ACCEPT_ENCODING, http::header::ORIGIN]);
+        let variance = Variance::of(fields(), &headers(&[("accept-encoding", "gzip, br")]), Matching::Careful);
+        let matches = |lines| variance.matches(&headers(lines), Matching::Careful);
+        assert!(matches(&[("accept-encoding", "gzip, br")]));
+        assert!(matches(&[("accept-encoding", "br,gzip")]));
+        assert!(matches(&[("accept-encoding", "gzip"), ("accept-encoding", "br")]));
+        assert!(!matches(&[("accept-encoding", "gzip, br"), ("origin", "x")]));
+        assert!(!matches(&[]));
+    }
+
+    #[test]
+    fn equal_ones_are_shared_and_memory_is_bounded() {
+        let shared = SharedVariances::default();
+        let of = |value: &str| {
+            let mut asked = HeaderMap::new();
+            asked.insert("accept-language", value.parse().unwrap());
+            Variance::of(SmallVec::from_vec(vec![http::header::ACCEPT_LANGUAGE]), &asked, Matching::Careful)
+        };
+        let one = shared.share(of("en"));
+        assert!(Arc::ptr_eq(&one, &shared.share(of("en"))));
+        let all: Vec<_> = (0..3 * MOST).map(|n| shared.share(of(&format!("x{n}")))).collect();
+        assert!(shared.known.lock().unwrap().len() <= MOST && all.len() == 3 * MOST);
+    }
+}
