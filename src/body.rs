@@ -14,6 +14,7 @@ use pin_project_lite::pin_project;
 
 use crate::cache::CacheCore;
 use crate::fill::Fill;
+use crate::head::COPIED_WHEN_STORED;
 use crate::rfc9111::storability::DeclineReason;
 
 pin_project! {
@@ -302,9 +303,13 @@ pub(crate) async fn read_ahead<B: Body<Data = Bytes>>(mut body: Pin<Box<B>>, lim
     if complete { ReadAhead::Complete(concatenate(ready)) } else { ReadAhead::Streaming(body, ready) }
 }
 
-/// All data as one piece of memory of its own.
+/// All data in one piece.
 fn concatenate<E>(frames: VecDeque<Result<Frame<Bytes>, E>>) -> Bytes {
     let chunks = || frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+    // The rule, and needs no copy: small content is copied when it is stored.
+    if let (1, Some(only)) = (frames.len(), chunks().next().filter(|only| only.len() <= COPIED_WHEN_STORED)) {
+        return only.clone();
+    }
     let mut whole = BytesMut::with_capacity(chunks().map(Bytes::len).sum());
     chunks().for_each(|chunk| whole.extend_from_slice(chunk));
     whole.freeze()

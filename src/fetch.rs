@@ -273,7 +273,8 @@ impl Errand {
                     core.counters.stored(Err(DeclineReason::Incomplete));
                     Err(DeclineReason::Incomplete)
                 } else {
-                    plan.commit(content.clone(), Some(Sha256::digest(&content).into()))
+                    let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
+                    plan.commit(content.clone(), hash)
                 };
                 if let Ok(stored) = &stored
                     && stored.origin.own_etag

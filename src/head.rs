@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
@@ -20,9 +20,11 @@ const OWN: [HeaderName; 6] =
 type OwnFields = SmallVec<[(HeaderName, HeaderValue); 3]>;
 
 /// A head as it goes out, but for what is filled in each time.
+///
+/// Places to be filled come first in the map, those of the cache and then the own ones, so that filling needs no look-up.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredHead {
-    /// All fields, with empty values in place of the own ones.
+    /// All fields, with empty values in the places.
     shared: Arc<HeaderMap>,
     own: OwnFields,
     /// `Date` and `Last-Modified`, read once.
@@ -31,13 +33,19 @@ pub(crate) struct StoredHead {
 }
 
 impl StoredHead {
-    /// The whole head.
-    pub(crate) fn to_map(&self) -> HeaderMap {
+    /// The whole head, with these values in the places that were reserved.
+    pub(crate) fn to_map(&self, reserved: impl IntoIterator<Item = HeaderValue>) -> HeaderMap {
         let mut map = HeaderMap::clone(&self.shared);
-        for (name, value) in &self.own {
-            if let Some(place) = map.get_mut(name) {
-                *place = value.clone();
-            }
+        let filled = reserved.into_iter().chain(self.own.iter().map(|(_, value)| value.clone()));
+        map.values_mut().zip(filled).for_each(|(place, value)| *place = value);
+        map
+    }
+
+    /// The whole head, without what was reserved.
+    pub(crate) fn to_map_without(&self, reserved: &[HeaderName]) -> HeaderMap {
+        let mut map = self.to_map(reserved.iter().map(|_| HeaderValue::from_static("")));
+        for name in reserved {
+            map.remove(name);
         }
         map
     }
@@ -98,12 +106,13 @@ const LEAKED_AT_ONCE: usize = 16 << 10;
 const MOST_LEAKED: usize = 64 << 10;
 
 impl SharedHeads {
-    /// The compact form of `head`.
-    pub(crate) fn store(&self, head: HeaderMap) -> StoredHead {
+    /// The compact form of `head`, with places for `reserved`; and of `content`, which shares memory with it if it is small: a hit then
+    /// counts its references in one place.
+    pub(crate) fn store(&self, head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (StoredHead, Bytes) {
         let date = date::field(&head, header::DATE);
         let last_modified = date::field(&head, header::LAST_MODIFIED);
-        let (shared, own) = split(head);
-        StoredHead { shared: self.share(shared), own, date, last_modified }
+        let (shared, own, content) = split(head, reserved, content);
+        (StoredHead { shared: self.share(shared), own, date, last_modified }, content)
     }
 
     fn share(&self, head: HeaderMap) -> Arc<HeaderMap> {
@@ -148,28 +157,34 @@ impl SharedHeads {
     }
 }
 
-/// Takes the own fields out of a head and leaves their places.
-fn split(mut head: HeaderMap) -> (HeaderMap, OwnFields) {
-    let mut own = OwnFields::new();
-    for name in OWN {
-        // A repeated field stays where it is: it is junk, or at least nothing usual.
-        if head.get_all(&name).iter().count() == 1
-            && let Some(place) = head.get_mut(&name)
-        {
-            let value = std::mem::replace(place, HeaderValue::from_static(""));
-            own.push((name, value));
-        }
+/// Content up to this size is copied next to the own fields.
+pub(crate) const COPIED_WHEN_STORED: usize = 64 << 10;
+
+/// Puts places for the reserved and the own fields in front of all others, and the values of the own ones, with small content, into memory of
+/// their own.
+fn split(head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (HeaderMap, OwnFields, Bytes) {
+    let mut shared = HeaderMap::with_capacity(reserved.len() + head.len());
+    reserved.iter().for_each(|name| drop(shared.insert(name.clone(), HeaderValue::from_static(""))));
+    // A repeated field is junk, or at least nothing usual, and isn't taken apart.
+    let is_own = |name: &HeaderName| OWN.contains(name) && head.get_all(name).iter().count() == 1;
+    let own: SmallVec<[_; 3]> =
+        OWN.iter().filter(|name| is_own(name)).filter_map(|name| Some((name, head.get(name)?))).collect();
+    own.iter().for_each(|(name, _)| drop(shared.insert(*name, HeaderValue::from_static(""))));
+    for (name, value) in head.iter().filter(|(name, _)| !is_own(name)) {
+        shared.append(name.clone(), value.clone());
     }
-    let length = own.iter().map(|(_, value)| value.len()).sum();
-    let mut memory = BytesMut::with_capacity(length);
+    let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
+    let mut memory = BytesMut::with_capacity(own.iter().map(|(_, value)| value.len()).sum::<usize>() + copied);
     own.iter().for_each(|(_, value)| memory.extend_from_slice(value.as_bytes()));
+    memory.extend_from_slice(&content[..copied]);
     let mut memory = memory.freeze();
-    for (_, value) in &mut own {
-        if let Ok(kept) = HeaderValue::from_maybe_shared(memory.split_to(value.len())) {
-            *value = kept;
-        }
-    }
-    (head, own)
+    let kept = |(name, value): &(&HeaderName, &HeaderValue)| {
+        let kept = HeaderValue::from_maybe_shared(memory.split_to(value.len()));
+        (HeaderName::clone(name), kept.unwrap_or_else(|_| HeaderValue::clone(value)))
+    };
+    let own = own.iter().map(kept).collect();
+    let content = if copied == content.len() { memory } else { content };
+    (shared, own, content)
 }
 
 /// A copy of `head` whose values share one allocation of exactly their size. Values as they arrive are slices of a connection's
@@ -225,8 +240,6 @@ impl std::hash::Hash for Fields<'_> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -244,9 +257,17 @@ mod tests {
         original.append("x-a", HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap());
         original.append("x-a", HeaderValue::from_bytes(b"\xfftext").unwrap());
         original.append("location", HeaderValue::from_maybe_shared(buffer.slice(10..20)).unwrap());
-        let stored = SharedHeads::default().store(original.clone());
-        assert_eq!(stored.to_map(), original);
-        assert_eq!(stored.size(), original.iter().map(|(n, v)| n.as_str().len() + v.len()).sum::<usize>());
+        let reserved = [header::AGE, HeaderName::from_static("x-cache")];
+        let (stored, content) = SharedHeads::default().store(original.clone(), &reserved, buffer.slice(..100));
+        assert_eq!(stored.to_map_without(&reserved), original);
+        assert_eq!(content, buffer.slice(..100));
+        let filled = stored.to_map([HeaderValue::from(7), HeaderValue::from_static("HIT")]);
+        assert_eq!(
+            (&filled["age"], &filled["x-cache"], &filled["etag"]),
+            (&"7".parse().unwrap(), &"HIT".parse().unwrap(), &"\"a\"".parse().unwrap())
+        );
+        let size: usize = original.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        assert_eq!(stored.size(), size + "agex-cache".len());
         drop(original);
         assert!(buffer.is_unique());
     }
@@ -254,13 +275,14 @@ mod tests {
     #[test]
     fn heads_that_differ_in_own_fields_are_shared_and_others_not() {
         let heads = SharedHeads::default();
-        let one = heads.store(head(&[("etag", "\"a\""), ("x", "1")]));
-        let same = heads.store(head(&[("etag", "\"b\""), ("x", "1")]));
-        let other = heads.store(head(&[("etag", "\"b\""), ("x", "2")]));
+        let store = |fields: &[(&'static str, &str)]| heads.store(head(fields), &[], Bytes::new()).0;
+        let one = store(&[("etag", "\"a\""), ("x", "1")]);
+        let same = store(&[("etag", "\"b\""), ("x", "1")]);
+        let other = store(&[("etag", "\"b\""), ("x", "2")]);
         assert!(Arc::ptr_eq(&one.shared, &same.shared) && !Arc::ptr_eq(&one.shared, &other.shared));
         assert_eq!(same.get(&header::ETAG).unwrap(), "\"b\"");
-        let often: Vec<_> = (0..9).map(|n| heads.store(head(&[("etag", &n.to_string()), ("x", "1")]))).collect();
-        assert_eq!(often[8].to_map(), head(&[("etag", "8"), ("x", "1")]), "also with values that last");
+        let often: Vec<_> = (0..9).map(|n| store(&[("etag", &n.to_string()), ("x", "1")])).collect();
+        assert_eq!(often[8].to_map([]), head(&[("etag", "8"), ("x", "1")]), "also with values that last");
     }
 
     #[test]
@@ -269,7 +291,7 @@ mod tests {
         for n in 0..5000 {
             let value = format!("{n}-{}", "x".repeat(100));
             for _ in 0..OFTEN {
-                heads.store(head(&[("x", &value)]));
+                heads.store(head(&[("x", &value)]), &[], Bytes::new());
             }
         }
         let known = heads.known.lock().unwrap();
@@ -278,8 +300,9 @@ mod tests {
 
     #[test]
     fn repeated_validators_are_none() {
-        let stored = SharedHeads::default().store(head(&[("etag", "\"a\""), ("etag", "\"b\"")]));
+        let (stored, _) =
+            SharedHeads::default().store(head(&[("etag", "\"a\""), ("etag", "\"b\"")]), &[], Bytes::new());
         assert_eq!(stored.etag(), None);
-        assert_eq!(stored.to_map().get_all("etag").iter().count(), 2);
+        assert_eq!(stored.to_map([]).get_all("etag").iter().count(), 2);
     }
 }

@@ -288,43 +288,34 @@ impl Default for HeaderSwitches {
 }
 
 impl HeaderSwitches {
-    /// Puts the fields of a stored response into its head with values to be replaced, since replacing costs less than inserting.
-    pub(crate) fn reserve(&self, head: &mut HeaderMap) {
-        for (wanted, name) in [
-            (self.age, header::AGE),
-            (self.x_cache, X_CACHE),
-            (self.x_cache_age, X_CACHE_AGE),
-            (self.cache_status, CACHE_STATUS),
-        ] {
-            head.remove(&name);
-            if wanted {
-                head.insert(name, HeaderValue::from_static(""));
-            }
-        }
+    /// The fields that a stored response goes out with, in the order of [`values`](Self::values).
+    pub(crate) fn names(&self) -> SmallVec<[HeaderName; 4]> {
+        let wanted = [self.age, self.x_cache, self.x_cache_age, self.cache_status];
+        OWN_FIELDS.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
     }
 
-    /// Writes what `outcome` says into a stored head, whose places are [reserved](Self::reserve).
-    pub(crate) fn fill_in(&self, head: &mut HeaderMap, outcome: &CacheOutcome) {
-        let mut set = |name: &HeaderName, value: HeaderValue| {
-            if let Some(place) = head.get_mut(name) {
-                *place = value;
-            }
-        };
+    /// What `outcome` says in the fields of [`names`](Self::names).
+    pub(crate) fn values(&self, outcome: &CacheOutcome) -> SmallVec<[HeaderValue; 4]> {
+        let mut values = SmallVec::new();
         let age = outcome.age.unwrap_or_default().as_secs();
         if self.age {
-            set(&header::AGE, number(age));
+            values.push(number(age));
         }
         if self.x_cache {
-            set(&X_CACHE, HeaderValue::from_static(outcome.outcome.as_str()));
+            values.push(HeaderValue::from_static(outcome.outcome.as_str()));
         }
         if self.x_cache_age {
-            set(&X_CACHE_AGE, number(age));
+            values.push(number(age));
         }
         if self.cache_status {
-            set(&CACHE_STATUS, self.status_value(outcome));
+            values.push(self.status_value(outcome));
         }
+        values
+    }
+
+    /// The old warning of a stale answer, if it is wanted (RFC 7234 §5.5.1; RFC 9111 made it obsolete, and some clients still read it).
+    pub(crate) fn warn(&self, head: &mut HeaderMap, outcome: &CacheOutcome) {
         if self.warning && outcome.ttl.is_some_and(|ttl| ttl < 0) {
-            // RFC 7234 §5.5.1; RFC 9111 made the field obsolete, and some clients still read it.
             head.insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
         }
     }

@@ -98,10 +98,11 @@ impl Plan {
     /// Stores the response with this content, and tells what was stored.
     pub(crate) fn commit(mut self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.add_validators(hash);
-        self.core.settings.switches.reserve(&mut self.head);
+        let reserved = self.core.settings.switches.names();
+        let (head, body) = self.core.heads.store(self.head, &reserved, body);
         let stored = Arc::new(StoredResponse {
             status: self.status,
-            head: self.core.heads.store(self.head),
+            head,
             body,
             keep: self.verdict.keep,
             terms: self.verdict.terms,

@@ -146,6 +146,10 @@ pub(crate) fn is_ambiguous_path(path: &str) -> bool {
             [b'%', b'2', b'e' | b'f'] | [b'%', b'5', b'c'] | [b'%', b'0', b'0']
         )
     };
+    // Nearly no path has any of these bytes.
+    if !path.bytes().any(|b| matches!(b, b'.' | b'%' | b'\\')) {
+        return false;
+    }
     path.contains("/.") && path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
         || path.contains('\\')
         || path.contains('%') && path.as_bytes().windows(3).any(encoded)

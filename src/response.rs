@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
 
 use crate::cached::Cached;
 use crate::clock::Moment;
@@ -89,7 +90,12 @@ impl StoredResponse {
 
     /// The fields as they are sent, but for `Age` and the cache's own.
     pub fn headers(&self) -> HeaderMap {
-        self.head.to_map()
+        self.head.to_map_without(&self.reserved())
+    }
+
+    /// The fields that have places in the head, to be filled on each answer.
+    fn reserved(&self) -> SmallVec<[HeaderName; 4]> {
+        OWN_FIELDS.into_iter().filter(|name| self.head.get(name).is_some()).collect()
     }
 
     /// The content.
@@ -125,10 +131,7 @@ impl StoredResponse {
 
     /// The head as the origin sent it: without what the cache made, with what it replaced.
     pub(crate) fn origin_head(&self) -> HeaderMap {
-        let mut head = self.head.to_map();
-        for name in OWN_FIELDS {
-            head.remove(name);
-        }
+        let mut head = self.headers();
         if self.origin.own_etag {
             head.remove(header::ETAG);
         }

@@ -48,8 +48,41 @@ const FEW: usize = 4;
 
 #[derive(Debug)]
 enum Patterns {
-    Few(Vec<Regex>),
+    Few(Vec<Pattern>),
     Many(RegexSet),
+}
+
+/// A pattern, or what it comes to where it is a plain text with an anchor, as most are.
+#[derive(Debug)]
+enum Pattern {
+    Prefix(String),
+    Exact(String),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn new(pattern: &str) -> Option<Self> {
+        let is_plain = |text: &str| {
+            regex::escape(text) == text || text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b))
+        };
+        if let Some(rest) = pattern.strip_prefix('^') {
+            if is_plain(rest) {
+                return Some(Self::Prefix(rest.into()));
+            }
+            if let Some(exact) = rest.strip_suffix('$').filter(|exact| is_plain(exact)) {
+                return Some(Self::Exact(exact.into()));
+            }
+        }
+        Regex::new(pattern).ok().map(Self::Regex)
+    }
+
+    fn is_match(&self, path: &str) -> bool {
+        match self {
+            Self::Prefix(prefix) => path.starts_with(prefix),
+            Self::Exact(exact) => path == exact,
+            Self::Regex(regex) => regex.is_match(path),
+        }
+    }
 }
 
 /// A policy with what is remembered about it.
@@ -65,7 +98,7 @@ pub(crate) struct Route {
 impl Rules {
     pub(crate) fn new(rules: &[Rule], otherwise: Policy) -> Self {
         let patterns = if rules.len() <= FEW {
-            Patterns::Few(rules.iter().filter_map(|rule| Regex::new(&rule.pattern).ok()).collect())
+            Patterns::Few(rules.iter().filter_map(|rule| Pattern::new(&rule.pattern)).collect())
         } else {
             let set = RegexSetBuilder::new(rules.iter().map(|rule| &rule.pattern)).size_limit(usize::MAX).build();
             Patterns::Many(set.expect("each pattern compiled on its own, and their number is not limited"))
@@ -132,6 +165,16 @@ mod tests {
             }
         }
         assert_eq!(Rules::new(&[], Policy::bypass()).route("/a").rule, None);
+    }
+
+    #[test]
+    fn plain_patterns_match_as_their_regular_expression_does() {
+        for pattern in ["^/a/b", "^/a/b$", "^/a.b", "^/a\\.b$", "^", "^$", "/a", "^/a-b_c/", "^/a|^/b", "^/[ab]$"] {
+            let (plain, regex) = (Pattern::new(pattern).unwrap(), Regex::new(pattern).unwrap());
+            for path in ["", "/", "/a", "/b", "/a/b", "/a/b/", "/axb", "/a.b", "/x/a/b", "/a-b_c/d", "/a/b\n"] {
+                assert_eq!(plain.is_match(path), regex.is_match(path), "{pattern} {path:?}");
+            }
+        }
     }
 
     #[test]
