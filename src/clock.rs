@@ -1,6 +1,7 @@
 //! Where time comes from. The cache reads its [`Clock`] once for each request and passes the [`Moment`] on.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in time on both of a machine's clocks.
@@ -42,20 +43,40 @@ impl<F: Fn() -> Moment + Send + Sync + 'static> Clock for F {
 }
 
 /// The machine's clocks; the default.
-#[derive(Clone, Copy, Debug)]
+///
+/// It reads the monotonic clock each time and the wall clock ten times a second at most, since reading both would be a tenth of what a hit
+/// costs. A wall clock that is set is noticed after a tenth of a second.
+#[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
+    /// When the wall clock was last read, in nanoseconds since `start`; zero if never.
+    read: AtomicU64,
+    /// What it would have said at `start`, in nanoseconds since 1970.
+    wall_at_start: AtomicU64,
 }
+
+/// How long a reading of the wall clock is good for, in nanoseconds.
+const GOOD_FOR: u64 = 100_000_000;
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), read: AtomicU64::new(0), wall_at_start: AtomicU64::new(0) }
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
-        Moment { wall: SystemTime::now(), monotonic: self.start.elapsed() }
+        let monotonic = self.start.elapsed();
+        let nanoseconds = u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX);
+        let read = self.read.load(Ordering::Acquire);
+        if read == 0 || nanoseconds.saturating_sub(read) > GOOD_FOR {
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let at_start = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX).saturating_sub(nanoseconds);
+            self.wall_at_start.store(at_start, Ordering::Relaxed);
+            self.read.store(nanoseconds.max(1), Ordering::Release);
+        }
+        let wall = self.wall_at_start.load(Ordering::Relaxed).saturating_add(nanoseconds);
+        Moment { wall: UNIX_EPOCH + Duration::from_nanos(wall), monotonic }
     }
 }
 
@@ -108,5 +129,30 @@ impl Clock for ManualClock {
 impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
     fn now(&self) -> Moment {
         (**self).now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_is_close_to_the_machines() {
+        let clock = SystemClock::default();
+        let (first, second) = (clock.now(), clock.now());
+        assert!(second.monotonic >= first.monotonic && second.wall >= first.wall);
+        let off = SystemTime::now().duration_since(second.wall).unwrap_or_else(|early| early.duration());
+        assert!(off < Duration::from_secs(5), "{off:?}");
+    }
+
+    #[test]
+    fn neither_clock_alone_makes_anything_younger() {
+        let clock = ManualClock::default();
+        let before = clock.now();
+        clock.advance(Duration::from_secs(5));
+        clock.set_wall(before.wall - Duration::from_secs(1000));
+        assert_eq!(clock.now().since(before), Duration::from_secs(5));
+        clock.set_wall(before.wall + Duration::from_secs(1000));
+        assert_eq!(clock.now().since(before), Duration::from_secs(1000));
     }
 }

@@ -17,7 +17,8 @@ use crate::rfc9111::validation::{EntityTag, Validators};
 const OWN: [HeaderName; 6] =
     [header::DATE, header::ETAG, header::LAST_MODIFIED, header::EXPIRES, header::CONTENT_LOCATION, header::LOCATION];
 
-type OwnFields = SmallVec<[(HeaderName, HeaderValue); 3]>;
+/// The values of own fields, in the order of [`OWN`].
+type OwnValues = SmallVec<[HeaderValue; 3]>;
 
 /// A head as it goes out, but for what is filled in each time.
 ///
@@ -26,7 +27,9 @@ type OwnFields = SmallVec<[(HeaderName, HeaderValue); 3]>;
 pub(crate) struct StoredHead {
     /// All fields, with empty values in the places.
     shared: Arc<HeaderMap>,
-    own: OwnFields,
+    own: OwnValues,
+    /// Which of [`OWN`] have a value, by bit.
+    has_own: u8,
     /// `Date` and `Last-Modified`, read once.
     date: Option<SystemTime>,
     last_modified: Option<SystemTime>,
@@ -36,7 +39,7 @@ impl StoredHead {
     /// The whole head, with these values in the places that were reserved.
     pub(crate) fn to_map(&self, reserved: impl IntoIterator<Item = HeaderValue>) -> HeaderMap {
         let mut map = HeaderMap::clone(&self.shared);
-        let filled = reserved.into_iter().chain(self.own.iter().map(|(_, value)| value.clone()));
+        let filled = reserved.into_iter().chain(self.own.iter().cloned());
         map.values_mut().zip(filled).for_each(|(place, value)| *place = value);
         map
     }
@@ -51,14 +54,19 @@ impl StoredHead {
     }
 
     pub(crate) fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        let own = self.own.iter().find(|(own, _)| own == name);
-        own.map(|(_, value)| value).or_else(|| self.shared.get(name))
+        self.get_own(name).or_else(|| self.shared.get(name))
     }
 
     /// Name and value bytes of all fields, as if nothing were shared.
     pub(crate) fn size(&self) -> usize {
         let shared: usize = self.shared.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        shared + self.own.iter().map(|(_, value)| value.len()).sum::<usize>()
+        shared + self.own.iter().map(HeaderValue::len).sum::<usize>()
+    }
+
+    fn get_own(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let place = OWN.iter().position(|own| own == name).filter(|place| self.has_own & (1 << place) != 0)?;
+        let before = self.has_own & ((1 << place) - 1);
+        self.own.get(before.count_ones() as usize)
     }
 
     pub(crate) fn validators(&self) -> Validators<'_> {
@@ -67,8 +75,7 @@ impl StoredHead {
 
     /// The entity tag, if there is exactly one.
     pub(crate) fn etag(&self) -> Option<EntityTag<'_>> {
-        let own = self.own.iter().find(|(name, _)| *name == header::ETAG);
-        own.map(|(_, value)| EntityTag::parse(value.as_bytes()))
+        self.get_own(&header::ETAG).map(|value| EntityTag::parse(value.as_bytes()))
     }
 
     pub(crate) fn last_modified(&self) -> Option<SystemTime> {
@@ -111,8 +118,8 @@ impl SharedHeads {
     pub(crate) fn store(&self, head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (StoredHead, Bytes) {
         let date = date::field(&head, header::DATE);
         let last_modified = date::field(&head, header::LAST_MODIFIED);
-        let (shared, own, content) = split(head, reserved, content);
-        (StoredHead { shared: self.share(shared), own, date, last_modified }, content)
+        let (shared, own, has_own, content) = split(head, reserved, content);
+        (StoredHead { shared: self.share(shared), own, has_own, date, last_modified }, content)
     }
 
     fn share(&self, head: HeaderMap) -> Arc<HeaderMap> {
@@ -162,29 +169,32 @@ pub(crate) const COPIED_WHEN_STORED: usize = 64 << 10;
 
 /// Puts places for the reserved and the own fields in front of all others, and the values of the own ones, with small content, into memory of
 /// their own.
-fn split(head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (HeaderMap, OwnFields, Bytes) {
+fn split(head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (HeaderMap, OwnValues, u8, Bytes) {
     let mut shared = HeaderMap::with_capacity(reserved.len() + head.len());
     reserved.iter().for_each(|name| drop(shared.insert(name.clone(), HeaderValue::from_static(""))));
     // A repeated field is junk, or at least nothing usual, and isn't taken apart.
     let is_own = |name: &HeaderName| OWN.contains(name) && head.get_all(name).iter().count() == 1;
-    let own: SmallVec<[_; 3]> =
-        OWN.iter().filter(|name| is_own(name)).filter_map(|name| Some((name, head.get(name)?))).collect();
-    own.iter().for_each(|(name, _)| drop(shared.insert(*name, HeaderValue::from_static(""))));
+    let mut values: SmallVec<[&HeaderValue; 3]> = SmallVec::new();
+    let mut has_own = 0;
+    for (place, name) in OWN.iter().enumerate().filter(|(_, name)| is_own(name)) {
+        shared.insert(name, HeaderValue::from_static(""));
+        values.extend(head.get(name));
+        has_own |= 1 << place;
+    }
     for (name, value) in head.iter().filter(|(name, _)| !is_own(name)) {
         shared.append(name.clone(), value.clone());
     }
     let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
-    let mut memory = BytesMut::with_capacity(own.iter().map(|(_, value)| value.len()).sum::<usize>() + copied);
-    own.iter().for_each(|(_, value)| memory.extend_from_slice(value.as_bytes()));
+    let mut memory = BytesMut::with_capacity(values.iter().map(|value| value.len()).sum::<usize>() + copied);
+    values.iter().for_each(|value| memory.extend_from_slice(value.as_bytes()));
     memory.extend_from_slice(&content[..copied]);
     let mut memory = memory.freeze();
-    let kept = |(name, value): &(&HeaderName, &HeaderValue)| {
-        let kept = HeaderValue::from_maybe_shared(memory.split_to(value.len()));
-        (HeaderName::clone(name), kept.unwrap_or_else(|_| HeaderValue::clone(value)))
+    let mut kept = |value: &&HeaderValue| {
+        HeaderValue::from_maybe_shared(memory.split_to(value.len())).unwrap_or_else(|_| HeaderValue::clone(value))
     };
-    let own = own.iter().map(kept).collect();
+    let own = values.iter().map(&mut kept).collect();
     let content = if copied == content.len() { memory } else { content };
-    (shared, own, content)
+    (shared, own, has_own, content)
 }
 
 /// A copy of `head` whose values share one allocation of exactly their size. Values as they arrive are slices of a connection's
