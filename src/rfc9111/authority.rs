@@ -18,5 +18,7 @@ pub type Authority = SmallVec<[u8; 64]>;
 pub fn normalised(authority: &[u8], scheme: Option<&str>) -> Authority {
     let port: &[u8] = if scheme.is_some_and(|s| s.eq_ignore_ascii_case("https")) { b":443" } else { b":80" };
     let host = authority.strip_suffix(port).unwrap_or(authority);
-    host.iter().map(u8::to_ascii_lowercase).collect()
+    let mut normal = Authority::from_slice(host);
+    normal.make_ascii_lowercase();
+    normal
 }
