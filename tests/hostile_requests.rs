@@ -293,7 +293,7 @@ async fn hosts() {
 async fn what_reroutes_a_request_keeps_it_out() {
     let server = Server::new(echo()).await;
     server.get("/").await;
-    let rows: [&[u8]; 8] = [
+    let rows: [&[u8]; 11] = [
         b"x-http-method-override: DELETE",
         b"x-http-method: PUT",
         b"x-method-override: POST",
@@ -302,6 +302,10 @@ async fn what_reroutes_a_request_keeps_it_out() {
         b"x-original-uri: /admin",
         b"upgrade: websocket",
         b"x-original-url:",
+        // A proxy in between would take these fields away.
+        b"connection: host",
+        b"connection: keep-alive, Cookie",
+        b"connection: \xff",
     ];
     for line in rows {
         let response = server.send("GET /", &[b"host: a", line]).await;

@@ -63,6 +63,7 @@ async fn hosts_are_told_apart_however_they_are_written() {
         (&[("host", "example.com:8080")], false),
         // An ambiguous host may mean this one.
         (&[("host", "other.com"), ("host", "Example.com")], true),
+        (&[("host", "example.com"), ("host", "example.com")], true),
     ];
     for (fields, invalidates) in rows {
         let house = House::new(written(200, &[]));

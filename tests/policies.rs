@@ -190,6 +190,13 @@ async fn what_is_said_downstream() {
         ),
         ("of one user's", per_user(), &[], "private, max-age=60", "private, max-age=60"),
         (
+            "of one user's, though the handler says otherwise",
+            per_user(),
+            &[("cache-control", "public, s-maxage=50, must-revalidate"), ("expires", "Thu, 01 Jan 2099 00:00:00 GMT")],
+            "private, max-age=50, must-revalidate",
+            "private, max-age=50, must-revalidate",
+        ),
+        (
             "of its own, from each answer",
             ours().downstream(secs(7)),
             old,
