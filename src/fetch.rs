@@ -341,8 +341,12 @@ impl Errand {
     fn condemns(&self, status: StatusCode, reason: DeclineReason) -> bool {
         let Some(previous) = &self.previous else { return false };
         let speaks = status.is_success() || status.is_redirection() || matches!(status.as_u16(), 404 | 410);
-        let of_one_user = self.ask.authorization && !previous.terms.for_authorized;
-        reason.condemns_stored() && speaks && !of_one_user
+        reason.condemns_stored() && speaks && !self.is_for_one_user(previous)
+    }
+
+    /// Whether the answer to this request is for one user, where `previous` is for everybody.
+    fn is_for_one_user(&self, previous: &StoredResponse) -> bool {
+        self.ask.authorization && !previous.terms.for_authorized
     }
 
     /// 304: the stored response is updated (§3.2) and sent, on new terms.
@@ -367,7 +371,7 @@ impl Errand {
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
         let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
-        let of_one_user = self.ask.authorization && !previous.terms.for_authorized;
+        let of_one_user = self.is_for_one_user(previous);
         let key = self.ask.key.clone();
         let stored = verdict.and_then(|verdict| {
             self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(previous)
@@ -391,6 +395,7 @@ impl Errand {
             let mut head = previous.origin_head();
             let agrees =
                 previous.status == StatusCode::OK && head_agrees(&head, previous.body.len() as u64, response.headers());
+            let of_one_user = self.is_for_one_user(&previous);
             let key = self.ask.key.clone();
             let updated = agrees.then(|| {
                 let received = core.now();
@@ -402,7 +407,7 @@ impl Errand {
                 let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
                 self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
             });
-            if updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
+            if !of_one_user && updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
                 core.forget(&key);
             }
         }
