@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use sha2::{Digest, Sha256};
 
@@ -22,6 +22,7 @@ use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
 use crate::respond::{self, Shape, from_handler, note, reshape, shape};
 use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
+use crate::rfc9111::directives::ResponseDirectives;
 use crate::rfc9111::reuse::may_stand_in_for_error;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, Validators, confirms, freshen, head_agrees};
@@ -232,6 +233,7 @@ impl Errand {
         let downstream = verdict.downstream.clone();
         let asked = self.client_asks().cloned();
         let exact = body.size_hint().exact();
+        let one_client = self.speaks_to_one_client(&parts.headers);
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
             Err(reason) => {
@@ -253,6 +255,8 @@ impl Errand {
                 downstream.cache_control(std::time::Duration::ZERO)
             };
             parts.headers.insert(header::CACHE_CONTROL, cache_control);
+        } else if one_client {
+            ensure_private(&mut parts.headers);
         }
         let announced = announced_length(&parts.headers);
         let body = Box::pin(body);
@@ -322,6 +326,9 @@ impl Errand {
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();
+        if self.speaks_to_one_client(&parts.headers) {
+            ensure_private(&mut parts.headers);
+        }
         let length = announced_length(&parts.headers).or(body.size_hint().exact());
         let shape = wanted(self.client_asks(), &parts, length);
         reshape(&shape, length, &mut parts.status, &mut parts.headers);
@@ -347,6 +354,12 @@ impl Errand {
     /// Whether the answer to this request is for one user, where `previous` is for everybody.
     fn is_for_one_user(&self, previous: &StoredResponse) -> bool {
         self.ask.authorization && !previous.terms.for_authorized
+    }
+
+    /// Whether the rule says of this answer, or of a cookie in it, that it is for this client and no other. Caches downstream don't know the rule.
+    fn speaks_to_one_client(&self, head: &HeaderMap) -> bool {
+        let policy = self.policy();
+        policy.is_partitioned() || policy.drop_set_cookie && head.contains_key(header::SET_COOKIE)
     }
 
     /// 304: the stored response is updated (§3.2) and sent, on new terms.
@@ -388,7 +401,8 @@ impl Errand {
     }
 
     /// A HEAD was forwarded: where its answer agrees with what is stored, that is as good as confirmed; else it is dropped (§4.3.5).
-    fn answered_head<B: Body>(mut self, response: Response<B>) -> Response<ResponseBody<B>> {
+    fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
+        let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why));
         let (core, attended) = (self.core.clone(), self.attended);
         if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
@@ -410,6 +424,9 @@ impl Errand {
             if !of_one_user && updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
                 core.forget(&key);
             }
+        }
+        if one_client {
+            ensure_private(response.headers_mut());
         }
         let outcome = outcome.stored(Err(DeclineReason::Method));
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
@@ -441,6 +458,14 @@ impl Errand {
     /// The client's fields where they have conditions or a range.
     fn client_asks(&self) -> Option<&HeaderMap> {
         (!self.ask.is_plain()).then_some(&self.asked)
+    }
+}
+
+/// Tells caches downstream that the answer is for one client, where the handler doesn't; of what it says otherwise, `private` is stricter.
+fn ensure_private(head: &mut HeaderMap) {
+    let said = ResponseDirectives::parse(head);
+    if !said.private && !said.no_store {
+        head.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }
 
