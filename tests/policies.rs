@@ -365,7 +365,7 @@ async fn the_answer_with_a_cookie_that_is_dropped_goes_out_as_private() {
 }
 
 fn lines(exchange: &Exchange, name: &str) -> String {
-    let lines = exchange.headers.get_all(name).iter().map(|line| line.to_str().unwrap());
+    let lines = exchange.headers.get_all(name).iter().map(|line| line.to_str().expect("a text"));
     lines.collect::<Vec<_>>().join(", ")
 }
 
