@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use sha2::{Digest, Sha256};
 
@@ -14,6 +14,7 @@ use crate::body::{Copied, Part, ReadAhead, ResponseBody, read_ahead};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
+use crate::downstream::ensure_private;
 use crate::fill::Fill;
 use crate::flight::Flight;
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
@@ -22,7 +23,6 @@ use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
 use crate::respond::{self, Shape, from_handler, note, reshape, shape};
 use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
-use crate::rfc9111::directives::ResponseDirectives;
 use crate::rfc9111::reuse::may_stand_in_for_error;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, Validators, confirms, freshen, head_agrees};
@@ -458,14 +458,6 @@ impl Errand {
     /// The client's fields where they have conditions or a range.
     fn client_asks(&self) -> Option<&HeaderMap> {
         (!self.ask.is_plain()).then_some(&self.asked)
-    }
-}
-
-/// Tells caches downstream that the answer is for one client, where the handler doesn't; of what it says otherwise, `private` is stricter.
-fn ensure_private(head: &mut HeaderMap) {
-    let said = ResponseDirectives::parse(head);
-    if !said.private && !said.no_store {
-        head.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }
 
