@@ -81,7 +81,7 @@ async fn measure() {
     }
     let stats = cache.handle().stats();
     assert_eq!((stats.stored, stats.hits), (ROUNDS as u64, 0), "every request was a miss that was stored");
-    println!("a miss of {} MiB, medians of {ROUNDS} interleaved rounds:", CHUNK * CHUNKS >> 20);
+    println!("a miss of {} MiB, medians of {ROUNDS} interleaved rounds:", (CHUNK * CHUNKS) >> 20);
     for (n, what) in ["first byte", "last byte"].iter().enumerate() {
         let [(bare, low, high), (larder, ..)] = [quartiles(&samples[0][n]), quartiles(&samples[1][n])];
         println!(

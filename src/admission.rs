@@ -6,7 +6,7 @@ use http_body::Body;
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
-use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path};
+use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
@@ -101,9 +101,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
 
 fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
-    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let target = format!("{}{query}", head.uri.path());
-    Admission::Write(Write { authority: facts.authority(head.uri), target, outcome })
+    Admission::Write(Write { authority: facts.authority(head.uri), target: target_of(head.uri), outcome })
 }
 
 fn is_empty<B: Body>(body: &B) -> bool {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::rfc9111::directives::ResponseDirectives;
 
 /// A `Cache-Control` of the cache's own, for clients and caches downstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,5 +35,13 @@ impl Downstream {
         let seconds = self.lifetime.as_secs().saturating_add(age);
         HeaderValue::try_from(format!("{whom}, max-age={seconds}{}", self.kept))
             .unwrap_or(HeaderValue::from_static("no-cache"))
+    }
+}
+
+/// Tells caches downstream that the answer is for one client, where the handler doesn't; of what it says otherwise, `private` is stricter.
+pub(crate) fn ensure_private(head: &mut HeaderMap) {
+    let said = ResponseDirectives::parse(head);
+    if !said.private && !said.no_store {
+        head.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }

@@ -14,6 +14,7 @@ use crate::body::{Copied, Part, ReadAhead, ResponseBody, read_ahead};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
+use crate::downstream::ensure_private;
 use crate::fill::Fill;
 use crate::flight::Flight;
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
@@ -232,6 +233,7 @@ impl Errand {
         let downstream = verdict.downstream.clone();
         let asked = self.client_asks().cloned();
         let exact = body.size_hint().exact();
+        let one_client = self.speaks_to_one_client(&parts.headers);
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
             Err(reason) => {
@@ -253,6 +255,8 @@ impl Errand {
                 downstream.cache_control(std::time::Duration::ZERO)
             };
             parts.headers.insert(header::CACHE_CONTROL, cache_control);
+        } else if one_client {
+            ensure_private(&mut parts.headers);
         }
         let announced = announced_length(&parts.headers);
         let body = Box::pin(body);
@@ -323,6 +327,9 @@ impl Errand {
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();
+        if self.speaks_to_one_client(&parts.headers) {
+            ensure_private(&mut parts.headers);
+        }
         let length = announced_length(&parts.headers).or(body.size_hint().exact());
         let shape = wanted(self.client_asks(), &parts, length);
         reshape(&shape, length, &mut parts.status, &mut parts.headers);
@@ -342,8 +349,18 @@ impl Errand {
     fn condemns(&self, status: StatusCode, reason: DeclineReason) -> bool {
         let Some(previous) = &self.previous else { return false };
         let speaks = status.is_success() || status.is_redirection() || matches!(status.as_u16(), 404 | 410);
-        let of_one_user = self.ask.authorization && !previous.terms.for_authorized;
-        reason.condemns_stored() && speaks && !of_one_user
+        reason.condemns_stored() && speaks && !self.is_for_one_user(previous)
+    }
+
+    /// Whether the answer to this request is for one user, where `previous` is for everybody.
+    fn is_for_one_user(&self, previous: &StoredResponse) -> bool {
+        self.ask.authorization && !previous.terms.for_authorized
+    }
+
+    /// Whether the rule says of this answer, or of a cookie in it, that it is for this client and no other. Caches downstream don't know the rule.
+    fn speaks_to_one_client(&self, head: &HeaderMap) -> bool {
+        let policy = self.policy();
+        policy.is_partitioned() || policy.drop_set_cookie && head.contains_key(header::SET_COOKIE)
     }
 
     /// 304: the stored response is updated (§3.2) and sent, on new terms.
@@ -369,7 +386,7 @@ impl Errand {
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
         let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
-        let of_one_user = self.ask.authorization && !previous.terms.for_authorized;
+        let of_one_user = self.is_for_one_user(previous);
         let key = self.ask.key.clone();
         let stored = verdict.and_then(|verdict| {
             self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(previous)
@@ -386,13 +403,15 @@ impl Errand {
     }
 
     /// A HEAD was forwarded: where its answer agrees with what is stored, that is as good as confirmed; else it is dropped (§4.3.5).
-    fn answered_head<B: Body>(mut self, response: Response<B>) -> Response<ResponseBody<B>> {
+    fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
+        let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why));
         let (core, attended) = (self.core.clone(), self.attended);
         if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
             let mut head = previous.origin_head();
             let agrees =
                 previous.status == StatusCode::OK && head_agrees(&head, previous.body.len() as u64, response.headers());
+            let of_one_user = self.is_for_one_user(&previous);
             let key = self.ask.key.clone();
             let updated = agrees.then(|| {
                 let received = core.now();
@@ -407,9 +426,12 @@ impl Errand {
                 let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
                 self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
             });
-            if updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
+            if !of_one_user && updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
                 core.forget(&key);
             }
+        }
+        if one_client {
+            ensure_private(response.headers_mut());
         }
         let outcome = outcome.stored(Err(DeclineReason::Method));
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Uri;
 
 use crate::cache::CacheCore;
+use crate::request::target_of;
 use crate::rfc9111::authority::normalised;
 use crate::selector::{PurgeError, Receipt, Selector};
 use crate::stats::{Stats, count};
@@ -51,9 +52,11 @@ impl CacheHandle {
     fn purge_uri(&self, text: &str) -> Result<u64, PurgeError> {
         let malformed = || PurgeError::Uri { uri: text.into() };
         let uri: Uri = text.parse().map_err(|_| malformed())?;
-        let target = uri.path_and_query().filter(|target| target.as_str().starts_with('/')).ok_or_else(malformed)?;
+        if uri.scheme().is_none() && !uri.path().starts_with('/') {
+            return Err(malformed());
+        }
         let authority = uri.authority().map(|a| normalised(a.as_str().as_bytes(), uri.scheme_str()));
-        let key = self.cache.resource_key(authority.as_deref().unwrap_or_default(), target.as_str());
+        let key = self.cache.resource_key(authority.as_deref().unwrap_or_default(), &target_of(&uri));
         let stamp = self.cache.purges.stamp(&key, 0);
         if authority.is_none() {
             self.cache.flights.seal_path(stamp.path);

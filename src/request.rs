@@ -137,6 +137,11 @@ fn names_other_fields(line: &HeaderValue) -> bool {
     members(line.as_bytes()).any(|option| !USUAL.iter().any(|usual| option.eq_ignore_ascii_case(usual)))
 }
 
+/// Path and query, as a request in origin form would name them: `http://example.com?q` has the path `/`.
+pub(crate) fn target_of(uri: &Uri) -> String {
+    uri.query().map_or_else(|| uri.path().to_owned(), |query| format!("{}?{query}", uri.path()))
+}
+
 /// Whether a path could be read as another one by who decodes or normalises it: dot segments, backslashes, and encoded dots, slashes,
 /// backslashes and zero bytes.
 pub(crate) fn is_ambiguous_path(path: &str) -> bool {

@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use larder::Cache;
+use larder::{Cache, Policy};
 use support::exchange::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -230,6 +230,81 @@ async fn malformed_fields_of_responses_make_the_cache_careful() {
     }
 }
 
+/// A rule gives a lifetime to what says nothing; a slip of the pen that meant to forbid still forbids.
+#[tokio::test]
+async fn a_word_that_forbids_is_heard_in_junk_where_a_rule_has_a_ttl() {
+    let rows: [(&[u8], bool); 18] = [
+        (b"private; max-age=0", false),
+        (b"private; max-age=60", false),
+        (b"no-store; max-age=60", false),
+        (b"max-age=60; no-store", false),
+        (b"no-store;", false),
+        (b"a=b\"c, no-store, d\"e", false),
+        (b"no-store max-age=60", false),
+        (b"\"no-store\"", false),
+        (b"private=", false),
+        (b"no-cache;x", false),
+        (b"No-Store:true", false),
+        (b"\xff;private", false),
+        (b"ext=\"open, private", false),
+        (b"", true),
+        (b"foo; bar", true),
+        (b"ext=\"no-store, private\"", true),
+        (b"no-storey, unprivate", true),
+        (b"ext=\"\\\"private\"", true),
+    ];
+    for (value, hit) in rows {
+        let why = String::from_utf8_lossy(value);
+        let handler = Handler::new(move |_, _| answer_with(&[("cache-control", value)], "content"));
+        let house = House::with(handler, |layer| layer.otherwise(Policy::shared(MINUTE)));
+        assert_eq!(house.get("/").await.x_cache, "MISS", "{why}");
+        assert_eq!(house.get("/").await.x_cache == "HIT", hit, "{why}");
+        assert_eq!(house.handle.stats().storage.entries, u64::from(hit), "{why}");
+    }
+}
+
+/// Web cache deception: a path that the rule takes for a static file and the handler for somebody's page.
+#[tokio::test]
+async fn a_rule_vouches_for_no_path_that_could_be_read_as_another() {
+    let handler = || {
+        Handler::new(|head, _| {
+            answer(200, &[FRESH], format!("{} for {:?}", head.uri.path(), head.headers.get("cookie")))
+        })
+    };
+    let paths = [
+        "/static/..%2fme",
+        "/static/..%2Fme",
+        "/static/../me",
+        "/static/./me",
+        "/static/%2e%2e/me",
+        "/static/..;/me",
+        "/static/..%5cme",
+        "/static/..\\me",
+        "/me%2f..%2fstatic/",
+        "/me%00/static/",
+    ];
+    for path in paths {
+        for policy in [Policy::shared(MINUTE), Policy::guarded(MINUTE), Policy::per(|_: &_| Some("all"), MINUTE)] {
+            let house = House::with(handler(), |layer| layer.rule("/static/", policy.clone()).rule("^/me", policy));
+            for user in ["victim", "attacker"] {
+                let exchange = house.ask(path, &[("cookie", user)]).await;
+                assert_eq!(exchange.cache_status, "larder; fwd=bypass; detail=ambiguous-path", "{path}");
+                assert_eq!(exchange.body, format!("{path} for Some({user:?})"));
+            }
+            assert_eq!(house.handle.stats().storage.entries, 0, "{path}");
+        }
+        // Where nobody but the handler says that it may be stored, it knows what it speaks of; and each spelling is its own resource.
+        let house = House::with(handler(), |layer| layer.rule("^/other", Policy::shared(MINUTE)));
+        for x_cache in ["MISS", "HIT"] {
+            let exchange = house.get(path).await;
+            assert_eq!((exchange.x_cache.as_str(), exchange.body), (x_cache, format!("{path} for None")));
+        }
+        for other in ["/me", "/static/me"] {
+            assert_eq!(house.get(other).await.x_cache, "MISS", "{path} is not {other}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn bytes_that_are_no_text_are_replayed_as_they_are() {
     let bytes: Vec<u8> = (0x20..=0xff).filter(|b| *b != 0x7f && *b != b' ').collect();
@@ -293,7 +368,7 @@ async fn hosts() {
 async fn what_reroutes_a_request_keeps_it_out() {
     let server = Server::new(echo()).await;
     server.get("/").await;
-    let rows: [&[u8]; 8] = [
+    let rows: [&[u8]; 11] = [
         b"x-http-method-override: DELETE",
         b"x-http-method: PUT",
         b"x-method-override: POST",
@@ -302,6 +377,10 @@ async fn what_reroutes_a_request_keeps_it_out() {
         b"x-original-uri: /admin",
         b"upgrade: websocket",
         b"x-original-url:",
+        // A proxy in between would take these fields away.
+        b"connection: host",
+        b"connection: keep-alive, Cookie",
+        b"connection: \xff",
     ];
     for line in rows {
         let response = server.send("GET /", &[b"host: a", line]).await;

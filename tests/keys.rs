@@ -2,7 +2,7 @@
 
 mod support;
 
-use larder::Policy;
+use larder::{Policy, Scheme};
 use proptest::prelude::*;
 use support::exchange::*;
 
@@ -71,6 +71,71 @@ fn seen(head: &http::request::Parts) -> String {
 fn echo() -> House {
     let handler = Handler::new(|head, _| answer(200, &[("cache-control", "max-age=60")], seen(head)));
     House::new(handler)
+}
+
+/// Through the whole cache what the units promise: only what no handler can tell apart is one variant.
+#[tokio::test]
+async fn values_that_a_handler_can_tell_apart_have_variants_of_their_own() {
+    // The field, two requests' lines of it, and whether they share.
+    let rows: [(&str, &[&str], &[&str], bool); 12] = [
+        ("accept", &["a/b;q=900"], &["a/b;q=0.9"], false),
+        ("accept", &["a/b;q=0.90"], &["a/b;q=0.9"], true),
+        ("accept", &["a/b;v=A"], &["a/b;v=a"], false),
+        ("accept", &["A/b; V=A"], &["a/B;v=A"], true),
+        ("accept", &["a/b, c/d"], &["a/b", "c/d"], true),
+        ("accept-language", &["e n"], &["en"], false),
+        ("accept-language", &["en, de"], &["de, en"], false),
+        ("accept-encoding", &["gzip, br"], &["br,gzip"], true),
+        ("accept-encoding", &["gzip"], &["gzip;q=0"], false),
+        ("x-a", &["1, 2"], &["1", "2"], false),
+        ("x-a", &["a"], &["A"], false),
+        ("x-a", &[], &[""], false),
+    ];
+    for (name, one, other, share) in rows {
+        let handler = Handler::new(move |head, _| {
+            let lines: Vec<_> = head.headers.get_all(name).iter().collect();
+            answer(200, &[("cache-control", "max-age=60"), ("vary", name)], format!("{lines:?}"))
+        });
+        let house = House::new(handler);
+        let ask = async |lines: &[&str]| {
+            let fields: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
+            house.ask("/", &fields).await
+        };
+        let why = format!("{name}: {one:?} and {other:?}");
+        assert_eq!(ask(one).await.x_cache, "MISS", "{why}");
+        assert_eq!(ask(one).await.x_cache, "HIT", "{why}: the same");
+        let second = ask(other).await;
+        assert_eq!(second.cache_status.contains("; hit"), share, "{why}: {}", second.cache_status);
+        assert!(share || second.body == format!("{other:?}"), "{why}: {}", second.body);
+        assert!(share || ask(one).await.body == format!("{one:?}"), "{why}: both are there");
+    }
+}
+
+/// What `http` and `https` answer may differ, where the application says by which of them a request came.
+#[tokio::test]
+async fn a_scheme_that_the_application_knows_keeps_answers_apart() {
+    let handler = Handler::new(|head, n| {
+        let scheme = head.extensions.get::<Scheme>().map(|scheme| scheme.0);
+        answer(200, &[("cache-control", "max-age=60")], format!("{scheme:?} {n}"))
+    });
+    let house = House::new(handler);
+    let by = |method: &str, scheme: Option<&'static str>| {
+        let mut request = request(method, "/", &[]);
+        scheme.map(|scheme| request.extensions_mut().insert(Scheme(scheme)));
+        request
+    };
+    let schemes = [None, Some("http"), Some("https")];
+    for round in 0..2 {
+        for x_cache in ["MISS", "HIT"] {
+            for scheme in schemes {
+                let exchange = house.exchange(by("GET", scheme)).await;
+                assert_eq!(exchange.x_cache, x_cache, "{scheme:?}, round {round}");
+                assert!(exchange.body.starts_with(&format!("{scheme:?} ")), "{scheme:?}: {}", exchange.body);
+            }
+        }
+        // A write by one scheme is a write to the resource.
+        house.exchange(by("POST", Some("http"))).await;
+    }
 }
 
 proptest! {

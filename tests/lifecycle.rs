@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use futures_util::task::noop_waker_ref;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Empty};
+use larder::storage::MemoryStore;
 use larder::{CacheLayer, DeclineReason, Policy, Selector};
 use support::bodies::*;
 use tokio::sync::Notify;
@@ -461,4 +462,45 @@ fn futures_and_bodies_can_move_between_threads() {
     let mut future: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(future);
     let response = (&mut future).now_or_never().unwrap().unwrap();
     is_send(response.body());
+}
+
+/// Two routes of one application may begin with the same settings and go on with their own.
+#[tokio::test]
+async fn layers_set_up_further_from_one_base_have_caches_of_their_own() {
+    let says = |who: &'static str| Handler::new(move |_, _| answer(&[], whole(who)));
+    let base = layer();
+    let in_use = base.layer(says("base"));
+    let shared = base.clone().rule("^/", Policy::shared(TEN));
+    let guarded = base.clone().rule("^/", Policy::guarded(TEN));
+    for (layer, who) in [(&shared, "shared"), (&guarded, "guarded")] {
+        for expected in ["MISS", "HIT"] {
+            let got = read(layer.layer(says(who)).oneshot(get("/")).await.unwrap()).await;
+            assert_eq!((got.x_cache.as_str(), got.content.as_slice()), (expected, who.as_bytes()));
+        }
+    }
+    shared.handle().purge(Selector::Everything).await.unwrap();
+    assert_eq!(x_cache(&shared.layer(says("shared")).oneshot(get("/")).await.unwrap()), "MISS");
+    assert_eq!(x_cache(&guarded.layer(says("guarded")).oneshot(get("/")).await.unwrap()), "HIT", "not its purge");
+    assert_eq!(read(in_use.oneshot(get("/")).await.unwrap()).await.content, b"base");
+    let stored = [&base, &shared, &guarded].map(|layer| layer.handle().stats().storage.entries);
+    assert_eq!(stored, [0, 1, 1]);
+}
+
+/// What is stored means nothing without the purges of its cache.
+#[tokio::test]
+async fn a_store_of_ones_own_serves_one_cache_and_a_second_is_refused() {
+    let base = CacheLayer::with_storage(MemoryStore::new(CAPACITY)).name("base");
+    let set_up = base.clone().rule("^/", Policy::shared(TEN));
+    let handler = Handler::new(|_, _| answer(&[], whole("content")));
+    for (layer, expected) in [(&set_up, "MISS"), (&set_up.clone(), "HIT")] {
+        assert_eq!(x_cache(&layer.layer(handler.clone()).oneshot(get("/")).await.unwrap()), expected, "clones share");
+        settle().await;
+    }
+    for second in [base, set_up.name("again")] {
+        for _ in 0..2 {
+            let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| second.handle())).unwrap_err();
+            let text = refused.downcast::<&str>().expect("a text");
+            assert!(text.contains("belongs to another cache") && text.contains("setters"), "{text}");
+        }
+    }
 }

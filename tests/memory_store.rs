@@ -5,10 +5,17 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use larder::storage::{Eviction, MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{CacheKey, CacheLayer, Policy, Selector, StorageError, StoredResponse};
 use support::exchange::*;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+type Fields = &'static [(&'static str, &'static str)];
 
 /// A memory store that the test has a hold on as well, and all that was put into it.
 #[derive(Clone)]
@@ -305,5 +312,80 @@ async fn writers_at_once_leave_index_and_policy_in_step() {
         store.sweep();
         let usage = store.usage();
         assert!(usage.bytes <= capacity && usage.entries >= 16, "{eviction:?}: room for half of them: {usage:?}");
+    }
+}
+
+/// moka evicts now and then; between two puts there is never more than what came last beyond the bound.
+#[tokio::test]
+async fn the_bound_holds_right_after_a_burst_of_large_puts() {
+    let all = responses(40, 128 * KIB).await;
+    for eviction in [Eviction::TinyLfu, Eviction::Lru] {
+        let capacity = KIB as u64 * KIB as u64;
+        let store = MemoryStore::new(capacity).eviction(eviction);
+        for (n, (key, response)) in all.iter().enumerate() {
+            now(store.put(key, response.clone(), 1));
+            let held = store.usage().bytes;
+            assert!(held <= capacity + response.size() as u64, "{eviction:?}: {held} bytes after {n} puts");
+        }
+        store.sweep();
+        let usage = store.usage();
+        assert!(usage.bytes <= capacity && usage.entries >= 5, "{eviction:?}: {usage:?}");
+    }
+}
+
+/// Not one less, and not one more.
+#[tokio::test]
+async fn a_bound_on_entries_is_that_number_of_small_ones() {
+    let all = responses(120, 1).await;
+    let bytes: u64 = all.iter().map(|(key, response)| (key.as_bytes().len() + response.size()) as u64).sum();
+    for eviction in [Eviction::TinyLfu, Eviction::Lru] {
+        for capacity in [2 * bytes, 1 << 20, 1 << 40, u64::MAX] {
+            for most in [1, 2, 3, 7, 64, 100, 119] {
+                let store = MemoryStore::new(capacity).eviction(eviction).max_entries(most);
+                for (n, (key, response)) in all.iter().enumerate() {
+                    now(store.put(key, response.clone(), 1));
+                    store.sweep();
+                    let expected = most.min(n as u64 + 1);
+                    assert_eq!(store.usage().entries, expected, "{eviction:?}, {capacity} bytes, at most {most}");
+                }
+            }
+        }
+    }
+}
+
+/// What began first may end last: a slow client, or a slow handler.
+#[tokio::test]
+async fn what_began_later_stays_when_what_began_earlier_ends() {
+    let rows: [(&str, Fields, Fields); 4] = [
+        ("one variant", &[], &[]),
+        ("the same variant", &[("vary", "x-a")], &[("vary", "x-a")]),
+        ("the newer varies", &[], &[("vary", "x-a")]),
+        ("the older varied", &[("vary", "x-a")], &[]),
+    ];
+    for (why, older, newer) in rows {
+        for size in [1, 100 * KIB] {
+            let gate = Arc::new(Semaphore::new(0));
+            let opens = gate.clone();
+            let handler = Handler::new(move |_, n| {
+                if n > 1 {
+                    return answer(200, newer, "new");
+                }
+                let gate = opens.clone();
+                let body = futures_util::stream::once(async move {
+                    gate.acquire().await.expect("never closed").forget();
+                    Ok(Frame::data(Bytes::from(vec![b'o'; size])))
+                });
+                answer(200, older, "").map(|_| Content::new(StreamBody::new(Box::pin(body))))
+            });
+            let house = House::with(handler, |layer| layer.otherwise(Policy::shared(MINUTE)));
+            let slow = house.service.clone().oneshot(get("/")).await.unwrap();
+            house.advance(1);
+            assert_eq!(house.get("/").await.body, "new", "{why}");
+            gate.add_permits(1);
+            assert_eq!(slow.into_body().collect().await.unwrap().to_bytes().len(), size);
+            until(|| house.handle.stats().stored == 2).await;
+            let exchange = house.get("/").await;
+            assert_eq!((exchange.x_cache.as_str(), exchange.body.as_str()), ("HIT", "new"), "{why}, {size} bytes");
+        }
     }
 }

@@ -204,6 +204,11 @@ async fn each_reason_to_keep_out_is_told() {
         (BypassReason::AmbiguousHost, request("GET", "http://a/", &[("host", "b")])),
         (BypassReason::KeyTooLong, get(&long)),
         (BypassReason::Upgrade, request("GET", "/", &[("upgrade", "websocket"), ("connection", "upgrade")])),
+        (BypassReason::ConnectionOption, request("GET", "/", &[("connection", "host")])),
+        (BypassReason::ConnectionOption, request("GET", "/", &[("connection", "close, X-Tenant")])),
+        (BypassReason::ConnectionOption, request("GET", "/", &[("connection", "close"), ("connection", "accept")])),
+        (BypassReason::AmbiguousPath, get("/guarded/..%2fme")),
+        (BypassReason::AmbiguousPath, get("/guarded/../me")),
     ];
     for (reason, request) in rows {
         let house = House::with(Handler::saying(&[("cache-control", "max-age=60")]), |layer| {
@@ -255,6 +260,11 @@ async fn each_reason_not_to_store_is_told_and_counted() {
     let row = |reason, asked, answers| Declined { reason, asked, answers };
     let rows = [
         row(Status, &[], || answer(206, &[FRESH, ("content-range", "bytes 0-0/2")], "a")),
+        // RFC 6585 §3 to §6: spoken to one client.
+        row(Status, &[], || answer(428, &[FRESH], "a")),
+        row(Status, &[], || answer(429, &[FRESH], "a")),
+        row(Status, &[], || answer(431, &[FRESH], "a")),
+        row(Status, &[], || answer(511, &[FRESH], "a")),
         row(ErrorStatus, &[], || answer(500, &[FRESH], "a")),
         row(MustUnderstand, &[], || answer(299, &[("cache-control", "max-age=60, must-understand")], "a")),
         row(NoStore, &[], || answer(200, &[("cache-control", "max-age=60, no-store")], "a")),

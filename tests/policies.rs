@@ -190,6 +190,13 @@ async fn what_is_said_downstream() {
         ),
         ("of one user's", per_user(), &[], "private, max-age=60", "private, max-age=60"),
         (
+            "of one user's, though the handler says otherwise",
+            per_user(),
+            &[("cache-control", "public, s-maxage=50, must-revalidate"), ("expires", "Thu, 01 Jan 2099 00:00:00 GMT")],
+            "private, max-age=50, must-revalidate",
+            "private, max-age=50, must-revalidate",
+        ),
+        (
             "of its own, from each answer",
             ours().downstream(secs(7)),
             old,
@@ -309,6 +316,114 @@ async fn a_dropped_cookie_goes_to_the_first_client_only() {
     assert_eq!(house.get("/").await.field("set-cookie"), "a=b");
     let hit = house.get("/").await;
     assert_eq!((hit.x_cache.as_str(), hit.has("set-cookie")), ("HIT", false));
+}
+
+/// Caches downstream must not give that client's cookie to others.
+#[tokio::test]
+async fn the_answer_with_a_cookie_that_is_dropped_goes_out_as_private() {
+    const COOKIE: (&str, &str) = ("set-cookie", "a=b");
+    let policy = || Policy::shared(MINUTE).drop_set_cookie();
+    let cached = || Cached::shared(MINUTE);
+    // The rule, the handler's word and fields, and what is said with the cookie and without.
+    let rows: [(Policy, Option<Cached>, Fields, &str, &str); 6] = [
+        (policy(), None, &[COOKIE], "private, max-age=60", "public, max-age=60"),
+        (policy().downstream(secs(7)), None, &[COOKIE], "private, max-age=7", "public, max-age=7"),
+        (policy(), Some(cached()), &[COOKIE], "private, max-age=60", "public, max-age=60"),
+        (
+            policy().override_origin(),
+            None,
+            &[COOKIE, ("cache-control", "public, max-age=5")],
+            "private, max-age=60",
+            "public, max-age=60",
+        ),
+        (
+            policy(),
+            None,
+            &[COOKIE, ("cache-control", "public, max-age=50")],
+            "public, max-age=50, private",
+            "public, max-age=50",
+        ),
+        (policy(), None, &[("x-a", "b")], "public, max-age=60", "public, max-age=60"),
+    ];
+    for (policy, cached, fields, first, later) in rows {
+        let why = format!("{cached:?}, {fields:?}");
+        let handler = Handler::new(move |_, _| {
+            let mut response = answer(200, fields, "a");
+            cached.clone().map(|cached| response.extensions_mut().insert(cached));
+            response
+        });
+        let house = House::with(handler, |layer| layer.otherwise(policy));
+        for (expected, x_cache) in [(first, "MISS"), (later, "HIT")] {
+            let exchange = house.get("/").await;
+            assert_eq!(
+                (exchange.x_cache.as_str(), lines(&exchange, "cache-control")),
+                (x_cache, expected.into()),
+                "{why}"
+            );
+        }
+    }
+}
+
+fn lines(exchange: &Exchange, name: &str) -> String {
+    let lines = exchange.headers.get_all(name).iter().map(|line| line.to_str().expect("a text"));
+    lines.collect::<Vec<_>>().join(", ")
+}
+
+/// A limit of the store is no reason to tell caches downstream that one user's answer is everybody's.
+#[tokio::test]
+async fn one_users_answer_that_isnt_stored_goes_out_as_private_too() {
+    type Then = fn() -> http::Response<Content>;
+    const PUBLIC: (&str, &str) = ("cache-control", "public, max-age=60");
+    let rows: [(&str, Then, &str); 6] = [
+        ("too large", || answer(200, &[PUBLIC], "x".repeat(101)), "public, max-age=60, private"),
+        ("with a cookie", || answer(200, &[PUBLIC, ("set-cookie", "a=b")], ""), "public, max-age=60, private"),
+        ("an error", || answer(500, &[PUBLIC], ""), "public, max-age=60, private"),
+        ("no word", || answer(200, &[("set-cookie", "a=b")], ""), "private"),
+        ("private already", || answer(200, &[("cache-control", "private")], ""), "private"),
+        ("not to be stored at all", || answer(200, &[("cache-control", "no-store")], ""), "no-store"),
+    ];
+    for (why, then, expected) in rows {
+        for method in ["GET", "HEAD"] {
+            let handler = Handler::new(move |_, _| then());
+            let house = House::with(handler, |layer| layer.max_body_size(100).otherwise(per_user()));
+            let exchange = house.exchange(request(method, "/", &[("x-user", "me")])).await;
+            assert_eq!(house.handle.stats().stored, 0, "{why}, {method}");
+            assert_eq!(lines(&exchange, "cache-control"), expected, "{why}, {method}");
+        }
+    }
+}
+
+/// They speak to one client (RFC 6585 §3 to §6): whoever vouches for the route doesn't vouch for them.
+#[tokio::test]
+async fn what_is_said_to_one_client_is_never_stored_whoever_wants_it() {
+    for status in [428, 429, 431, 511] {
+        for strict in [false, true] {
+            let policies = [Policy::from_origin(), Policy::shared(MINUTE), Policy::shared(MINUTE).override_origin()];
+            for (policy, word) in policies.into_iter().flat_map(|policy| [(policy.clone(), false), (policy, true)]) {
+                let why = format!("{status}, {policy:?}, strict: {strict}, by the handler's word: {word}");
+                let handler = Handler::new(move |_, n| {
+                    let mut response =
+                        answer(status, &[("cache-control", "public, max-age=60")], format!("answer {n}"));
+                    word.then(|| response.extensions_mut().insert(Cached::shared(MINUTE)));
+                    response
+                });
+                let house = House::with(handler, |layer| {
+                    let layer = layer.otherwise(policy);
+                    if strict { layer.strict_rfc() } else { layer }
+                });
+                for n in 1..3 {
+                    let exchange = house.get("/").await;
+                    assert_eq!((exchange.status, exchange.body), (status, format!("answer {n}")), "{why}");
+                }
+                assert_eq!(house.handle.stats().storage.entries, 0, "{why}");
+            }
+        }
+        let named = StatusCode::from_u16(status).unwrap();
+        for policy in [Policy::from_origin().status_ttl(named, MINUTE), Policy::shared(MINUTE).statuses([named])] {
+            let error = CacheLayer::in_memory(1).try_rule("^/a", policy).unwrap_err();
+            assert!(matches!(error, RuleError::StatusNeverStored { status, .. } if status == named), "{error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use larder::{CacheLayer, Cached, Policy, StaleReason};
+use larder::{CacheLayer, Cached, Policy, Selector, StaleReason};
 use support::exchange::*;
 use tokio::sync::{Notify, Semaphore};
 
@@ -400,5 +400,160 @@ async fn an_answer_that_cant_be_stored_ends_the_stale_ones() {
         quiet().await;
         let exchange = house.get("/").await;
         assert_eq!((exchange.x_cache.as_str(), exchange.body != "old"), ("MISS", true), "{why}");
+    }
+}
+
+/// The counterpart: an error says nothing about what it stands in the place of, and an answer for one user nothing about the one for all.
+#[tokio::test]
+async fn what_speaks_of_an_error_or_of_one_user_evicts_nothing() {
+    const FOR_ALL: Fields = &[("cache-control", "max-age=60"), ("etag", "\"a\"")];
+    const PUBLIC: Fields = &[("cache-control", "public, max-age=60"), ("etag", "\"a\"")];
+    const RELOAD: Fields = &[("cache-control", "no-cache")];
+    const AUTHORIZED: Fields = &[("authorization", "x")];
+    const BOTH: Fields = &[RELOAD[0], AUTHORIZED[0]];
+    const NO_STORE: Fields = &[("cache-control", "no-store")];
+    const PRIVATE: Fields = &[("cache-control", "private, max-age=60")];
+    const MINE: Fields = &[PRIVATE[0], ("etag", "\"mine\"")];
+    // What is stored; the request that reaches the handler all the same, and its answer; whether what was stored is still there.
+    let rows: [(Fields, &str, Fields, u16, Fields, bool); 17] = [
+        (FOR_ALL, "GET", RELOAD, 503, NO_STORE, true),
+        (FOR_ALL, "GET", RELOAD, 500, PRIVATE, true),
+        (FOR_ALL, "GET", RELOAD, 401, NO_STORE, true),
+        (FOR_ALL, "GET", RELOAD, 429, NO_STORE, true),
+        (FOR_ALL, "GET", AUTHORIZED, 401, NO_STORE, true),
+        (FOR_ALL, "GET", AUTHORIZED, 200, PRIVATE, true),
+        (FOR_ALL, "GET", AUTHORIZED, 200, NO_STORE, true),
+        (FOR_ALL, "GET", AUTHORIZED, 404, PRIVATE, true),
+        (FOR_ALL, "GET", AUTHORIZED, 304, PRIVATE, true),
+        (FOR_ALL, "HEAD", AUTHORIZED, 200, PRIVATE, true),
+        (FOR_ALL, "HEAD", AUTHORIZED, 200, MINE, true),
+        (FOR_ALL, "HEAD", AUTHORIZED, 401, NO_STORE, true),
+        // What does speak of it.
+        (FOR_ALL, "GET", RELOAD, 200, NO_STORE, false),
+        (FOR_ALL, "GET", RELOAD, 200, PRIVATE, false),
+        (FOR_ALL, "GET", RELOAD, 410, NO_STORE, false),
+        (FOR_ALL, "HEAD", RELOAD, 200, PRIVATE, false),
+        (PUBLIC, "GET", BOTH, 200, PRIVATE, false),
+    ];
+    for (stored, method, asked, status, fields, stays) in rows {
+        let why = format!("{stored:?}, then {method} {asked:?}: {status} {fields:?}");
+        let handler = Handler::new(move |_, n| match n {
+            1 => answer(200, stored, "for all"),
+            _ => answer(status, fields, ""),
+        });
+        let house = House::new(handler);
+        house.get("/").await;
+        let exchange = house.exchange(request(method, "/", asked)).await;
+        assert_eq!(house.handler.calls(), 2, "{why}");
+        assert!(status == 304 || exchange.status == status, "{why}: {exchange:?}");
+        let now = house.ask("/", &[("cache-control", "only-if-cached")]).await;
+        assert_eq!(now.x_cache == "HIT" && now.body == "for all", stays, "{why}: {now:?}");
+    }
+}
+
+/// A reload shows that the resource has outgrown the store: what it was before is not served again.
+#[tokio::test]
+async fn a_reload_that_finds_it_too_large_drops_what_was_stored() {
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    const MAX_AGE: (&str, &str) = ("cache-control", "max-age=600");
+    type Then = fn() -> http::Response<Content>;
+    let rows: [(&str, Then); 3] = [
+        ("announced", || answer(200, &[MAX_AGE, ("content-length", "20")], "x".repeat(20))),
+        ("known to the body", || answer(200, &[MAX_AGE], "x".repeat(20))),
+        ("found while it streams", || {
+            let frames = (0..4).map(|_| Ok(Frame::data(Bytes::from("xxxxx"))));
+            answer(200, &[MAX_AGE], "").map(|_| Content::new(StreamBody::new(futures_util::stream::iter(frames))))
+        }),
+    ];
+    for (why, then) in rows {
+        for policy in [Policy::from_origin(), Policy::shared(MINUTE)] {
+            let handler = Handler::new(move |_, n| if n == 1 { answer(200, &[MAX_AGE], "old") } else { then() });
+            let house = House::with(handler, |layer| layer.max_body_size(10).otherwise(policy));
+            house.get("/").await;
+            assert_eq!(house.get("/").await.x_cache, "HIT", "{why}");
+            let reloaded = house.ask("/", &[("cache-control", "no-cache")]).await;
+            assert_eq!((reloaded.x_cache.as_str(), reloaded.body.len()), ("MISS", 20), "{why}");
+            let next = house.get("/").await;
+            assert_eq!((next.x_cache.as_str(), next.body.len()), ("MISS", 20), "{why}");
+            assert_eq!(house.handle.stats().storage.entries, 0, "{why}");
+        }
+    }
+}
+
+/// The stale answer was there when the wait began; it has to be there when the wait ends.
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_or_too_old_after_the_wait_does_not_stand_in() {
+    // What happens during the wait, and what the client gets.
+    let rows = [
+        ("nothing", "STALE", "answer 1"),
+        ("purge of everything", "MISS", "answer 2"),
+        ("purge of the URI", "MISS", "answer 2"),
+        ("the window ends", "MISS", "answer 2"),
+    ];
+    for (event, x_cache, body) in rows {
+        let house = slow(5, 200);
+        house.get("/").await;
+        house.advance(61);
+        let began = tokio::time::Instant::now();
+        let asking = tokio::spawn({
+            let house = house.clone();
+            async move { house.get("/").await }
+        });
+        tokio::time::sleep(secs(1)).await;
+        assert_eq!(house.handler.calls(), 2, "{event}: the handler is at work");
+        match event {
+            "purge of everything" => drop(house.handle.purge(Selector::Everything).await.unwrap()),
+            "purge of the URI" => drop(house.handle.purge(Selector::Uri("/".into())).await.unwrap()),
+            "the window ends" => house.advance(600),
+            _ => {}
+        }
+        let exchange = asking.await.unwrap();
+        assert_eq!((exchange.x_cache.as_str(), exchange.body.as_str()), (x_cache, body), "{event}");
+        assert_eq!(began.elapsed(), secs(if x_cache == "STALE" { 2 } else { 5 }), "{event}");
+    }
+}
+
+/// Nobody waits for a refresh, so nobody would notice.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_hangs_gives_its_place_back_after_a_minute() {
+    use http_body_util::StreamBody;
+
+    for hangs_in in ["head", "body"] {
+        let handler = Handler::waiting(move |_, n| async move {
+            let fresh = answer(200, &[], format!("answer {n}"));
+            match (n, hangs_in) {
+                (3, "head") => std::future::pending().await,
+                (3, _) => Ok(fresh.map(|_| Content::new(StreamBody::new(futures_util::stream::pending())))),
+                _ => Ok(fresh),
+            }
+        });
+        let policy = Policy::shared(MINUTE).stale_while_revalidate(secs(3600));
+        let house = House::with(handler, |layer| layer.max_refreshes(1).otherwise(policy));
+        house.get("/hangs").await;
+        house.get("/other").await;
+        house.advance(61);
+        for target in ["/hangs", "/other"] {
+            assert_eq!(house.get(target).await.x_cache, "STALE");
+            quiet().await;
+        }
+        tokio::time::sleep(secs(59)).await;
+        for (target, body) in [("/other", "answer 2"), ("/hangs", "answer 1")] {
+            let exchange = house.get(target).await;
+            assert_eq!((exchange.x_cache.as_str(), exchange.body.as_str()), ("STALE", body), "{hangs_in}");
+            quiet().await;
+        }
+        assert_eq!(house.handler.calls(), 3, "{hangs_in}: the only place is taken");
+        tokio::time::sleep(secs(2)).await;
+        for (target, body) in [("/other", "answer 4"), ("/hangs", "answer 5")] {
+            assert_eq!(house.get(target).await.x_cache, "STALE", "{hangs_in}");
+            quiet().await;
+            let exchange = house.get(target).await;
+            assert_eq!((exchange.x_cache.as_str(), exchange.body.as_str()), ("HIT", body), "{hangs_in}");
+        }
+        let stats = house.handle.stats();
+        assert_eq!((stats.refreshes, stats.refreshes_refused), (3, 2), "{hangs_in}");
     }
 }

@@ -253,6 +253,42 @@ async fn a_304_that_names_another_tag_is_not_believed() {
     assert_eq!(strict.get("/").await.x_cache, "REVALIDATED", "to the letter it is");
 }
 
+/// Weak or strong; and where stale answers are forbidden, there is none to send (RFC 9111 §5.2.2.2).
+#[tokio::test]
+async fn a_304_that_names_another_tag_confirms_nothing() {
+    const STRICT: &str = "max-age=60, must-revalidate";
+    // The stored tag, the one named by the 304, what is said of both, and what the client gets.
+    let rows = [
+        ("W/\"a\"", "W/\"b\"", "max-age=60", (200, "STALE")),
+        ("\"a\"", "W/\"b\"", "max-age=60", (200, "STALE")),
+        ("W/\"a\"", "\"b\"", "max-age=60", (200, "STALE")),
+        ("W/\"a\"", "W/\"b\"", STRICT, (504, "MISS")),
+        ("\"a\"", "\"b\"", STRICT, (504, "MISS")),
+        ("\"a\"", "\"b\"", "max-age=60, proxy-revalidate", (504, "MISS")),
+        ("\"a\"", "\"b\"", "s-maxage=60", (504, "MISS")),
+        ("\"a\"", "\"b\"", "max-age=60, no-cache", (504, "MISS")),
+        ("\"a\"", "W/\"a\"", STRICT, (200, "REVALIDATED")),
+        ("W/\"a\"", "\"a\"", STRICT, (200, "REVALIDATED")),
+    ];
+    for (tag, named, said, expected) in rows {
+        let why = format!("{tag}, {named}, {said}");
+        let house = House::new(Handler::new(move |head, n| match head.headers.get("if-none-match") {
+            Some(_) => answer(304, &[("etag", named)], ""),
+            None => answer(200, &[("cache-control", said), ("etag", tag)], format!("content {n}")),
+        }));
+        house.get("/").await;
+        house.advance(61);
+        let exchange = house.get("/").await;
+        assert_eq!((exchange.status, exchange.x_cache.as_str()), expected, "{why}");
+        assert_eq!(exchange.body, if expected.0 == 200 { "content 1" } else { "" }, "{why}");
+        let kept = house.handle.stats().storage.entries == 1;
+        assert_eq!(kept, exchange.x_cache == "REVALIDATED", "{why}: it is forgotten");
+        if !kept {
+            assert_eq!(house.get("/").await.body, "content 3", "{why}: and asked for anew");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_304_that_nobody_asked_for_passes_and_leaves_nothing() {
     let house = House::new(Handler::saying_status(304, &[FRESH, ("etag", "\"a\"")]));
@@ -327,5 +363,40 @@ async fn a_handlers_word_outlives_a_confirmation_without_it() {
         house.advance(61);
         house.exchange(request(method, "/", &[])).await;
         assert_eq!(house.get("/").await.x_cache, "HIT", "{method}");
+    }
+}
+
+/// The handler was asked for the whole, which turned out to be too large to keep: the client gets what it asked for all the same.
+#[tokio::test]
+async fn conditions_and_ranges_count_for_what_is_too_large_to_store() {
+    let rows: [(Fields, (u16, &str, &str)); 9] = [
+        (&[], (200, "", "0123456789")),
+        (&[("if-none-match", "\"a\"")], (304, "", "")),
+        (&[("if-none-match", "\"b\"")], (200, "", "0123456789")),
+        (&[("if-modified-since", MODIFIED)], (304, "", "")),
+        (&[("if-match", "\"b\"")], (412, "", "")),
+        (&[("range", "bytes=0-1")], (206, "bytes 0-1/10", "01")),
+        (&[("range", "bytes=-2")], (206, "bytes 8-9/10", "89")),
+        (&[("range", "bytes=10-")], (416, "bytes */10", "")),
+        (&[("range", "bytes=0-1"), ("if-range", "\"b\"")], (200, "", "0123456789")),
+    ];
+    // By the field, or by the body alone.
+    for announced in [&[][..], &[("content-length", "10")]] {
+        for (asked, expected) in rows {
+            let why = format!("{announced:?}, {asked:?}");
+            let handler = Handler::new(move |_, _| {
+                let fields = [&[("etag", "\"a\""), ("last-modified", MODIFIED)][..], announced].concat();
+                answer(200, &fields, "0123456789")
+            });
+            let policy = larder::Policy::shared(MINUTE);
+            let house = House::with(handler, |layer| layer.max_body_size(9).otherwise(policy));
+            for _ in 0..2 {
+                let exchange = house.ask("/", asked).await;
+                let got = (exchange.status, exchange.field("content-range"), exchange.body.as_str());
+                assert_eq!(got, expected, "{why}");
+                assert_eq!(exchange.cache_status, "larder; fwd=uri-miss; detail=body-too-large", "{why}");
+            }
+            assert_eq!(house.handle.stats().storage.entries, 0, "{why}");
+        }
     }
 }

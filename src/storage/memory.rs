@@ -183,9 +183,17 @@ impl MemoryStore {
 impl Settings {
     /// The weight of an entry of this size. Every entry weighs at least its share of the capacity, so that one bound keeps both limits.
     fn weight(&self, size: u64) -> u32 {
-        // The smallest share of which one more than allowed doesn't fit.
-        let share = self.max_entries.map_or(0, |most| self.capacity / most.saturating_add(1) + 1);
-        u32::try_from(size.max(share)).unwrap_or(u32::MAX)
+        u32::try_from(size.max(self.share()).div_ceil(self.unit())).unwrap_or(u32::MAX)
+    }
+
+    /// The smallest share of which one more than allowed doesn't fit.
+    fn share(&self) -> u64 {
+        self.max_entries.map_or(0, |most| (self.capacity / most.saturating_add(1)).saturating_add(1))
+    }
+
+    /// How many bytes weigh one: more than one only where moka, which weighs in 32 bits, couldn't tell how much a share is.
+    fn unit(&self) -> u64 {
+        self.share() / u64::from(u32::MAX) + 1
     }
 }
 
@@ -202,7 +210,7 @@ impl Inner {
         };
         let evicted = index.clone();
         let policy = moka::sync::Cache::builder()
-            .max_capacity(settings.capacity)
+            .max_capacity(settings.capacity / settings.unit())
             .weigher(|_: &KeyBytes, token: &Token| token.weight)
             .expire_after(Keep)
             .eviction_policy(policy)
