@@ -161,8 +161,9 @@ impl CacheCore {
         committed.then_some(()).ok_or(DeclineReason::Purged)
     }
 
-    /// Drops a stored response that turned out to be wrong.
+    /// Drops a stored response that turned out to be wrong. Fills in flight began earlier or know no better, so they aren't stored either.
     pub(crate) fn forget(self: &Arc<Self>, key: &CacheKey) {
+        self.flights.seal_resource(&self.purges.stamp(key, 0));
         match &self.settings.backend {
             Backend::Memory(memory) => drop(memory.remove_now(key)),
             Backend::Other(other) => {

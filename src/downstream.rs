@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::rfc9111::directives::ResponseDirectives;
 
@@ -38,8 +38,10 @@ impl Downstream {
     }
 }
 
-/// Tells caches downstream that the answer is for one client, where the handler doesn't; of what it says otherwise, `private` is stricter.
-pub(crate) fn ensure_private(head: &mut HeaderMap) {
+/// Tells caches downstream that the answer is for one client, where the handler doesn't; of what it says otherwise, `private` is stricter. The
+/// targeted fields go, for they would silence `Cache-Control` (RFC 9213 §2.2).
+pub(crate) fn ensure_private(head: &mut HeaderMap, targets: &[HeaderName]) {
+    targets.iter().for_each(|target| drop(head.remove(target)));
     let said = ResponseDirectives::parse(head);
     if !said.private && !said.no_store {
         head.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));

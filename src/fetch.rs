@@ -2,6 +2,7 @@
 //! or an error that a stale response stands in for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -18,16 +19,15 @@ use crate::downstream::ensure_private;
 use crate::fill::Fill;
 use crate::flight::Flight;
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
-use crate::plan::{Draft, Plan};
+use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
-use crate::respond::{self, Shape, from_handler, note, reshape, shape};
+use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
+use crate::rfc9111::date;
 use crate::rfc9111::reuse::may_stand_in_for_error;
 use crate::rfc9111::storability::DeclineReason;
-use crate::rfc9111::validation::{self, Validators, confirms, freshen, head_agrees};
-use crate::rfc9111::{date, list};
-use crate::settings::Settings;
+use crate::rfc9111::validation::{self, confirms, freshen, head_agrees};
 
 /// One exchange with the handler.
 pub(crate) struct Errand {
@@ -112,11 +112,7 @@ impl Errand {
         let Some(stand_in) = self.stand_in(false) else { return self.settle(call.await).await };
         let response = self.stale(&stand_in, StaleReason::IfError);
         let core = self.core.clone();
-        core.spawn(async move {
-            if let Ok(late) = self.unattended().settle(call.await).await {
-                finish_unattended(late).await;
-            }
-        });
+        core.spawn(finish_unattended(async move { self.unattended().settle(call.await).await }));
         Ok(response)
     }
 
@@ -252,11 +248,12 @@ impl Errand {
             let cache_control = if parts.headers.contains_key(header::SET_COOKIE) {
                 downstream.private_cache_control()
             } else {
-                downstream.cache_control(std::time::Duration::ZERO)
+                downstream.cache_control(Duration::ZERO)
             };
             parts.headers.insert(header::CACHE_CONTROL, cache_control);
-        } else if one_client {
-            ensure_private(&mut parts.headers);
+        }
+        if one_client {
+            ensure_private(&mut parts.headers, &core.settings.targets);
         }
         let announced = announced_length(&parts.headers);
         let body = Box::pin(body);
@@ -323,12 +320,16 @@ impl Errand {
     {
         self.core.counters.stored(Err(reason));
         if self.condemns(response.status(), reason) {
-            self.core.forget(&self.ask.key);
+            // Fills that began earlier are condemned as well, even where nothing is stored yet.
+            match &self.previous {
+                Some(_) => self.core.forget(&self.ask.key),
+                None => self.core.flights.seal_resource(&self.stamp),
+            }
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();
         if self.speaks_to_one_client(&parts.headers) {
-            ensure_private(&mut parts.headers);
+            ensure_private(&mut parts.headers, &self.core.settings.targets);
         }
         let length = announced_length(&parts.headers).or(body.size_hint().exact());
         let shape = wanted(self.client_asks(), &parts, length);
@@ -347,9 +348,12 @@ impl Errand {
     /// Whether an answer that is not stored makes what is stored worthless. Errors say nothing about what they stand in the place of, and an
     /// answer for one user nothing about the one for everybody.
     fn condemns(&self, status: StatusCode, reason: DeclineReason) -> bool {
-        let Some(previous) = &self.previous else { return false };
         let speaks = status.is_success() || status.is_redirection() || matches!(status.as_u16(), 404 | 410);
-        reason.condemns_stored() && speaks && !self.is_for_one_user(previous)
+        let of_one_user = match &self.previous {
+            Some(previous) => self.is_for_one_user(previous),
+            None => self.ask.authorization,
+        };
+        reason.condemns_stored() && speaks && !of_one_user
     }
 
     /// Whether the answer to this request is for one user, where `previous` is for everybody.
@@ -431,7 +435,7 @@ impl Errand {
             }
         }
         if one_client {
-            ensure_private(response.headers_mut());
+            ensure_private(response.headers_mut(), &core.settings.targets);
         }
         let outcome = outcome.stored(Err(DeclineReason::Method));
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
@@ -466,32 +470,20 @@ impl Errand {
     }
 }
 
-/// The length that a head announces.
-fn announced_length(head: &HeaderMap) -> Option<u64> {
-    head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()))
-}
+/// How long an exchange may take that no client waits for.
+const LONGEST: Duration = Duration::from_secs(60);
 
-/// Whether a response is within the limits, as far as its head and the length of its content tell.
-fn fits(settings: &Settings, head: &HeaderMap, exact: Option<u64>) -> Result<(), DeclineReason> {
-    let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if size > settings.max_head_size {
-        return Err(DeclineReason::HeadTooLarge);
-    }
-    let length = announced_length(head).or(exact).unwrap_or_default();
-    if length > settings.max_body_size as u64 {
-        return Err(DeclineReason::BodyTooLarge);
-    }
-    Ok(())
-}
-
-/// What the client's conditions and range want of a 200 that the handler gave, because they were taken off or because it ignored them.
-fn wanted(asked: Option<&HeaderMap>, parts: &Parts, length: Option<u64>) -> Shape {
-    asked.map_or(Shape::Whole, |asked| shape(asked, parts.status, Validators::of(&parts.headers), length, false))
-}
-
-/// Reads the content of an answer that no client waits for, so that it is stored.
-pub(crate) async fn finish_unattended<B: Body<Data = Bytes>>(response: Response<ResponseBody<B>>) {
-    if let Some(copy) = response.into_body().into_copy() {
-        copy.finish().await;
+/// Reads the content of an answer that no client waits for, so that it is stored. A handler that hangs must not keep its place for ever.
+pub(crate) async fn finish_unattended<B: Body<Data = Bytes>, E>(
+    answer: impl Future<Output = Result<Response<ResponseBody<B>>, E>>,
+) {
+    let whole = async {
+        let copy = answer.await.ok().and_then(|response| response.into_body().into_copy());
+        if let Some(copy) = copy {
+            copy.finish().await;
+        }
+    };
+    if tokio::time::timeout(LONGEST, whole).await.is_err() {
+        tracing::warn!(target: "larder", "a refresh took longer than {LONGEST:?} and was abandoned");
     }
 }

@@ -62,8 +62,7 @@ impl Plan {
     /// Prepares to store; the head alone may forbid it.
     pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
         let settings = &draft.core.settings;
-        let announced = draft.head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()));
-        let announced = announced.or(draft.exact);
+        let announced = announced_length(draft.head).or(draft.exact);
         let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
         let variance = Variance::of(fields, draft.asked, settings.matching);
         let (head, replaced) = stored_head(&draft, settings);
@@ -178,16 +177,36 @@ fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Box
     ensure_date(&mut kept, draft.received);
     let replaced = draft.verdict.downstream.as_ref().map(|downstream| {
         let mut replaced = HeaderMap::new();
-        for name in REPLACED {
-            for value in kept.get_all(&name) {
+        // In a partition targeted fields go as well: for others the answer is not, whatever they say.
+        let targets = settings.targets.iter().filter(|_| downstream.private);
+        for name in REPLACED.iter().chain(targets) {
+            for value in kept.get_all(name) {
                 replaced.append(name.clone(), value.clone());
             }
-            kept.remove(&name);
+            kept.remove(name);
         }
         kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
         Box::new(compact(&replaced))
     });
     (kept, replaced)
+}
+
+/// The length that a head announces.
+pub(crate) fn announced_length(head: &HeaderMap) -> Option<u64> {
+    head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()))
+}
+
+/// Whether a response is within the limits, as far as its head and the length of its content tell.
+pub(crate) fn fits(settings: &Settings, head: &HeaderMap, exact: Option<u64>) -> Result<(), DeclineReason> {
+    let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size > settings.max_head_size {
+        return Err(DeclineReason::HeadTooLarge);
+    }
+    let length = announced_length(head).or(exact).unwrap_or_default();
+    if length > settings.max_body_size as u64 {
+        return Err(DeclineReason::BodyTooLarge);
+    }
+    Ok(())
 }
 
 /// Half of a SHA-256 of the content in hexadecimal; two codings of the same content have different tags (RFC 9110 §8.8.3.3).

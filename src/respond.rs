@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
@@ -52,6 +53,11 @@ pub(crate) fn shape(
         Some(RangeRequest::Part(part)) => Shape::Part(part),
         Some(RangeRequest::Unsatisfiable) => Shape::Unsatisfiable,
     }
+}
+
+/// What the client's conditions and range want of a 200 that the handler gave, because they were taken off or because it ignored them.
+pub(crate) fn wanted(asked: Option<&HeaderMap>, parts: &Parts, length: Option<u64>) -> Shape {
+    asked.map_or(Shape::Whole, |asked| shape(asked, parts.status, Validators::of(&parts.headers), length, false))
 }
 
 /// Gives `head` the status and the fields of `shape`.

@@ -139,11 +139,9 @@ impl StoredResponse {
             head.remove(header::LAST_MODIFIED);
         }
         if let Some(replaced) = &self.origin.replaced {
-            for name in REPLACED {
-                head.remove(&name);
-                for value in replaced.get_all(&name) {
-                    head.append(name.clone(), value.clone());
-                }
+            REPLACED.iter().for_each(|name| drop(head.remove(name)));
+            for (name, value) in replaced.iter() {
+                head.append(name.clone(), value.clone());
             }
         }
         head

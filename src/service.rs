@@ -13,7 +13,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -33,9 +32,6 @@ use crate::response::StoredResponse;
 use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::storage::Query;
 use crate::storage::backend::Backend;
-
-/// How long a refresh behind a stale answer may take.
-const LONGEST_REFRESH: Duration = Duration::from_secs(60);
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -221,15 +217,7 @@ impl<S> Cache<S> {
         self.core.spawn(
             async move {
                 let _until_done = refresh;
-                let whole = async {
-                    if let Ok(response) = answer.await {
-                        finish_unattended(response).await;
-                    }
-                };
-                // A handler that hangs must not keep its place among the refreshes for ever.
-                if tokio::time::timeout(LONGEST_REFRESH, whole).await.is_err() {
-                    tracing::warn!(target: "larder", "a refresh took longer than {LONGEST_REFRESH:?} and was abandoned");
-                }
+                finish_unattended(answer).await;
             }
             .instrument(span),
         );

@@ -355,6 +355,29 @@ async fn a_bound_on_entries_is_that_number_of_small_ones() {
 
 /// What began first may end last: a slow client, or a slow handler.
 #[tokio::test]
+async fn what_began_earlier_is_not_stored_after_a_later_word_against_it() {
+    let gate = Arc::new(Semaphore::new(0));
+    let opens = gate.clone();
+    let handler = Handler::new(move |_, n| {
+        if n > 1 {
+            return answer(200, &[("cache-control", "no-store")], "new");
+        }
+        let gate = opens.clone();
+        let body = futures_util::stream::once(async move {
+            gate.acquire().await.expect("never closed").forget();
+            Ok(Frame::data(Bytes::from("old")))
+        });
+        answer(200, &[], "").map(|_| Content::new(StreamBody::new(Box::pin(body))))
+    });
+    let house = House::with(handler, |layer| layer.otherwise(Policy::shared(MINUTE)));
+    let slow = house.service.clone().oneshot(get("/")).await.unwrap();
+    assert_eq!(house.get("/").await.body, "new");
+    gate.add_permits(1);
+    assert_eq!(slow.into_body().collect().await.unwrap().to_bytes(), "old");
+    assert_eq!((house.get("/").await.body.as_str(), house.handle.stats().stored), ("new", 0));
+}
+
+#[tokio::test]
 async fn what_began_later_stays_when_what_began_earlier_ends() {
     let rows: [(&str, Fields, Fields); 4] = [
         ("one variant", &[], &[]),

@@ -393,6 +393,19 @@ async fn one_users_answer_that_isnt_stored_goes_out_as_private_too() {
     }
 }
 
+/// A cache downstream that listens to a targeted field wouldn't hear `private` (RFC 9213 §2.2).
+#[tokio::test]
+async fn a_partition_sends_no_targeted_field() {
+    let handler = Handler::saying(&[("cdn-cache-control", "max-age=60"), ("cache-control", "max-age=5")]);
+    let house = House::with(handler, |layer| layer.otherwise(per_user()));
+    for expected in ["MISS", "HIT"] {
+        let exchange = house.ask("/", &[("x-user", "me")]).await;
+        assert_eq!(exchange.x_cache, expected);
+        assert_eq!(lines(&exchange, "cdn-cache-control"), "", "{expected}");
+        assert!(lines(&exchange, "cache-control").starts_with("private, max-age="), "{expected}");
+    }
+}
+
 /// They speak to one client (RFC 6585 §3 to §6): whoever vouches for the route doesn't vouch for them.
 #[tokio::test]
 async fn what_is_said_to_one_client_is_never_stored_whoever_wants_it() {
