@@ -11,7 +11,7 @@ pub struct Arguments {
     pub capacity: u64,
 }
 
-const USAGE: &str = "usage: proxy --listen ADDR:PORT --origin http://HOST:PORT [--strict-rfc] [--default-ttl SECONDS]
+pub const USAGE: &str = "usage: proxy --listen ADDR:PORT --origin http://HOST:PORT [--strict-rfc] [--default-ttl SECONDS]
              [--capacity BYTES] [--store memory|redis://..] [--config FILE] [--admin ADDR:PORT]
 
   --listen       where to listen
@@ -31,9 +31,6 @@ impl Arguments {
             if name == "--strict-rfc" {
                 strict_rfc = true;
                 continue;
-            }
-            if name == "--help" {
-                return Err(USAGE.into());
             }
             let value = arguments.next().ok_or_else(|| format!("{name}: a value is missing\n{USAGE}"))?;
             let wrong = |what: &str| format!("{name} {value}: {what}\n{USAGE}");

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower::{Layer, ServiceExt};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, USAGE};
 use crate::origin::Origin;
 
 /// How long requests and refreshes in progress may take after a signal to stop.
@@ -32,6 +32,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
+    if std::env::args().any(|argument| argument == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(message) => {
