@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
+use crate::head::Places;
 use crate::rfc9111::storability::DeclineReason;
 
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -288,29 +289,27 @@ impl Default for HeaderSwitches {
 }
 
 impl HeaderSwitches {
-    /// The fields that a stored response goes out with, in the order of [`values`](Self::values).
+    /// The fields that a stored response goes out with, in the order of [`fill`](Self::fill).
     pub(crate) fn names(&self) -> SmallVec<[HeaderName; 4]> {
         let wanted = [self.age, self.x_cache, self.x_cache_age, self.cache_status];
         OWN_FIELDS.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
     }
 
-    /// What `outcome` says in the fields of [`names`](Self::names).
-    pub(crate) fn values(&self, outcome: &CacheOutcome) -> SmallVec<[HeaderValue; 4]> {
-        let mut values = SmallVec::new();
+    /// Puts what `outcome` says into the places of [`names`](Self::names).
+    pub(crate) fn fill(&self, places: &mut Places<'_>, outcome: &CacheOutcome) {
         let age = outcome.age.unwrap_or_default().as_secs();
         if self.age {
-            values.push(number(age));
+            places.put(number(age));
         }
         if self.x_cache {
-            values.push(HeaderValue::from_static(outcome.outcome.as_str()));
+            places.put(HeaderValue::from_static(outcome.outcome.as_str()));
         }
         if self.x_cache_age {
-            values.push(number(age));
+            places.put(number(age));
         }
         if self.cache_status {
-            values.push(self.status_value(outcome));
+            places.put(self.status_value(outcome));
         }
-        values
     }
 
     /// The old warning of a stale answer, if it is wanted (RFC 7234 §5.5.1; RFC 9111 made it obsolete, and some clients still read it).

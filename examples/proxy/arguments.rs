@@ -11,7 +11,8 @@ pub struct Arguments {
     pub capacity: u64,
 }
 
-pub const USAGE: &str = "usage: proxy --listen ADDR:PORT --origin http://HOST:PORT [--strict-rfc] [--default-ttl SECONDS]
+pub const USAGE: &str =
+    "usage: proxy --listen ADDR:PORT --origin http://HOST:PORT [--strict-rfc] [--default-ttl SECONDS]
              [--capacity BYTES] [--store memory|redis://..] [--config FILE] [--admin ADDR:PORT]
 
   --listen       where to listen
