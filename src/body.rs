@@ -142,7 +142,7 @@ pub(crate) struct Copied<B: Body> {
     fill: Fill,
 }
 
-type Frames<B> = VecDeque<Result<Frame<Bytes>, <B as Body>::Error>>;
+pub(crate) type Frames<B> = VecDeque<Result<Frame<Bytes>, <B as Body>::Error>>;
 
 impl<B: Body<Data = Bytes>> Copied<B> {
     pub(crate) fn new(body: Pin<Box<B>>, ready: Frames<B>, fill: Fill) -> Self {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
-use sha2::{Digest, Sha256};
 
 use crate::admission::Ask;
 use crate::body::{Copied, Part, ReadAhead, ResponseBody, read_ahead};
@@ -28,6 +27,7 @@ use crate::rfc9111::date;
 use crate::rfc9111::reuse::may_stand_in_for_error;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen, head_agrees};
+use crate::sending::Sending;
 
 /// One exchange with the handler.
 pub(crate) struct Errand {
@@ -256,58 +256,15 @@ impl Errand {
             ensure_private(&mut parts.headers, &core.settings.targets);
         }
         let announced = announced_length(&parts.headers);
+        let sending = Sending { core, parts, asked, outcome, counted, announced, exact };
+        let limit = sending.core.settings.eager_etag_size;
         let body = Box::pin(body);
-        let limit = core.settings.eager_etag_size;
-        let read = if exact.is_some_and(|length| length <= limit as u64) {
-            read_ahead(body, limit).await
-        } else {
-            ReadAhead::Streaming(body, Default::default())
-        };
-        match read {
-            ReadAhead::Complete(content) => {
-                let length = content.len() as u64;
-                let stored = if announced.or(exact).is_some_and(|announced| announced != length) {
-                    // The client must be able to tell as well: without the cache, a server would announce what the body claims.
-                    if let Some(exact) = exact.filter(|_| announced.is_none()) {
-                        parts.headers.insert(header::CONTENT_LENGTH, exact.into());
-                    }
-                    core.counters.stored(Err(DeclineReason::Incomplete));
-                    Err(DeclineReason::Incomplete)
-                } else {
-                    let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
-                    plan.commit(content.clone(), hash)
-                };
-                if let Ok(stored) = &stored
-                    && stored.origin.own_etag
-                    && let Some(tag) = stored.head.get(&header::ETAG)
-                {
-                    parts.headers.insert(header::ETAG, tag.clone());
-                }
-                let shape = wanted(asked.as_ref(), &parts, Some(length));
-                reshape(&shape, Some(length), &mut parts.status, &mut parts.headers);
-                let content = match shape {
-                    Shape::Whole => content,
-                    Shape::Part(part) => content.slice(part.start as usize..part.end as usize),
-                    Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => Bytes::new(),
-                };
-                let response = Response::from_parts(parts, ResponseBody::stored(content));
-                from_handler(&core, response, outcome.stored(stored.map(drop)), counted)
-            }
-            ReadAhead::Streaming(body, ready) => {
-                let copy = Copied::new(body, ready, Fill::new(plan));
-                let length = announced.or(exact);
-                let shape = wanted(asked.as_ref(), &parts, length);
-                reshape(&shape, length, &mut parts.status, &mut parts.headers);
-                let body = match shape {
-                    Shape::Whole => ResponseBody::copied(copy),
-                    Shape::Part(part) => ResponseBody::part(Part::new(core.clone(), copy, part)),
-                    Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => {
-                        core.spawn(copy.finish());
-                        ResponseBody::empty()
-                    }
-                };
-                from_handler(&core, Response::from_parts(parts, body), outcome.stored(Ok(())), counted)
-            }
+        if exact.is_none_or(|length| length > limit as u64) {
+            return sending.streamed(plan, body, Default::default());
+        }
+        match read_ahead(body, limit).await {
+            ReadAhead::Complete(content) => sending.complete(plan, content),
+            ReadAhead::Streaming(body, ready) => sending.streamed(plan, body, ready),
         }
     }
 

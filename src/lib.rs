@@ -70,6 +70,7 @@ mod future;
 mod handle;
 mod layer;
 mod respond;
+mod sending;
 mod service;
 
 // Floor 3: the engine.

@@ -23,7 +23,7 @@ const FLOORS: [&[&str]; 5] = [
     ],
     &["storage"],
     &["admission", "cache", "fill", "flight", "plan", "policy", "precedence", "purge", "rules", "settings", "stats"],
-    &["body", "fetch", "future", "handle", "layer", "respond", "service"],
+    &["body", "fetch", "future", "handle", "layer", "respond", "sending", "service"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {
