@@ -128,7 +128,7 @@ fn key(
 }
 
 impl Ask {
-    /// Whether the client's conditions and range have to be looked at when a response is made for it.
+    /// Whether the client has neither conditions nor a range, so that a response for it needs no second look.
     pub(crate) fn is_plain(&self) -> bool {
         !self.conditions && !self.range
     }

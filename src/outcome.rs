@@ -115,7 +115,7 @@ pub enum BypassReason {
     ConnectionOption,
     /// The path holds dot segments or encoded separators, by which a handler may read another path than the rule did.
     AmbiguousPath,
-    /// Another layer of the same cache has this request in hand.
+    /// Another layer of the same cache has this request in hand; that one speaks and counts for both, so this is never seen outside.
     Nested,
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn check_statuses(rule: &str, policy: &Policy) -> Result<(), RuleErro
     }
 }
 
-/// All rules, compiled into one automaton: matching takes time linear in the path, however many there are.
+/// All rules. A few are tried in turn, many are one automaton; either way matching takes time linear in the path.
 #[derive(Debug)]
 pub(crate) struct Rules {
     patterns: Patterns,
