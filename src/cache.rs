@@ -1,5 +1,6 @@
 //! [`CacheCore`]: what all clones of a layer share, and the three things done with it: look up, commit, invalidate.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -49,17 +50,29 @@ pub(crate) struct CacheCore {
     hasher: ahash::RandomState,
 }
 
-/// What the store has for a request.
+/// What the store has for a request; `R` is the response, where it lies or taken along.
 #[derive(Debug)]
-pub(crate) enum Lookup {
+pub(crate) enum Lookup<R = Arc<StoredResponse>> {
     /// Send it.
-    Fresh(Arc<StoredResponse>),
+    Fresh(R),
     /// Send it though it is stale; refresh it behind the answer if that is the reason.
-    Stale(Arc<StoredResponse>, StaleReason),
+    Stale(R, StaleReason),
     /// Ask the handler about it.
-    Validate(Arc<StoredResponse>, ForwardReason),
+    Validate(R, ForwardReason),
     /// Ask the handler.
     Miss(ForwardReason),
+}
+
+impl<R> Lookup<R> {
+    /// The same with the response as `taken` makes it.
+    pub(crate) fn map<T>(self, taken: impl FnOnce(R) -> T) -> Lookup<T> {
+        match self {
+            Self::Fresh(stored) => Lookup::Fresh(taken(stored)),
+            Self::Stale(stored, reason) => Lookup::Stale(taken(stored), reason),
+            Self::Validate(stored, why) => Lookup::Validate(taken(stored), why),
+            Self::Miss(why) => Lookup::Miss(why),
+        }
+    }
 }
 
 impl CacheCore {
@@ -94,27 +107,27 @@ impl CacheCore {
     }
 
     /// Chooses among the variants of a key and says what may be done with the choice (RFC 9111 §4).
-    pub(crate) fn choose(
+    pub(crate) fn choose<'v, R: Borrow<StoredResponse>>(
         &self,
-        variants: &[Arc<StoredResponse>],
+        variants: &'v [R],
         ask: &Ask,
         headers: &HeaderMap,
         now: Moment,
-    ) -> Lookup {
-        let mut valid = variants.iter().filter(|stored| self.purges.is_valid(&stored.stamp)).peekable();
+    ) -> Lookup<&'v R> {
+        let mut valid = variants.iter().filter(|stored| self.purges.is_valid(&R::borrow(stored).stamp)).peekable();
         if valid.peek().is_none() {
             return Lookup::Miss(ForwardReason::UriMiss);
         }
-        let Some(stored) = valid.find(|stored| self.matches(stored, headers)) else {
+        let Some(chosen) = valid.find(|stored| self.matches(R::borrow(stored), headers)) else {
             return Lookup::Miss(ForwardReason::VaryMiss);
         };
-        let stored = stored.clone();
+        let stored = chosen.borrow();
         match reuse(&stored.terms, stored.age(now), &ask.directives, ask.authorization) {
-            Reuse::Fresh => Lookup::Fresh(stored),
-            Reuse::AllowedStale => Lookup::Stale(stored, StaleReason::MaxStale),
-            Reuse::StaleWhileRevalidate => Lookup::Stale(stored, StaleReason::WhileRevalidate),
-            Reuse::Validate(ValidateReason::Stale) => Lookup::Validate(stored, ForwardReason::Stale),
-            Reuse::Validate(_) => Lookup::Validate(stored, ForwardReason::Request),
+            Reuse::Fresh => Lookup::Fresh(chosen),
+            Reuse::AllowedStale => Lookup::Stale(chosen, StaleReason::MaxStale),
+            Reuse::StaleWhileRevalidate => Lookup::Stale(chosen, StaleReason::WhileRevalidate),
+            Reuse::Validate(ValidateReason::Stale) => Lookup::Validate(chosen, ForwardReason::Stale),
+            Reuse::Validate(_) => Lookup::Validate(chosen, ForwardReason::Request),
         }
     }
 
@@ -148,7 +161,7 @@ impl CacheCore {
         }
         let most = self.settings.max_variants;
         let committed = match &self.settings.backend {
-            Backend::Memory(memory) => flight.commit(|| memory.put_now(key, response, most)),
+            Backend::Memory(memory) => flight.commit(|| memory.put_now(key, &response, most)),
             // A purge that comes while the store is at work has a larger number than this response, so that it is never read.
             Backend::Other(other) => flight.commit(|| {
                 let (cache, other, key) = (self.clone(), other.clone(), key.clone());

@@ -76,7 +76,7 @@ impl Plan {
             status: draft.status,
             head,
             variance,
-            origin: Origin { replaced, handler: draft.handler.map(Box::new), ..Origin::default() },
+            origin: Origin { replaced, handler: draft.handler.map(Arc::new), ..Origin::default() },
             previous: draft.previous,
             announced,
         })
@@ -108,7 +108,7 @@ impl Plan {
             received: self.received,
             variance: self.core.variances.share(self.variance),
             origin: self.origin,
-            downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Box::new),
+            downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Arc::new),
             stamp: self.stamp,
         });
         let committed = self.core.commit(&self.flight, &self.key, stored.clone());
@@ -157,7 +157,7 @@ impl Plan {
 
 /// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
 /// and with the downstream lifetime in place of the origin's. Second, what that replaced.
-fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Box<HeaderMap>>) {
+fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Arc<HeaderMap>>) {
     let nominated = connection_options(draft.head);
     let drops_cookies = draft.policy.drop_set_cookie;
     let dropped = |name: &HeaderName| {
@@ -186,7 +186,7 @@ fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Box
             kept.remove(name);
         }
         kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
-        Box::new(compact(&replaced))
+        Arc::new(compact(&replaced))
     });
     (kept, replaced)
 }

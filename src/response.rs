@@ -20,7 +20,7 @@ use crate::rfc9111::validation::{EntityTag, Validators};
 use crate::variance::Variance;
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StoredResponse {
     pub(crate) status: StatusCode,
     /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
@@ -33,7 +33,7 @@ pub struct StoredResponse {
     pub(crate) variance: Arc<Variance>,
     pub(crate) origin: Origin,
     /// A `Cache-Control` that is written anew on each answer.
-    pub(crate) downstream: Option<Box<Downstream>>,
+    pub(crate) downstream: Option<Arc<Downstream>>,
     pub(crate) stamp: Stamp,
     /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
     pub(crate) keep: Duration,
@@ -43,13 +43,13 @@ pub struct StoredResponse {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin {
     /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime.
-    pub(crate) replaced: Option<Box<HeaderMap>>,
+    pub(crate) replaced: Option<Arc<HeaderMap>>,
     /// `ETag` is the cache's own.
     pub(crate) own_etag: bool,
     /// `Last-Modified` is the cache's own.
     pub(crate) own_last_modified: bool,
     /// What the handler said by extension: kept for a 304, which may come without.
-    pub(crate) handler: Option<Box<Cached>>,
+    pub(crate) handler: Option<Arc<Cached>>,
 }
 
 /// The numbers by which a response is held against purges.
@@ -63,6 +63,12 @@ pub(crate) struct Stamp {
     pub(crate) path: u64,
     /// No purge up to this number touches it. Only saves work; relaxed order is enough, for an older value means one check more.
     verified: AtomicU64,
+}
+
+impl Clone for Stamp {
+    fn clone(&self) -> Self {
+        Self { verified: AtomicU64::new(self.verified()), ..*self }
+    }
 }
 
 impl Stamp {

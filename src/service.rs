@@ -143,15 +143,21 @@ impl<S> Cache<S> {
         let now = self.core.now();
         match &self.core.settings.backend {
             Backend::Memory(memory) => {
-                let found = memory.read(&ask.key, |variants| self.core.choose(variants, &ask, request.headers(), now));
-                self.answer(request, ask, now, found)
+                // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
+                let found = memory.read(&ask.key, |variants| {
+                    match self.core.choose(variants, &ask, request.headers(), now) {
+                        Lookup::Fresh(stored) => Ok(self.hit(&request, &ask, now, stored)),
+                        other => Err(other.map(|stored| Arc::new(stored.clone()))),
+                    }
+                });
+                found.unwrap_or_else(|found| self.answer(request, ask, now, found))
             }
             Backend::Other(store) => {
                 let (service, store) = (self.clone(), store.clone());
                 ResponseFuture::awaited(async move {
                     let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
                     let variants = service.core.variants_or_none(found);
-                    let found = service.core.choose(&variants, &ask, request.headers(), now);
+                    let found = service.core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
                     service.answer(request, ask, now, found).await
                 })
             }

@@ -10,7 +10,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use smallvec::SmallVec;
 
-use super::{Query, Storage, StorageUsage, Variants, with_variant};
+use super::{Query, Storage, StorageUsage, Variants, with_newer};
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
@@ -63,7 +63,7 @@ struct Inner {
 const TURNS: usize = 64;
 
 /// With TinyLFU, one read in this many is told to moka.
-const SAMPLE: u32 = 32;
+const SAMPLE: u32 = 64;
 
 struct Index {
     slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
@@ -75,7 +75,8 @@ struct Slot {
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
     number: u64,
     bytes: u64,
-    variants: Variants,
+    /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
+    variants: SmallVec<[StoredResponse; 1]>,
     reads: AtomicU32,
 }
 
@@ -119,30 +120,30 @@ impl MemoryStore {
     }
 
     /// Calls `choose` with the variants of a key, without waiting and without copying them.
-    pub(crate) fn read<R>(&self, key: &CacheKey, choose: impl FnOnce(&[Arc<StoredResponse>]) -> R) -> R {
+    pub(crate) fn read<R>(&self, key: &CacheKey, choose: impl FnOnce(&[StoredResponse]) -> R) -> R {
         let inner = self.inner();
         let slots = inner.index.slots.pin();
         let Some(slot) = slots.get(key.as_bytes()) else { return choose(&[]) };
         let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
         slot.reads.store(reads, Ordering::Relaxed);
-        if inner.every_read || reads % SAMPLE == 1 {
+        if inner.every_read || reads % SAMPLE == 0 {
             inner.policy.get(key.as_bytes());
         }
         choose(&slot.variants)
     }
 
-    pub(crate) fn put_now(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) {
+    pub(crate) fn put_now(&self, key: &CacheKey, response: &StoredResponse, most: usize) {
         let inner = self.inner();
         let turn = inner.turn(key.as_bytes());
         let slots = inner.index.slots.pin();
-        let variants = with_variant(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants), response, most);
+        let variants = with_newer(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants), response.clone(), most);
         let size = (key.as_bytes().len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
         let token = Token {
             number: inner.next.fetch_add(1, Ordering::Relaxed),
             weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0) };
+        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(token.number as u32) };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
         if let Some(old) = slots.insert(IndexKey::from_slice(key.as_bytes()), slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
@@ -266,11 +267,11 @@ impl moka::Expiry<KeyBytes, Token> for Keep {
 
 impl Storage for MemoryStore {
     async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
-        Ok(self.read(query.key, |variants| Variants::from(variants)))
+        Ok(self.read(query.key, |variants| variants.iter().cloned().map(Arc::new).collect()))
     }
 
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {
-        self.put_now(key, response, most);
+        self.put_now(key, &response, most);
         Ok(())
     }
 

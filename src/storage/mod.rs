@@ -4,6 +4,7 @@ pub(crate) mod backend;
 mod dynamic;
 mod memory;
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -120,19 +121,20 @@ impl StorageUsage {
 ///
 /// Responses are stored when their content ends, which may be in another order than they began. What began later stays.
 pub fn with_variant(variants: &[Arc<StoredResponse>], newer: Arc<StoredResponse>, most: usize) -> Variants {
-    let competes =
-        |old: &&Arc<StoredResponse>| old.same_variant(&newer) || old.variance.fields != newer.variance.fields;
-    if variants.iter().filter(competes).any(|old| old.received.monotonic > newer.received.monotonic) {
-        return Variants::from(variants);
+    with_newer(variants, newer, most)
+}
+
+fn with_newer<R: Borrow<StoredResponse> + Clone>(variants: &[R], newer: R, most: usize) -> SmallVec<[R; 1]> {
+    let newest = newer.borrow();
+    let competes = |old: &StoredResponse| old.same_variant(newest) || old.variance.fields != newest.variance.fields;
+    let is_late = |old: &StoredResponse| competes(old) && old.received.monotonic > newest.received.monotonic;
+    if variants.iter().any(|old| is_late(old.borrow())) {
+        return variants.iter().cloned().collect();
     }
     // A response that varies by other fields could answer a request that the newer one is meant for: the newest word on `Vary` counts.
-    let kept = variants
-        .iter()
-        .filter(|old| old.variance.fields == newer.variance.fields && !old.same_variant(&newer))
-        .take(most.saturating_sub(1))
-        .cloned();
-    let mut all = Variants::new();
-    all.push(newer.clone());
+    let kept = variants.iter().filter(|old| !competes(R::borrow(old))).take(most.saturating_sub(1)).cloned();
+    let mut all = SmallVec::with_capacity(1);
     all.extend(kept);
+    all.insert(0, newer);
     all
 }
