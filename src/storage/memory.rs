@@ -63,7 +63,7 @@ struct Inner {
 const TURNS: usize = 64;
 
 /// With TinyLFU, one read in this many is told to moka.
-const SAMPLE: u32 = 64;
+const SAMPLE: u32 = 32;
 
 struct Index {
     slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
