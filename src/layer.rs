@@ -116,9 +116,10 @@ impl CacheLayer {
     /// # Panics
     /// If it is no token (RFC 9110 §5.6.2): letters, digits, and a few signs such as `-` and `.`, beginning with a letter.
     pub fn name(self, name: &str) -> Self {
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~!#$%&'*+^`|:/".contains(&b);
-        let valid = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(token);
-        assert!(valid, "the cache's name {name:?} must be a token that begins with a letter, such as `larder`");
+        assert!(
+            is_cache_name(name),
+            "the cache's name {name:?} must be a token that begins with a letter, such as `larder`"
+        );
         self.set(|settings| settings.switches.name = name.into())
     }
 
@@ -228,6 +229,18 @@ impl CacheLayer {
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
+
+    /// This layer with all settings replaced.
+    #[cfg(feature = "config")]
+    pub(crate) fn with_settings(self, settings: Settings) -> Self {
+        self.set(|all| *all = settings)
+    }
+}
+
+/// Whether the cache may speak under this name: a token (RFC 9110 §5.6.2) of the letters that `Cache-Status` has for one.
+pub(crate) fn is_cache_name(name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~!#$%&'*+^`|:/".contains(&b);
+    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(token)
 }
 
 impl<S> Layer<S> for CacheLayer {

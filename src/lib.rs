@@ -50,6 +50,7 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
 //! | 2 | stores | [`storage`] |
@@ -60,8 +61,14 @@
 //!
 //! - `axum` (on by default): [`Cached`] as a part of an axum response, and keys that see the path as it was before any `nest`. A plain
 //!   tower or hyper service turns it off with `default-features = false`.
+//! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
+//!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+// Floor 5: surfaces.
+#[cfg(feature = "config")]
+mod config;
 
 // Floor 4: tower.
 mod body;
@@ -114,6 +121,8 @@ pub mod rfc9111;
 pub use self::body::ResponseBody;
 pub use self::cached::Cached;
 pub use self::clock::{Clock, ManualClock, Moment, SystemClock};
+#[cfg(feature = "config")]
+pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{RuleError, StorageError};
 pub use self::future::ResponseFuture;
 pub use self::handle::CacheHandle;

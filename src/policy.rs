@@ -79,6 +79,22 @@ impl Principal {
         };
         Self { id, name: Arc::new(move |head| principal(head).map(|name| name.as_ref().to_vec())) }
     }
+
+    /// One that is told apart by `id` alone.
+    #[cfg(feature = "config")]
+    pub(crate) fn named(
+        id: String,
+        name: impl Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { id, name: Arc::new(name) }
+    }
+
+    /// The same closure under a name.
+    #[cfg(feature = "config")]
+    pub(crate) fn known_as(mut self, name: &str) -> Self {
+        self.id = format!("{name:?} ({})", self.id);
+        self
+    }
 }
 
 #[derive(Clone)]
@@ -296,6 +312,12 @@ impl Policy {
 impl Policy {
     pub(crate) fn per_principal(principal: Principal, ttl: Duration) -> Self {
         Self::new(Audience::Per(principal), Some(ttl))
+    }
+
+    /// The same for the principals of another closure.
+    #[cfg(feature = "config")]
+    pub(crate) fn with_principal(self, principal: Principal, ttl: Duration) -> Self {
+        Self { audience: Audience::Per(principal), ttl: Some(ttl), ..self }
     }
 
     /// The rule's TTL for a status.

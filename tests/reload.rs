@@ -380,10 +380,10 @@ async fn a_request_sees_the_old_settings_or_the_new_ones_and_never_some_of_both(
             })
         })
         .collect();
-    for n in 0..2000 {
+    for n in 0..300 {
         let [one, two] = layers();
         handle.reconfigure(if n % 2 == 0 { &two } else { &one }).expect("the same store");
-        if n % 16 == 0 {
+        if n % 4 == 0 {
             tokio::task::yield_now().await;
         }
     }
