@@ -108,6 +108,7 @@ mod forwarded;
 mod head;
 mod key;
 mod outcome;
+mod principal;
 mod regime;
 mod reload;
 mod request;

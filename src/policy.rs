@@ -1,16 +1,14 @@
 //! [`Policy`]: how the responses of a route are cached, and above all *for whom*.
 
-use std::any::TypeId;
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 
 use crate::key::{CacheKey, Part, QueryRule, matches_name};
 use crate::outcome::BypassReason;
+use crate::principal::Principal;
 use crate::request::{RequestFacts, RequestHead};
 use crate::rfc9111::list;
 
@@ -53,48 +51,6 @@ pub struct Policy {
     pub(crate) query: QueryRule,
     pub(crate) key_headers: Vec<HeaderName>,
     pub(crate) key_cookies: Vec<String>,
-}
-
-/// The closure behind [`Policy::per`].
-#[derive(Clone)]
-pub(crate) struct Principal {
-    /// Tells closures apart: two that may name somebody differently never have the same.
-    pub(crate) id: String,
-    name: Arc<dyn Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync>,
-}
-
-impl Principal {
-    pub(crate) fn new<P, F>(principal: F) -> Self
-    where
-        P: AsRef<[u8]>,
-        F: Fn(&RequestHead<'_>) -> Option<P> + Send + Sync + 'static,
-    {
-        // A closure that captures nothing is all in its type, so wherever it is written down it is the same one. Any other may differ from
-        // each of its kind.
-        let id = if size_of::<F>() == 0 {
-            format!("{:?}", TypeId::of::<F>())
-        } else {
-            static NEXT: AtomicU64 = AtomicU64::new(1);
-            format!("closure {}", NEXT.fetch_add(1, Ordering::Relaxed))
-        };
-        Self { id, name: Arc::new(move |head| principal(head).map(|name| name.as_ref().to_vec())) }
-    }
-
-    /// One that is told apart by `id` alone.
-    #[cfg(feature = "config")]
-    pub(crate) fn named(
-        id: String,
-        name: impl Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync + 'static,
-    ) -> Self {
-        Self { id, name: Arc::new(name) }
-    }
-
-    /// The same closure under a name.
-    #[cfg(feature = "config")]
-    pub(crate) fn known_as(mut self, name: &str) -> Self {
-        self.id = format!("{name:?} ({})", self.id);
-        self
-    }
 }
 
 #[derive(Clone)]
@@ -389,7 +345,7 @@ impl Policy {
             values.for_each(|(_, pair)| key.push(Part::Cookie, pair));
         }
         if let Audience::Per(principal) = &self.audience {
-            let name = (principal.name)(head).ok_or(BypassReason::NoPrincipal)?;
+            let name = principal.name(head).ok_or(BypassReason::NoPrincipal)?;
             key.push(Part::Partition, &digest(secret, &name));
         }
         Ok(())

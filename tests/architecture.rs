@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 6] = [
         "head",
         "key",
         "outcome",
+        "principal",
         "regime",
         "reload",
         "request",

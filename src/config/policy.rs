@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, header};
 
 use super::reader::{Field, Section};
-use crate::policy::{Policy, Principal};
+use crate::policy::Policy;
+use crate::principal::Principal;
 use crate::request::RequestHead;
 use crate::rfc9111::list;
 
@@ -56,7 +57,7 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "ttl",
     "principal",
     "override_origin",
@@ -75,6 +76,7 @@ const FIELDS: [&str; 18] = [
     "ignore_query",
     "only_query",
     "key_headers",
+    "key_cookies",
 ];
 
 /// Reads a policy. `None` where so much is wrong that there is none; what is wrong is in the findings in any case.
@@ -86,7 +88,7 @@ pub(super) fn read(section: &Section<'_>, sets: &KeySets<'_>) -> Option<Draft> {
             None
         }
     };
-    let present = FIELDS.iter().chain(&["key_cookies"]).filter_map(|name| section.field(name)).collect();
+    let present = FIELDS.iter().filter_map(|name| section.field(name)).collect();
     let questions = Questions { audience, ttl: section.field("ttl"), principal: section.field("principal"), present };
     refuse_contradictions(section, &questions);
     let ttl = section.duration("ttl");
