@@ -144,6 +144,11 @@ pub use self::stats::Stats;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The examples in the reference of the configuration, as doc tests.
+#[cfg(all(doctest, feature = "config"))]
+#[doc = include_str!("../docs/configuration.md")]
+struct Configuration;
+
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::request::RequestHead;
 
+type Naming = dyn Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync;
+
 /// A closure that names whom the answer to a request is for.
 #[derive(Clone)]
 pub(crate) struct Principal {
     /// Tells closures apart: two that may name somebody differently never have the same.
     pub(crate) id: String,
-    name: Arc<dyn Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync>,
+    name: Arc<Naming>,
 }
 
 impl Principal {

@@ -115,6 +115,35 @@ async fn of_stored_and_current_freshness_the_smaller_counts() {
 }
 
 #[tokio::test]
+async fn what_strict_rfc_stored_is_not_used_without_it() {
+    let house = House::around(Handler::saying(&[FRESH, ("set-cookie", "session=1")]), layer().strict_rfc());
+    house.get("/").await;
+    assert!(house.get("/").await.has("set-cookie"));
+    house.handle.reconfigure(&layer()).unwrap();
+    assert_eq!(house.get("/").await.x_cache, "MISS");
+}
+
+#[tokio::test]
+async fn variants_are_matched_by_the_settings_they_were_stored_under() {
+    let vary: Fields = &[FRESH, ("vary", "accept-language")];
+    let house = House::around(Handler::saying(vary), layer().strict_rfc());
+    house.ask("/", &[("accept-language", "en , de")]).await;
+    assert_eq!(house.ask("/", &[("accept-language", "EN, de")]).await.x_cache, "HIT");
+    house.handle.reconfigure(&layer()).unwrap();
+    assert_eq!(house.ask("/", &[("accept-language", "en, de")]).await.x_cache, "MISS");
+}
+
+#[tokio::test]
+async fn a_purge_reaches_what_was_stored_under_earlier_settings() {
+    let house = House::around(Handler::saying(&[]), rule(shared()));
+    house.get("/").await;
+    house.handle.reconfigure(&rule(Policy::shared(secs(30)))).unwrap();
+    assert_eq!(house.get("/").await.x_cache, "HIT");
+    house.exchange(request("PUT", "/", &[])).await;
+    assert_eq!(house.get("/").await.x_cache, "MISS");
+}
+
+#[tokio::test]
 async fn stale_windows_shrink_as_well() {
     let house = House::around(Handler::saying(&[]), rule(shared().stale_while_revalidate(MINUTE)));
     house.get("/").await;

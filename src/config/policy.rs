@@ -100,7 +100,9 @@ pub(super) fn read(section: &Section<'_>, sets: &KeySets<'_>) -> Option<Draft> {
         (Audience::Bypass, ..) => (Policy::bypass(), None),
         (Audience::Shared, ttl, _) => (Policy::shared(ttl.unwrap_or_default()), None),
         (Audience::Guarded, ttl, _) => (Policy::guarded(ttl.unwrap_or_default()), None),
-        (Audience::Per, _, Some(Who::Found(policy))) => (policy, None),
+        (Audience::Per, ttl, Some(Who::Found(principal))) => {
+            (Policy::per_principal(principal, ttl.unwrap_or_default()), None)
+        }
         (Audience::Per, _, Some(Who::Named(named))) => (Policy::bypass(), Some(named)),
         (Audience::Per, ttl, None) => (Policy::shared(ttl.unwrap_or_default()), None),
     };
@@ -146,7 +148,7 @@ fn refuse_contradictions(section: &Section<'_>, asked: &Questions<'_>) {
 }
 
 enum Who {
-    Found(Policy),
+    Found(Principal),
     Named(Named),
 }
 
@@ -175,7 +177,7 @@ fn principal(field: &Field<'_>, ttl: Duration) -> Option<Who> {
             return None;
         }
     };
-    Some(Who::Found(Policy::per_principal(principal, ttl)))
+    Some(Who::Found(principal))
 }
 
 /// The value of a field that has exactly one line and says something: of two lines it isn't known which one the handler goes by.
