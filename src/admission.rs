@@ -6,6 +6,7 @@ use http_body::Body;
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
+use crate::regime::Regime;
 use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
@@ -27,6 +28,8 @@ pub(crate) enum Admission {
 pub(crate) struct Ask {
     pub(crate) key: CacheKey,
     pub(crate) rule: Option<usize>,
+    /// What the rule and the settings say now.
+    pub(crate) regime: Regime,
     pub(crate) directives: RequestDirectives,
     pub(crate) is_head: bool,
     pub(crate) authorization: bool,
@@ -89,6 +92,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         Ok(key) => Admission::Lookup(Ask {
             key,
             rule: route.rule,
+            regime: route.regime,
             directives: facts.directives(head.headers),
             is_head: *head.method == Method::HEAD,
             authorization: facts.authorization,

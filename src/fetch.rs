@@ -198,6 +198,7 @@ impl Errand {
         let draft = Draft {
             core: &self.core,
             key: self.ask.key,
+            regime: self.ask.regime,
             stamp: self.stamp,
             received,
             verdict,

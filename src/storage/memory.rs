@@ -109,6 +109,13 @@ impl MemoryStore {
         self
     }
 
+    /// Its bounds, for people: bytes, keys, and who leaves first.
+    pub(crate) fn described(&self) -> [(&'static str, String); 3] {
+        let Settings { capacity, max_entries, eviction } = self.settings;
+        let entries = max_entries.map_or("none".into(), |most| most.to_string());
+        [("capacity", capacity.to_string()), ("max_entries", entries), ("eviction", format!("{eviction:?}"))]
+    }
+
     /// An empty store with the same settings.
     pub(crate) fn empty(&self) -> Self {
         Self { settings: self.settings, inner: std::sync::OnceLock::new() }
