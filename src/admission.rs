@@ -1,7 +1,8 @@
 //! The first look at a request: is it looked up, is it a write that invalidates, or does the cache keep out of it?
 
-use http::{Method, Request};
+use http::{Extensions, Method, Request};
 use http_body::Body;
+use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
@@ -43,9 +44,21 @@ pub(crate) struct Write {
     pub(crate) outcome: CacheOutcome,
 }
 
-/// Marks a request that a layer of this cache has in hand, so that another one inside passes it through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InHand(pub(crate) u64);
+/// The marks of the caches that have a request in hand, so that another layer of one of them inside passes it through. Several, since caches
+/// may lie within each other in any order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InHand(SmallVec<[u64; 2]>);
+
+impl InHand {
+    /// Adds the mark of `cache` to a request that goes inside.
+    pub(crate) fn mark(cache: &CacheCore, extensions: &mut Extensions) {
+        extensions.get_or_insert_default::<Self>().0.push(cache.mark);
+    }
+
+    fn is_of(&self, cache: &CacheCore) -> bool {
+        self.0.contains(&cache.mark)
+    }
+}
 
 /// Decides where `request` goes, in this order:
 ///
@@ -59,7 +72,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     let facts = RequestFacts::read(head.headers);
     let route = cache.rules.route(head.uri.path());
     let forward = |reason| Admission::Forward(CacheOutcome::new(Outcome::Bypass(reason), route.rule));
-    if head.extensions.get::<InHand>() == Some(&cache.mark) {
+    if head.extensions.get::<InHand>().is_some_and(|in_hand| in_hand.is_of(cache)) {
         return forward(BypassReason::Nested);
     }
     if !matches!(*head.method, Method::GET | Method::HEAD) {

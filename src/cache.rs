@@ -8,7 +8,7 @@ use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Ask, InHand};
+use crate::admission::Ask;
 use crate::clock::Moment;
 use crate::error::StorageError;
 use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
@@ -31,7 +31,8 @@ use crate::variance::SharedVariances;
 pub(crate) struct CacheCore {
     pub(crate) settings: Settings,
     pub(crate) rules: Rules,
-    pub(crate) mark: InHand,
+    /// Tells its layers from those of other caches.
+    pub(crate) mark: u64,
     /// Keys the digests of principals; new for every process.
     pub(crate) secret: [u8; 32],
     pub(crate) counters: Counters,
@@ -85,7 +86,7 @@ impl CacheCore {
         Self {
             rules: Rules::new(&settings.rules, settings.otherwise.clone()),
             settings,
-            mark: InHand(NEXT.fetch_add(1, Ordering::Relaxed)),
+            mark: NEXT.fetch_add(1, Ordering::Relaxed),
             secret,
             counters: Counters::default(),
             purges: PurgeIndex::default(),

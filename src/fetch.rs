@@ -9,7 +9,7 @@ use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
-use crate::admission::Ask;
+use crate::admission::{Ask, InHand};
 use crate::body::{Copied, Part, ReadAhead, ResponseBody, read_ahead};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
@@ -68,7 +68,7 @@ impl Errand {
         let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
         let asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
-        request.extensions_mut().insert(core.mark);
+        InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
         let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
         let mut conditional = false;

@@ -20,7 +20,7 @@ use http_body::Body;
 use tower_service::Service;
 use tracing::Instrument;
 
-use crate::admission::{Admission, Ask, Write, admit};
+use crate::admission::{Admission, Ask, InHand, Write, admit};
 use crate::body::ResponseBody;
 use crate::cache::{CacheCore, Lookup};
 use crate::clock::Moment;
@@ -108,7 +108,7 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let (core, inner) = (self.core.clone(), self.inner.clone());
-        request.extensions_mut().insert(core.mark);
+        InHand::mark(&core, request.extensions_mut());
         ResponseFuture::awaited(async move {
             let response = call(inner, request).await?.map(ResponseBody::untouched);
             // The layer outside says and counts what becomes of it; twice would be once too often.
@@ -124,7 +124,7 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let (core, inner) = (self.core.clone(), self.inner.clone());
-        request.extensions_mut().insert(core.mark);
+        InHand::mark(&core, request.extensions_mut());
         ResponseFuture::awaited(async move {
             let outcome = write.outcome;
             let unanswered = Unanswered { core: &core, write: Some(write) };
