@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
-use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, target_of};
+use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, rewritten, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
@@ -98,7 +98,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         }
         return forward(reason);
     }
-    match key(cache, &head, &facts, route) {
+    match key(cache, request, &head, &facts, route) {
         Ok(key) => Admission::Lookup(Ask {
             key,
             rule: route.rule,
@@ -121,8 +121,9 @@ fn is_empty<B: Body>(body: &B) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-fn key(
+fn key<B>(
     cache: &CacheCore,
+    request: &Request<B>,
     head: &RequestHead<'_>,
     facts: &RequestFacts<'_>,
     route: &Route,
@@ -135,6 +136,9 @@ fn key(
     }
     if facts.forwarded {
         crate::forwarded::extend_key(&mut key, head.headers);
+    }
+    if let Some(rewritten) = rewritten(head.uri, request) {
+        key.push(Part::Rewritten, target_of(rewritten).as_bytes());
     }
     route.policy.extend_key(&mut key, head, &cache.secret)?;
     if key.as_bytes().len() > LONGEST { Err(BypassReason::KeyTooLong) } else { Ok(key) }

@@ -40,6 +40,7 @@ pub(crate) enum Part {
     Forwarded = 8,
     Partition = 9,
     Scheme = 10,
+    Rewritten = 11,
 }
 
 impl CacheKey {

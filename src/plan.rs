@@ -17,7 +17,7 @@ use crate::precedence::Verdict;
 use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
 use crate::rfc9111::storability::{DeclineReason, has_validator};
-use crate::rfc9111::vary::Vary;
+use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
 use crate::variance::Variance;
@@ -63,7 +63,15 @@ impl Plan {
     pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
         let settings = &draft.core.settings;
         let announced = announced_length(draft.head).or(draft.exact);
-        let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
+        let Vary::Fields(mut fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
+        if settings.matching == Matching::Careful
+            && is_coded(draft.head)
+            && draft.asked.contains_key(header::ACCEPT_ENCODING)
+            && !fields.contains(&header::ACCEPT_ENCODING)
+        {
+            // It may have been chosen by what the client accepts, as `ServeDir` does without saying so; not every client can decode it.
+            fields.push(header::ACCEPT_ENCODING);
+        }
         let variance = Variance::of(fields, draft.asked, settings.matching);
         let (head, replaced) = stored_head(&draft, settings);
         Ok(Self {
@@ -189,6 +197,11 @@ fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Arc
         Arc::new(compact(&replaced))
     });
     (kept, replaced)
+}
+
+/// Whether the content is coded, as by compression (RFC 9110 §8.4).
+pub(crate) fn is_coded(head: &HeaderMap) -> bool {
+    head.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The length that a head announces.

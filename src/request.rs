@@ -32,6 +32,29 @@ impl<'a> RequestHead<'a> {
     }
 }
 
+/// The target that the service inside is given, where a layer between the router and the cache made it another than the client sent. A `nest`
+/// only takes a prefix away, which the client's URI says as well; any other change may depend on what no key has.
+#[cfg(feature = "axum")]
+pub(crate) fn rewritten<'r, B>(sent: &Uri, request: &'r Request<B>) -> Option<&'r Uri> {
+    let seen = request.uri();
+    // Without a nest both are one text in memory.
+    if std::ptr::eq(sent.path(), seen.path()) {
+        return None;
+    }
+    let depth = |path: &str| path.split('/').filter(|segment| !segment.is_empty()).count();
+    let is_root_of_nest = || {
+        let nest = request.extensions().get::<axum::extract::NestedPath>();
+        seen.path() == "/" && nest.is_some_and(|nest| depth(nest.as_str()) == depth(sent.path()))
+    };
+    let is_nested = sent.path().ends_with(seen.path()) || is_root_of_nest();
+    (!is_nested || sent.query() != seen.query()).then_some(seen)
+}
+
+#[cfg(not(feature = "axum"))]
+pub(crate) fn rewritten<'r, B>(_: &Uri, _: &'r Request<B>) -> Option<&'r Uri> {
+    None
+}
+
 #[cfg(feature = "axum")]
 fn original_uri(extensions: &Extensions) -> Option<&Uri> {
     extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
