@@ -73,6 +73,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     let route = cache.rules.route(head.uri.path());
     let forward = |reason| Admission::Forward(CacheOutcome::new(Outcome::Bypass(reason), route.rule));
     if head.extensions.get::<InHand>().is_some_and(|in_hand| in_hand.is_of(cache)) {
+        route.watch_nested(head.uri.path());
         return forward(BypassReason::Nested);
     }
     if !matches!(*head.method, Method::GET | Method::HEAD) {

@@ -243,6 +243,7 @@ impl Errand {
                 );
             }
         };
+        core.rules.get(outcome.rule).watch_stored(parts.status, &plan.key, plan.silent_coding);
         if let Some(downstream) = downstream {
             REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
             let cache_control = if parts.headers.contains_key(header::SET_COOKIE) {
@@ -276,6 +277,8 @@ impl Errand {
         B::Error: Send,
     {
         self.core.counters.stored(Err(reason));
+        let route = self.core.rules.get(self.ask.rule);
+        route.watch_declined(response.status(), reason, &self.ask.key, self.previous.is_some());
         if self.condemns(response.status(), reason) {
             // Fills that began earlier are condemned as well, even where nothing is stored yet.
             match &self.previous {

@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     previous: Option<Arc<StoredResponse>>,
     /// The length that the head announces, or else the body.
     pub(crate) announced: Option<u64>,
+    /// The content is coded, and the head doesn't say that this depends on what the client accepts.
+    pub(crate) silent_coding: bool,
 }
 
 /// What a plan is made from.
@@ -64,11 +66,11 @@ impl Plan {
         let settings = &draft.core.settings;
         let announced = announced_length(draft.head).or(draft.exact);
         let Vary::Fields(mut fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
-        if settings.matching == Matching::Careful
+        let silent_coding = settings.matching == Matching::Careful
             && is_coded(draft.head)
             && draft.asked.contains_key(header::ACCEPT_ENCODING)
-            && !fields.contains(&header::ACCEPT_ENCODING)
-        {
+            && !fields.contains(&header::ACCEPT_ENCODING);
+        if silent_coding {
             // It may have been chosen by what the client accepts, as `ServeDir` does without saying so; not every client can decode it.
             fields.push(header::ACCEPT_ENCODING);
         }
@@ -87,6 +89,7 @@ impl Plan {
             origin: Origin { replaced, handler: draft.handler.map(Arc::new), ..Origin::default() },
             previous: draft.previous,
             announced,
+            silent_coding,
         })
     }
 
@@ -200,7 +203,7 @@ fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Arc
 }
 
 /// Whether the content is coded, as by compression (RFC 9110 §8.4).
-pub(crate) fn is_coded(head: &HeaderMap) -> bool {
+fn is_coded(head: &HeaderMap) -> bool {
     head.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 

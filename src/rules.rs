@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
 use crate::error::RuleError;
+use crate::neighbours::{Misorder, Neighbours};
 use crate::policy::Policy;
 use crate::rfc9111::storability::is_provoked_error;
 
@@ -93,6 +94,7 @@ pub(crate) struct Route {
     pub(crate) policy: Policy,
     pattern: String,
     warned: AtomicBool,
+    pub(crate) neighbours: Neighbours,
 }
 
 impl Rules {
@@ -128,7 +130,12 @@ impl Rules {
 
 impl Route {
     fn new(rule: Option<usize>, pattern: &str, policy: Policy) -> Self {
-        Self { rule, policy, pattern: pattern.into(), warned: AtomicBool::new(false) }
+        Self { rule, policy, pattern: pattern.into(), warned: AtomicBool::new(false), neighbours: Neighbours::new() }
+    }
+
+    /// Says once for each rule, in debug builds, that layers stand in the wrong order.
+    pub(crate) fn warn_of_order(&self, misorder: Misorder, path: &str) {
+        self.neighbours.say(misorder, &self.pattern, path);
     }
 
     /// Says once for each rule that credentials keep its requests from the cache, and what would change that.

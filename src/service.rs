@@ -27,6 +27,7 @@ use crate::clock::Moment;
 use crate::fetch::{Errand, finish_unattended};
 use crate::future::ResponseFuture;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::request::RequestHead;
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
 use crate::rfc9111::invalidation::{invalidates, named_targets};
@@ -109,8 +110,13 @@ impl<S> Cache<S> {
     {
         let (core, inner) = (self.core.clone(), self.inner.clone());
         InHand::mark(&core, request.extensions_mut());
+        let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
+        let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
         ResponseFuture::awaited(async move {
             let response = call(inner, request).await?.map(ResponseBody::untouched);
+            if let Some(path) = path {
+                core.rules.get(outcome.rule).watch_stranger(response.status(), &path);
+            }
             // The layer outside says and counts what becomes of it; twice would be once too often.
             let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
             Ok(if is_nested { response } else { from_handler(&core, response, outcome, true) })
