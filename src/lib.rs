@@ -129,6 +129,11 @@ pub use self::stats::Stats;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The examples among the neighbours, as doc tests.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../docs/neighbours.md")]
+struct NeighboursChapter;
+
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]
