@@ -37,8 +37,9 @@ impl<'a> RequestHead<'a> {
 #[cfg(feature = "axum")]
 pub(crate) fn rewritten<'r, B>(sent: &Uri, request: &'r Request<B>) -> Option<&'r Uri> {
     let seen = request.uri();
-    // Without a nest both are one text in memory.
-    if std::ptr::eq(sent.path(), seen.path()) {
+    // Without a nest both are one text in memory. A URI that names no path has `/` from elsewhere, so the query is looked at all the same.
+    let same_query = sent.query() == seen.query();
+    if std::ptr::eq(sent, seen) || same_query && std::ptr::eq(sent.path(), seen.path()) {
         return None;
     }
     let depth = |path: &str| path.split('/').filter(|segment| !segment.is_empty()).count();
@@ -47,7 +48,7 @@ pub(crate) fn rewritten<'r, B>(sent: &Uri, request: &'r Request<B>) -> Option<&'
         seen.path() == "/" && nest.is_some_and(|nest| depth(nest.as_str()) == depth(sent.path()))
     };
     let is_nested = sent.path().ends_with(seen.path()) || is_root_of_nest();
-    (!is_nested || sent.query() != seen.query()).then_some(seen)
+    (!is_nested || !same_query).then_some(seen)
 }
 
 #[cfg(not(feature = "axum"))]
@@ -206,6 +207,26 @@ mod tests {
         assert_eq!(authority("http://a/", &["a:80"]).as_deref(), Some("a"), "absolute form");
         assert_eq!(authority("https://a:443/", &["a"]).as_deref(), Some("a"), "HTTP/2");
         assert_eq!(authority("http://a/", &["b"]), None, "they disagree");
+    }
+
+    #[cfg(feature = "axum")]
+    #[test]
+    fn a_nest_is_no_rewriting_and_all_else_is() {
+        for (sent, seen, expected) in [
+            ("/a/b?q", "/a/b?q", false),
+            ("/a/b?q", "/b?q", false),
+            ("/a/", "/", false),
+            ("/a/b", "/a/c", true),
+            ("/a/b", "/x/a/b", true),
+            ("/a/b", "/", true),
+            ("/a?q", "/a", true),
+            ("/a?q=1", "/a?q=2", true),
+            ("http://x?q=1", "http://x?q=2", true),
+        ] {
+            let mut request = Request::new(());
+            *request.uri_mut() = seen.parse().unwrap();
+            assert_eq!(rewritten(&sent.parse().unwrap(), &request).is_some(), expected, "{sent} {seen}");
+        }
     }
 
     #[test]
