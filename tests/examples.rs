@@ -101,6 +101,7 @@ async fn each_user_has_a_partition() {
     }
 }
 
+#[cfg(feature = "axum")]
 #[tokio::test]
 async fn a_handler_says_how_each_answer_is_cached() {
     let example = Example::start("handler_policy");

@@ -222,6 +222,10 @@ async fn conditions_and_ranges_of_files_are_evaluated_by_the_cache() {
     let part = get_from(&files, "/page.txt", &[("range", "bytes=8-11")]).await;
     assert_eq!((part.status, part.body.as_str(), part.x_cache.as_str()), (206, "that", "MISS"));
     assert_eq!(part.field("content-range"), format!("bytes 8-11/{}", text().len()));
+    assert_eq!(part.cache_status, "larder; fwd=uri-miss; stored", "the whole, of which the client gets its part");
+    let future = [("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")];
+    let unchanged = get_from(&files, "/page.txt.gz", &future).await;
+    assert_eq!((unchanged.status, unchanged.cache_status.as_str()), (304, "larder; fwd=uri-miss; stored"));
     // The rest is read behind the answer.
     let whole = loop {
         let whole = get_from(&files, "/page.txt", &[]).await;
