@@ -1,13 +1,14 @@
 //! The first look at a request: is it looked up, is it a write that invalidates, or does the cache keep out of it?
 
-use http::{Method, Request};
+use http::{Extensions, Method, Request};
 use http_body::Body;
+use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::regime::Regime;
-use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, target_of};
+use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, rewritten, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
@@ -46,9 +47,21 @@ pub(crate) struct Write {
     pub(crate) outcome: CacheOutcome,
 }
 
-/// Marks a request that a layer of this cache has in hand, so that another one inside passes it through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InHand(pub(crate) u64);
+/// The marks of the caches that have a request in hand, so that another layer of one of them inside passes it through. Several, since caches
+/// may lie within each other in any order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InHand(SmallVec<[u64; 2]>);
+
+impl InHand {
+    /// Adds the mark of `cache` to a request that goes inside.
+    pub(crate) fn mark(cache: &CacheCore, extensions: &mut Extensions) {
+        extensions.get_or_insert_default::<Self>().0.push(cache.mark);
+    }
+
+    fn is_of(&self, cache: &CacheCore) -> bool {
+        self.0.contains(&cache.mark)
+    }
+}
 
 /// Decides where `request` goes, in this order:
 ///
@@ -62,7 +75,8 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     let facts = RequestFacts::read(head.headers);
     let route = cache.rules.route(head.uri.path());
     let forward = |reason| Admission::Forward(CacheOutcome::new(Outcome::Bypass(reason), route.rule));
-    if head.extensions.get::<InHand>() == Some(&cache.mark) {
+    if head.extensions.get::<InHand>().is_some_and(|in_hand| in_hand.is_of(cache)) {
+        route.watch_nested(head.uri.path());
         return forward(BypassReason::Nested);
     }
     if !matches!(*head.method, Method::GET | Method::HEAD) {
@@ -88,7 +102,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         }
         return forward(reason);
     }
-    match key(cache, &head, &facts, route) {
+    match key(cache, request, &head, &facts, route) {
         Ok(key) => Admission::Lookup(Ask {
             key,
             rule: route.rule,
@@ -112,8 +126,9 @@ fn is_empty<B: Body>(body: &B) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-fn key(
+fn key<B>(
     cache: &CacheCore,
+    request: &Request<B>,
     head: &RequestHead<'_>,
     facts: &RequestFacts<'_>,
     route: &Route,
@@ -126,6 +141,9 @@ fn key(
     }
     if facts.forwarded {
         crate::forwarded::extend_key(&mut key, head.headers);
+    }
+    if let Some(rewritten) = rewritten(head.uri, request) {
+        key.push(Part::Rewritten, target_of(rewritten).as_bytes());
     }
     route.policy.extend_key(&mut key, head, &cache.secret)?;
     if key.as_bytes().len() > LONGEST { Err(BypassReason::KeyTooLong) } else { Ok(key) }

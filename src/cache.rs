@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Ask, InHand};
+use crate::admission::Ask;
 use crate::adoption::adopt;
 use crate::clock::Moment;
 use crate::description::regime;
@@ -46,7 +46,8 @@ pub(crate) struct CacheCore {
 
 /// What all generations of a cache share.
 pub(crate) struct State {
-    pub(crate) mark: InHand,
+    /// Tells its layers from those of other caches.
+    pub(crate) mark: u64,
     /// Keys the digests of principals; new for every process.
     pub(crate) secret: [u8; 32],
     pub(crate) counters: Counters,
@@ -132,7 +133,7 @@ impl CacheCore {
         // A machine without randomness: a process that can't have a secret key must not pretend to have one.
         getrandom::fill(&mut secret).expect("the operating system provides random numbers");
         let state = Arc::new(State {
-            mark: InHand(NEXT.fetch_add(1, Ordering::Relaxed)),
+            mark: NEXT.fetch_add(1, Ordering::Relaxed),
             secret,
             counters: Counters::default(),
             purges: PurgeIndex::default(),

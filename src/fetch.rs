@@ -9,7 +9,7 @@ use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
-use crate::admission::Ask;
+use crate::admission::{Ask, InHand};
 use crate::body::{Copied, Part, ReadAhead, ResponseBody, read_ahead};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
@@ -68,7 +68,7 @@ impl Errand {
         let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
         let asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
-        request.extensions_mut().insert(core.mark);
+        InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
         let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
         let mut conditional = false;
@@ -244,6 +244,7 @@ impl Errand {
                 );
             }
         };
+        core.rules.get(outcome.rule).watch_stored(parts.status, &plan.key, plan.silent_coding);
         if let Some(downstream) = downstream {
             REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
             let cache_control = if parts.headers.contains_key(header::SET_COOKIE) {
@@ -277,6 +278,8 @@ impl Errand {
         B::Error: Send,
     {
         self.core.counters.stored(Err(reason));
+        let route = self.core.rules.get(self.ask.rule);
+        route.watch_declined(response.status(), reason, &self.ask.key, self.previous.is_some());
         if self.condemns(response.status(), reason) {
             // Fills that began earlier are condemned as well, even where nothing is stored yet.
             match &self.previous {

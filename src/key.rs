@@ -40,6 +40,7 @@ pub(crate) enum Part {
     Forwarded = 8,
     Partition = 9,
     Scheme = 10,
+    Rewritten = 11,
 }
 
 impl CacheKey {
@@ -77,6 +78,14 @@ impl CacheKey {
     /// Path and query, on any authority.
     pub(crate) fn path_and_query(&self) -> &[u8] {
         &self.bytes[self.path as usize..self.resource as usize]
+    }
+
+    /// The path alone, to be shown.
+    pub(crate) fn path(&self) -> Cow<'_, str> {
+        let part = self.bytes.get(self.path as usize + 1..self.resource as usize).unwrap_or_default();
+        let (length, rest) =
+            part.split_first_chunk().map_or((0, part), |(length, rest)| (u32::from_le_bytes(*length), rest));
+        String::from_utf8_lossy(rest.get(..length as usize).unwrap_or(rest))
     }
 
     /// Whether anything was added to the resource.

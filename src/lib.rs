@@ -88,6 +88,7 @@ mod description;
 mod fill;
 mod flight;
 mod live;
+mod neighbours;
 mod plan;
 mod policy;
 mod precedence;
@@ -148,6 +149,11 @@ struct Readme;
 #[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../docs/configuration.md")]
 struct Configuration;
+
+/// The examples among the neighbours, as doc tests.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../docs/neighbours.md")]
+struct NeighboursChapter;
 
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

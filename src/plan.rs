@@ -19,7 +19,7 @@ use crate::regime::Regime;
 use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
 use crate::rfc9111::storability::{DeclineReason, has_validator};
-use crate::rfc9111::vary::Vary;
+use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
 use crate::variance::Variance;
@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     previous: Option<Arc<StoredResponse>>,
     /// The length that the head announces, or else the body.
     pub(crate) announced: Option<u64>,
+    /// The content is coded, and the head doesn't say that this depends on what the client accepts.
+    pub(crate) silent_coding: bool,
 }
 
 /// What a plan is made from.
@@ -67,7 +69,15 @@ impl Plan {
     pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
         let settings = &draft.core.settings;
         let announced = announced_length(draft.head).or(draft.exact);
-        let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
+        let Vary::Fields(mut fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
+        let silent_coding = settings.matching == Matching::Careful
+            && is_coded(draft.head)
+            && draft.asked.contains_key(header::ACCEPT_ENCODING)
+            && !fields.contains(&header::ACCEPT_ENCODING);
+        if silent_coding {
+            // It may have been chosen by what the client accepts, as `ServeDir` does without saying so; not every client can decode it.
+            fields.push(header::ACCEPT_ENCODING);
+        }
         let variance = Variance::of(fields, draft.asked, settings.matching);
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
@@ -86,6 +96,7 @@ impl Plan {
             origin: Origin { replaced, handler: draft.handler.map(Arc::new), ..Origin::default() },
             previous: draft.previous,
             announced,
+            silent_coding,
         })
     }
 
@@ -207,6 +218,11 @@ pub(crate) fn keep_own_validators(head: &mut HeaderMap, origin: &mut Origin, pre
     }
     origin.own_etag = previous.origin.own_etag;
     origin.own_last_modified = previous.origin.own_last_modified;
+}
+
+/// Whether the content is coded, as by compression (RFC 9110 §8.4).
+fn is_coded(head: &HeaderMap) -> bool {
+    head.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The length that a head announces.

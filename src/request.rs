@@ -32,6 +32,30 @@ impl<'a> RequestHead<'a> {
     }
 }
 
+/// The target that the service inside is given, where a layer between the router and the cache made it another than the client sent. A `nest`
+/// only takes a prefix away, which the client's URI says as well; any other change may depend on what no key has.
+#[cfg(feature = "axum")]
+pub(crate) fn rewritten<'r, B>(sent: &Uri, request: &'r Request<B>) -> Option<&'r Uri> {
+    let seen = request.uri();
+    // Without a nest both are one text in memory. A URI that names no path has `/` from elsewhere, so the query is looked at all the same.
+    let same_query = sent.query() == seen.query();
+    if std::ptr::eq(sent, seen) || same_query && std::ptr::eq(sent.path(), seen.path()) {
+        return None;
+    }
+    let depth = |path: &str| path.split('/').filter(|segment| !segment.is_empty()).count();
+    let is_root_of_nest = || {
+        let nest = request.extensions().get::<axum::extract::NestedPath>();
+        seen.path() == "/" && nest.is_some_and(|nest| depth(nest.as_str()) == depth(sent.path()))
+    };
+    let is_nested = sent.path().ends_with(seen.path()) || is_root_of_nest();
+    (!is_nested || !same_query).then_some(seen)
+}
+
+#[cfg(not(feature = "axum"))]
+pub(crate) fn rewritten<'r, B>(_: &Uri, _: &'r Request<B>) -> Option<&'r Uri> {
+    None
+}
+
 #[cfg(feature = "axum")]
 fn original_uri(extensions: &Extensions) -> Option<&Uri> {
     extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
@@ -183,6 +207,26 @@ mod tests {
         assert_eq!(authority("http://a/", &["a:80"]).as_deref(), Some("a"), "absolute form");
         assert_eq!(authority("https://a:443/", &["a"]).as_deref(), Some("a"), "HTTP/2");
         assert_eq!(authority("http://a/", &["b"]), None, "they disagree");
+    }
+
+    #[cfg(feature = "axum")]
+    #[test]
+    fn a_nest_is_no_rewriting_and_all_else_is() {
+        for (sent, seen, expected) in [
+            ("/a/b?q", "/a/b?q", false),
+            ("/a/b?q", "/b?q", false),
+            ("/a/", "/", false),
+            ("/a/b", "/a/c", true),
+            ("/a/b", "/x/a/b", true),
+            ("/a/b", "/", true),
+            ("/a?q", "/a", true),
+            ("/a?q=1", "/a?q=2", true),
+            ("http://x?q=1", "http://x?q=2", true),
+        ] {
+            let mut request = Request::new(());
+            *request.uri_mut() = seen.parse().unwrap();
+            assert_eq!(rewritten(&sent.parse().unwrap(), &request).is_some(), expected, "{sent} {seen}");
+        }
     }
 
     #[test]

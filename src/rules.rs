@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
 use crate::error::RuleError;
+use crate::neighbours::{Misorder, Neighbours};
 use crate::policy::Policy;
 use crate::regime::Regime;
 use crate::rfc9111::storability::is_provoked_error;
@@ -95,6 +96,7 @@ pub(crate) struct Route {
     pub(crate) regime: Regime,
     pattern: String,
     warned: AtomicBool,
+    pub(crate) neighbours: Neighbours,
 }
 
 impl Rules {
@@ -144,7 +146,13 @@ impl Rules {
 
 impl Route {
     fn new(rule: Option<usize>, pattern: &str, policy: Policy) -> Self {
-        Self { rule, policy, regime: Regime::default(), pattern: pattern.into(), warned: AtomicBool::new(false) }
+        let (warned, neighbours) = (AtomicBool::new(false), Neighbours::new());
+        Self { rule, policy, regime: Regime::default(), pattern: pattern.into(), warned, neighbours }
+    }
+
+    /// Says once for each rule, in debug builds, that layers stand in the wrong order.
+    pub(crate) fn warn_of_order(&self, misorder: Misorder, path: &str) {
+        self.neighbours.say(misorder, &self.pattern, path);
     }
 
     /// Says once for each rule that credentials keep its requests from the cache, and what would change that.

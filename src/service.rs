@@ -20,7 +20,7 @@ use http_body::Body;
 use tower_service::Service;
 use tracing::Instrument;
 
-use crate::admission::{Admission, Ask, Write, admit};
+use crate::admission::{Admission, Ask, InHand, Write, admit};
 use crate::body::ResponseBody;
 use crate::cache::{CacheCore, Lookup};
 use crate::clock::Moment;
@@ -28,6 +28,7 @@ use crate::fetch::{Errand, finish_unattended};
 use crate::future::ResponseFuture;
 use crate::live::Live;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::request::RequestHead;
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
 use crate::rfc9111::invalidation::{invalidates, named_targets};
@@ -111,9 +112,14 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let (core, inner) = (core.clone(), self.inner.clone());
-        request.extensions_mut().insert(core.mark);
+        InHand::mark(&core, request.extensions_mut());
+        let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
+        let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
         ResponseFuture::awaited(async move {
             let response = call(inner, request).await?.map(ResponseBody::untouched);
+            if let Some(path) = path {
+                core.rules.get(outcome.rule).watch_stranger(response.status(), &path);
+            }
             // The layer outside says and counts what becomes of it; twice would be once too often.
             let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
             Ok(if is_nested { response } else { from_handler(&core, response, outcome, true) })
@@ -127,7 +133,7 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let (live, core, inner) = (self.live.clone(), core.clone(), self.inner.clone());
-        request.extensions_mut().insert(core.mark);
+        InHand::mark(&core, request.extensions_mut());
         ResponseFuture::awaited(async move {
             let outcome = write.outcome;
             let unanswered = Unanswered { live: &live, write: Some(write) };

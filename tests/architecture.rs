@@ -33,6 +33,7 @@ const FLOORS: [&[&str]; 6] = [
         "fill",
         "flight",
         "live",
+        "neighbours",
         "plan",
         "policy",
         "precedence",

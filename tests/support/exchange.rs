@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use larder::{Cache, CacheHandle, CacheLayer, CacheOutcome, ManualClock};
@@ -156,6 +157,24 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Reads a response to its end.
+    pub async fn read<B: Body<Data = Bytes>>(response: Response<B>) -> Result<Self, B::Error> {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let text = |name: &str| {
+            let lines = parts.headers.get_all(name).iter().map(|line| line.to_str().expect("a text"));
+            lines.collect::<Vec<_>>().join(", ")
+        };
+        Ok(Self {
+            status: parts.status.as_u16(),
+            x_cache: text("x-cache"),
+            cache_status: text("cache-status"),
+            body: String::from_utf8_lossy(&body).into_owned(),
+            outcome: parts.extensions.get().copied(),
+            headers: parts.headers,
+        })
+    }
+
     /// A field's value; empty where it is missing.
     pub fn field(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a text"))
@@ -212,21 +231,7 @@ impl House {
     }
 
     pub async fn try_exchange(&self, request: Request<Full<Bytes>>) -> Result<Exchange, Failure> {
-        let response = self.service.clone().oneshot(request).await?;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let text = |name: &str| {
-            let lines = parts.headers.get_all(name).iter().map(|line| line.to_str().expect("a text"));
-            lines.collect::<Vec<_>>().join(", ")
-        };
-        Ok(Exchange {
-            status: parts.status.as_u16(),
-            x_cache: text("x-cache"),
-            cache_status: text("cache-status"),
-            body: String::from_utf8_lossy(&body).into_owned(),
-            outcome: parts.extensions.get().copied(),
-            headers: parts.headers,
-        })
+        Exchange::read(self.service.clone().oneshot(request).await?).await
     }
 }
 

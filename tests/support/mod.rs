@@ -2,4 +2,6 @@
 
 pub mod bodies;
 pub mod exchange;
+pub mod log;
+pub mod neighbours;
 pub mod sockets;

@@ -1,0 +1,159 @@
+//! The short examples do what they say: each is started, and asked over its socket.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use support::exchange::Exchange;
+
+/// A running example, which ends with this.
+struct Example {
+    process: Child,
+    origin: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Example {
+    /// Starts the example and waits until it says where it listens.
+    fn start(name: &str) -> Self {
+        let program = program(name);
+        let process = Command::new(&program).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn();
+        let mut process = process.unwrap_or_else(|error| {
+            panic!("{}: {error}. `cargo test` builds the examples; with `--test examples` alone, `cargo build --examples` does.", program.display())
+        });
+        let mut line = String::new();
+        let output = process.stdout.take().expect("it is piped");
+        BufReader::new(output).read_line(&mut line).expect("the example says where it listens");
+        let origin =
+            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name} said {line:?}")).to_owned();
+        Self { process, origin, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    async fn send(&self, method: &str, path: &str, fields: &[(&str, &str)], content: &'static str) -> Exchange {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.origin));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::from(content)).expect("a request");
+        Exchange::read(self.client.request(request).await.expect("an answer")).await.expect("a clean end")
+    }
+
+    async fn get(&self, path: &str, fields: &[(&str, &str)]) -> Exchange {
+        self.send("GET", path, fields, "").await
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Examples lie beside the tests: `target/debug/examples` and `target/debug/deps`.
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a program");
+    let profile = test.ancestors().nth(2).expect("it lies in target/PROFILE/deps");
+    profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}
+
+const ANN: (&str, &str) = ("authorization", "Bearer ann");
+const BOB: (&str, &str) = ("authorization", "Bearer bob");
+
+#[tokio::test]
+async fn one_route_is_cached_and_its_neighbour_is_not() {
+    let example = Example::start("axum_route");
+    let first = example.get("/report", &[]).await;
+    let second = example.get("/report", &[]).await;
+    assert_eq!((first.x_cache.as_str(), second.x_cache.as_str(), &second.body), ("MISS", "HIT", &first.body));
+    assert_eq!(first.field("cache-control"), "public, max-age=60");
+    assert!(!example.get("/time", &[]).await.has("x-cache"));
+}
+
+#[tokio::test]
+async fn a_service_without_axum_is_cached_for_both_protocols() {
+    let mut example = Example::start("service_builder");
+    assert_eq!(example.get("/a", &[]).await.x_cache, "MISS");
+    example.client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let hit = example.get("/a", &[]).await;
+    assert_eq!((hit.x_cache.as_str(), hit.body.as_str()), ("HIT", "this is /a\n"));
+    assert_eq!(example.get("/b", &[]).await.body, "this is /b\n");
+}
+
+#[tokio::test]
+async fn each_user_has_a_partition() {
+    let example = Example::start("per_user");
+    for x_cache in ["MISS", "HIT"] {
+        for (user, name) in [(ANN, "ann"), (BOB, "bob")] {
+            let got = example.get("/orders", &[user]).await;
+            assert_eq!((got.x_cache.as_str(), &got.body), (x_cache, &format!("the orders of {name}\n")));
+            assert_eq!(got.field("cache-control"), "private, max-age=30");
+        }
+        assert_eq!(example.get("/orders", &[]).await.status, 401);
+    }
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn a_handler_says_how_each_answer_is_cached() {
+    let example = Example::start("handler_policy");
+    for (path, status, x_cache, cache_control) in [
+        ("/products/1", 200, "HIT", "public, max-age=5"),
+        ("/products/7", 200, "HIT", "public, max-age=20"),
+        ("/products/100", 404, "HIT", "public, max-age=30"),
+        ("/preview", 200, "MISS", ""),
+    ] {
+        assert_eq!(example.get(path, &[]).await.x_cache, "MISS", "{path}");
+        let again = example.get(path, &[]).await;
+        assert_eq!((again.status, again.x_cache.as_str()), (status, x_cache), "{path}");
+        assert_eq!(again.field("cache-control"), cache_control, "{path}");
+    }
+    assert!(example.get("/preview", &[]).await.cache_status.ends_with("detail=handler"));
+}
+
+/// What the README shows of the shop holds for any application that takes larder in: MISS, HIT, 304, a write, BYPASS and its reason.
+#[tokio::test]
+async fn todos_take_larder_in_with_three_lines() {
+    let source = include_str!("../examples/todos.rs");
+    assert_eq!(source.lines().filter(|line| line.contains("larder") && !line.starts_with("//!")).count(), 3);
+
+    let example = Example::start("todos");
+    let todo = "/api/todos/1";
+    let json = ("content-type", "application/json");
+    let created = example.send("POST", "/api/todos", &[ANN, json], r#"{"text": "buy flour"}"#).await;
+    assert_eq!((created.status, created.field("location"), created.x_cache.as_str()), (201, todo, "BYPASS"));
+    assert_eq!(created.cache_status, "larder; fwd=method");
+
+    let first = example.get(todo, &[ANN]).await;
+    assert_eq!((first.x_cache.as_str(), first.cache_status.as_str()), ("MISS", "larder; fwd=uri-miss; stored"));
+    let hit = example.get(todo, &[BOB]).await;
+    assert_eq!((hit.x_cache.as_str(), &hit.body, hit.has("age")), ("HIT", &first.body, true), "the same for everybody");
+    let same = example.get(todo, &[ANN, ("if-none-match", hit.field("etag"))]).await;
+    assert_eq!((same.status, same.x_cache.as_str(), same.body.as_str()), (304, "HIT", ""));
+    let head = example.send("HEAD", todo, &[ANN], "").await;
+    assert_eq!((head.x_cache.as_str(), head.field("content-length")), ("HIT", first.body.len().to_string().as_str()));
+
+    assert_eq!(example.get(todo, &[]).await.status, 401, "authentication is outside");
+    let allowed = ("access-control-allow-origin", "*");
+    assert_eq!(hit.field(allowed.0), allowed.1, "CORS is outside");
+
+    assert_eq!(example.send("PATCH", todo, &[BOB, json], r#"{"done": true}"#).await.status, 200);
+    let changed = example.get(todo, &[ANN]).await;
+    assert_eq!((changed.x_cache.as_str(), changed.body.contains(r#""done":true"#)), ("MISS", true));
+    assert_eq!(example.send("DELETE", todo, &[ANN], "").await.status, 204);
+    assert_eq!(example.get(todo, &[ANN]).await.status, 404, "what was deleted isn't served");
+
+    assert_eq!(example.get("/api/todos", &[ANN]).await.x_cache, "BYPASS");
+    for (user, name) in [(ANN, "ann"), (BOB, "bob")] {
+        let me = example.get("/api/me", &[user]).await;
+        assert_eq!((me.body.as_str(), me.cache_status.as_str()), (name, "larder; fwd=bypass; detail=rule"));
+    }
+}
