@@ -11,6 +11,7 @@ use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
 use crate::rules::Route;
+use crate::strategy::Strategy;
 
 /// Where a request goes.
 pub(crate) enum Admission {
@@ -32,6 +33,7 @@ pub(crate) struct Ask {
     pub(crate) authorization: bool,
     pub(crate) conditions: bool,
     pub(crate) range: bool,
+    pub(crate) strategy: Strategy,
 }
 
 /// The target of an unsafe method.
@@ -94,6 +96,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
             authorization: facts.authorization,
             conditions: facts.conditions,
             range: facts.range,
+            strategy: route.policy.strategy,
         }),
         Err(reason) => forward(reason),
     }

@@ -24,7 +24,7 @@ use crate::precedence::{Arrival, Verdict, judge};
 use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::date;
-use crate::rfc9111::reuse::may_stand_in_for_error;
+use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen, head_agrees};
 use crate::sending::Sending;
@@ -102,7 +102,8 @@ impl Errand {
         B::Error: Send,
         E: Send + 'static,
     {
-        let limit = self.policy().fill_timeout.filter(|_| self.attended && self.stand_in(false).is_some());
+        let limit = self.ask.strategy.limit().or(self.policy().fill_timeout);
+        let limit = limit.filter(|_| self.attended && self.stand_in(false).is_some());
         let Some(limit) = limit else { return self.settle(call.await).await };
         let mut call = Box::pin(call);
         if let Ok(answer) = tokio::time::timeout(limit, &mut call).await {
@@ -110,7 +111,7 @@ impl Errand {
         }
         // While the handler took its time, a purge may have come, or the stale window ended.
         let Some(stand_in) = self.stand_in(false) else { return self.settle(call.await).await };
-        let response = self.stale(&stand_in, StaleReason::IfError);
+        let response = self.in_its_place(&stand_in);
         let core = self.core.clone();
         core.spawn(finish_unattended(async move { self.unattended().settle(call.await).await }));
         Ok(response)
@@ -118,7 +119,8 @@ impl Errand {
 
     /// What becomes of the handler's answer:
     ///
-    /// - an error, or 500, 502, 503, 504: a stale response stands in, where one may (RFC 5861 §4);
+    /// - an error, or 500, 502, 503, 504: a stale response stands in, where one may (RFC 5861 §4); with a strategy that asks the handler
+    ///   first, a fresh one as well, and for every 5xx;
     /// - 304 to the cache's own condition: the stored response is good (§4.3.4);
     /// - the answer to a HEAD: says something about what is stored (§4.3.5);
     /// - any other: stored or declined.
@@ -132,14 +134,14 @@ impl Errand {
             Err(error) => {
                 let disconnected = self.core.settings.stale_when_disconnected;
                 let stand_in = self.stand_in(disconnected);
-                return stand_in.map(|stale| self.stale(&stale, StaleReason::IfError)).ok_or(error);
+                return stand_in.map(|stored| self.in_its_place(&stored)).ok_or(error);
             }
         };
         let status = response.status();
-        if matches!(status.as_u16(), 500 | 502 | 503 | 504)
-            && let Some(stale) = self.stand_in(false)
-        {
-            return Ok(self.stale(&stale, StaleReason::IfError));
+        let failed = matches!(status.as_u16(), 500 | 502 | 503 | 504)
+            || status.is_server_error() && self.ask.strategy.falls_back();
+        if failed && let Some(stored) = self.stand_in(false) {
+            return Ok(self.in_its_place(&stored));
         }
         if status == StatusCode::NOT_MODIFIED
             && self.conditional
@@ -403,16 +405,31 @@ impl Errand {
         let previous = self.previous.as_ref()?;
         let authorized = !self.ask.authorization || previous.terms.for_authorized;
         let age = previous.age(self.core.now());
-        let allowed = may_stand_in_for_error(&previous.terms, age, &self.ask.directives, disconnected);
+        let directives = &self.ask.directives;
+        let usable = || !matches!(reuse(&previous.terms, age, directives, self.ask.authorization), Reuse::Validate(_));
+        let allowed = self.ask.strategy.falls_back() && usable()
+            || may_stand_in_for_error(&previous.terms, age, directives, disconnected);
         // A purge may have come since the lookup.
         (allowed && authorized && self.core.purges.is_valid(&previous.stamp) && !self.flight.is_sealed())
             .then(|| previous.clone())
     }
 
+    /// The stored response, where the handler failed or took too long.
+    fn in_its_place<B: Body>(&self, stored: &StoredResponse) -> Response<ResponseBody<B>> {
+        if !self.ask.strategy.falls_back() {
+            return self.stale(stored, StaleReason::IfError);
+        }
+        let fresh = stored.terms.is_fresh(stored.age(self.core.now()));
+        self.stored(stored, if fresh { Outcome::Fallback } else { Outcome::Stale(StaleReason::NetworkFirst) })
+    }
+
     fn stale<B: Body>(&self, stored: &StoredResponse, reason: StaleReason) -> Response<ResponseBody<B>> {
+        self.stored(stored, Outcome::Stale(reason))
+    }
+
+    fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
         let now = self.core.now();
-        let outcome =
-            CacheOutcome::of_stored(Outcome::Stale(reason), self.ask.rule, stored.age(now), stored.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.terms.lifetime);
         let response = respond::from_store(&self.core, stored, now, outcome, self.client_asks(), self.ask.is_head);
         note(&self.core, response, outcome, self.attended)
     }

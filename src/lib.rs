@@ -85,6 +85,7 @@ mod purge;
 mod rules;
 mod settings;
 mod stats;
+mod strategy;
 
 // Floor 2: stores.
 pub mod storage;
@@ -122,6 +123,7 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::selector::{PurgeError, Receipt, Selector};
 pub use self::service::Cache;
 pub use self::stats::Stats;
+pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.
 #[cfg(doctest)]

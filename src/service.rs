@@ -6,7 +6,7 @@
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
 //!                                    ├─ stale      sent from the store; refreshed behind it, if that is the reason
 //!                                    ├─ fetch      the handler is asked, and its answer settled (see `fetch.rs`)
-//!                                    └─ refuse     only-if-cached and nothing usable: 504
+//!                                    └─ refuse     only-if-cached or a cache-only rule, and nothing usable: 504
 //! ```
 
 use std::fmt;
@@ -32,6 +32,7 @@ use crate::response::StoredResponse;
 use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::storage::Query;
 use crate::storage::backend::Backend;
+use crate::strategy::Strategy;
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -170,10 +171,14 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
+        let found = if ask.strategy == Strategy::CacheFirst { found } else { ask.strategy.direct(found, &ask, now) };
         match found {
             Lookup::Fresh(stored) => self.hit(&request, &ask, now, &stored),
             Lookup::Stale(stored, reason) => self.stale(request, ask, now, &stored, reason),
-            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => self.refuse(&ask),
+            Lookup::Miss(why @ ForwardReason::CacheOnly) => self.refuse(&ask, why),
+            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => {
+                self.refuse(&ask, ForwardReason::OnlyIfCached)
+            }
             Lookup::Validate(stored, why) => self.fetch(request, ask, why, Some(stored)),
             Lookup::Miss(why) => self.fetch(request, ask, why, None),
         }
@@ -246,13 +251,13 @@ impl<S> Cache<S> {
         ResponseFuture::awaited(errand.run(call(inner, request)).instrument(span))
     }
 
-    /// RFC 9111 §5.2.1.7.
-    fn refuse<R>(&self, ask: &Ask) -> Answer<S, R>
+    /// RFC 9111 §5.2.1.7, at the request's word or the rule's.
+    fn refuse<R>(&self, ask: &Ask, why: ForwardReason) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let outcome = CacheOutcome::new(Outcome::Miss(ForwardReason::OnlyIfCached), ask.rule);
+        let outcome = CacheOutcome::new(Outcome::Miss(why), ask.rule);
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
         ResponseFuture::ready(from_handler(&self.core, response, outcome, true))

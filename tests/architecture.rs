@@ -22,7 +22,20 @@ const FLOORS: [&[&str]; 5] = [
         "variance",
     ],
     &["storage"],
-    &["admission", "cache", "fill", "flight", "plan", "policy", "precedence", "purge", "rules", "settings", "stats"],
+    &[
+        "admission",
+        "cache",
+        "fill",
+        "flight",
+        "plan",
+        "policy",
+        "precedence",
+        "purge",
+        "rules",
+        "settings",
+        "stats",
+        "strategy",
+    ],
     &["body", "fetch", "future", "handle", "layer", "respond", "sending", "service"],
 ];
 
