@@ -41,6 +41,7 @@ pub(crate) struct Ask {
 pub(crate) struct Write {
     /// `None` where it is ambiguous: then the target is meant on every host.
     pub(crate) authority: Option<Authority>,
+    pub(crate) scheme: Option<Scheme>,
     pub(crate) target: String,
     pub(crate) outcome: CacheOutcome,
 }
@@ -104,7 +105,8 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
 
 fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
-    Admission::Write(Write { authority: facts.authority(head.uri), target: target_of(head.uri), outcome })
+    let (authority, scheme) = (facts.authority(head.uri), head.extensions.get().copied());
+    Admission::Write(Write { authority, scheme, target: target_of(head.uri), outcome })
 }
 
 fn is_empty<B: Body>(body: &B) -> bool {

@@ -12,8 +12,9 @@ use crate::admission::{Ask, InHand};
 use crate::clock::Moment;
 use crate::error::StorageError;
 use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
+use crate::groups::Groups;
 use crate::head::SharedHeads;
-use crate::key::CacheKey;
+use crate::key::{CacheKey, Origin};
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::purge::PurgeIndex;
 use crate::response::StoredResponse;
@@ -36,6 +37,7 @@ pub(crate) struct CacheCore {
     pub(crate) secret: [u8; 32],
     pub(crate) counters: Counters,
     pub(crate) purges: PurgeIndex,
+    pub(crate) groups: Groups,
     pub(crate) flights: Arc<Flights>,
     pub(crate) budget: FillBudget,
     pub(crate) heads: SharedHeads,
@@ -89,6 +91,7 @@ impl CacheCore {
             secret,
             counters: Counters::default(),
             purges: PurgeIndex::default(),
+            groups: Groups::default(),
             flights: Arc::default(),
             budget: FillBudget::default(),
             heads: SharedHeads::default(),
@@ -199,6 +202,10 @@ impl CacheCore {
         count(&self.counters.invalidations);
         let key = self.resource_key(authority.unwrap_or_default(), target);
         let stamp = self.purges.stamp(&key, 0);
+        // RFC 9875 §2.2.1: what shares a group with it goes as well, and what shares one with that doesn't.
+        if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
+            self.purge_tags(authority, &tags);
+        }
         if authority.is_none() {
             self.flights.seal_path(stamp.path);
             self.purges.purge_resource(stamp.path);
@@ -215,6 +222,18 @@ impl CacheCore {
         if !by_key {
             self.purges.purge_resource(stamp.resource);
         }
+    }
+
+    /// Makes groups invalid that the response to a write names (RFC 9875 §3). They are of its origin only.
+    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String]) {
+        count(&self.counters.invalidations);
+        self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
+    }
+
+    /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.
+    fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
+        self.purges.purge_tags(tags);
+        self.flights.seal_tags(authority.map(|authority| self.groups.authority(Some(authority))), tags);
     }
 
     /// The key of a path with query as its rule canonicalises it.

@@ -63,7 +63,7 @@ impl Errand {
         request: &mut Request<B>,
     ) -> Self {
         let stamp = core.purges.stamp(&ask.key, core.purges.current());
-        let flight = core.flights.begin(&stamp);
+        let flight = core.flights.begin(&stamp, core.groups.authority(ask.key.origin().authority));
         // A purge may have come since the lookup; what it touched must not come back with a new number.
         let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
         let asked = request.headers().clone();

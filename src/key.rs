@@ -26,6 +26,14 @@ pub struct CacheKey {
     resource: u32,
 }
 
+/// The origin of a request (RFC 9110 §4.3.1), as far as the cache knows it. The scheme is known where the application [says](crate::Scheme) it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin<'a> {
+    /// `None` where it is ambiguous: then any is meant.
+    pub(crate) authority: Option<&'a [u8]>,
+    pub(crate) scheme: Option<&'a [u8]>,
+}
+
 /// The kinds of parts. Their numbers are written into keys and so never change their meaning.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -77,6 +85,19 @@ impl CacheKey {
     /// Path and query, on any authority.
     pub(crate) fn path_and_query(&self) -> &[u8] {
         &self.bytes[self.path as usize..self.resource as usize]
+    }
+
+    /// The origin, as far as the cache knows it.
+    pub(crate) fn origin(&self) -> Origin<'_> {
+        let scheme = self.part_at(self.resource as usize).filter(|(part, _)| *part == Part::Scheme as u8);
+        Origin { authority: self.part_at(0).map(|(_, authority)| authority), scheme: scheme.map(|(_, scheme)| scheme) }
+    }
+
+    /// The kind and the value of the part that begins there.
+    fn part_at(&self, start: usize) -> Option<(u8, &[u8])> {
+        let (part, rest) = self.bytes.get(start..)?.split_first()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        Some((*part, rest.get(..u32::from_le_bytes(*length) as usize)?))
     }
 
     /// Whether anything was added to the resource.
@@ -190,6 +211,18 @@ mod tests {
         for (rule, query, expected) in rows {
             assert_eq!(rule.canonical(query), expected, "{rule:?}");
         }
+    }
+
+    #[test]
+    fn the_origin_is_read_back_from_the_key() {
+        let mut key = CacheKey::new(b"h:8080", "/p", Some("q"));
+        assert_eq!(key.origin(), Origin { authority: Some(b"h:8080"), scheme: None });
+        key.push(Part::Scheme, b"https");
+        key.push(Part::Forwarded, b"x");
+        assert_eq!(key.origin(), Origin { authority: Some(b"h:8080"), scheme: Some(b"https") });
+        let mut key = CacheKey::new(b"", "/", None);
+        key.push(Part::Forwarded, b"x");
+        assert_eq!(key.origin(), Origin { authority: Some(b""), scheme: None });
     }
 
     #[test]

@@ -78,6 +78,7 @@ mod admission;
 mod cache;
 mod fill;
 mod flight;
+mod groups;
 mod plan;
 mod policy;
 mod precedence;

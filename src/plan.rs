@@ -66,11 +66,17 @@ impl Plan {
         let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
         let variance = Variance::of(fields, draft.asked, settings.matching);
         let (head, replaced) = stored_head(&draft, settings);
+        let mut stamp = draft.stamp;
+        stamp.tags = draft.core.groups.of_response(&draft.key, draft.head);
+        flight.know_tags(stamp.tags.as_deref());
+        if let Some(tags) = &stamp.tags {
+            draft.core.groups.link(&stamp, tags);
+        }
         Ok(Self {
             core: draft.core.clone(),
             flight,
             key: draft.key,
-            stamp: draft.stamp,
+            stamp,
             received: draft.received,
             verdict: draft.verdict,
             status: draft.status,

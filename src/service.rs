@@ -26,9 +26,12 @@ use crate::cache::{CacheCore, Lookup};
 use crate::clock::Moment;
 use crate::fetch::{Errand, finish_unattended};
 use crate::future::ResponseFuture;
+use crate::key::Origin;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::request::Scheme;
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
+use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
 use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::storage::Query;
 use crate::storage::backend::Backend;
@@ -305,6 +308,11 @@ impl Unanswered<'_> {
         let authority = write.authority.as_deref();
         for named in named_targets(authority.unwrap_or_default(), &write.target, head) {
             self.core.invalidate(authority, &named);
+        }
+        let groups = groups::named(head, &CACHE_GROUP_INVALIDATION);
+        if !groups.is_empty() {
+            let scheme = write.scheme.as_ref().map(|Scheme(scheme)| scheme.as_bytes());
+            self.core.invalidate_groups(Origin { authority, scheme }, &groups);
         }
     }
 }

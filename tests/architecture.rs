@@ -27,6 +27,7 @@ const FLOORS: [&[&str]; 5] = [
         "cache",
         "fill",
         "flight",
+        "groups",
         "plan",
         "policy",
         "precedence",

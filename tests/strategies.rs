@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use larder::storage::{Query, Storage, StorageUsage, Variants, with_variant};
 use larder::{CacheKey, CacheLayer, Outcome, Policy, Selector, StorageError, StoredResponse, Strategy};
@@ -258,21 +258,27 @@ async fn the_rules_own_window_bounds_stale_while_revalidate() {
 #[derive(Clone, Default)]
 struct Common(Arc<Mutex<HashMap<CacheKey, Variants>>>);
 
+impl Common {
+    fn all(&self) -> MutexGuard<'_, HashMap<CacheKey, Variants>> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
 impl Storage for Common {
     async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
-        Ok(self.0.lock().unwrap().get(query.key).cloned().unwrap_or_default())
+        Ok(self.all().get(query.key).cloned().unwrap_or_default())
     }
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {
-        let mut all = self.0.lock().unwrap();
+        let mut all = self.all();
         let old = all.remove(key).unwrap_or_default();
         all.insert(key.clone(), with_variant(&old, response, most));
         Ok(())
     }
     async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
-        Ok(self.0.lock().unwrap().remove(key).is_some())
+        Ok(self.all().remove(key).is_some())
     }
     async fn clear(&self) -> Result<(), StorageError> {
-        self.0.lock().unwrap().clear();
+        self.all().clear();
         Ok(())
     }
     fn usage(&self) -> StorageUsage {
