@@ -27,6 +27,8 @@ pub(crate) enum Admission {
 #[derive(Debug)]
 pub(crate) struct Ask {
     pub(crate) key: CacheKey,
+    /// The key with the query as it is, where [`key`](Self::key) is by a rule that was learned from `No-Vary-Search`.
+    pub(crate) plain: Option<Box<CacheKey>>,
     pub(crate) rule: Option<usize>,
     pub(crate) directives: RequestDirectives,
     pub(crate) is_head: bool,
@@ -89,17 +91,26 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         return forward(reason);
     }
     match key(cache, &head, &facts, route) {
-        Ok(key) => Admission::Lookup(Ask {
-            key,
-            rule: route.rule,
-            directives: facts.directives(head.headers),
-            is_head: *head.method == Method::HEAD,
-            authorization: facts.authorization,
-            conditions: facts.conditions,
-            range: facts.range,
-            strategy: route.policy.strategy,
-        }),
+        Ok(key) => Admission::Lookup(ask(cache, key, &head, &facts, route)),
         Err(reason) => forward(reason),
+    }
+}
+
+fn ask(cache: &CacheCore, plain: CacheKey, head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Ask {
+    let (key, plain) = match cache.searches.find(&plain) {
+        Some(key) => (key, Some(Box::new(plain))),
+        None => (plain, None),
+    };
+    Ask {
+        key,
+        plain,
+        rule: route.rule,
+        directives: facts.directives(head.headers),
+        is_head: *head.method == Method::HEAD,
+        authorization: facts.authorization,
+        conditions: facts.conditions,
+        range: facts.range,
+        strategy: route.policy.strategy,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::rfc9111::reuse::{Reuse, ValidateReason, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
 use crate::rules::Rules;
+use crate::search::Searches;
 use crate::settings::Settings;
 use crate::stats::{Counters, count};
 use crate::storage::Variants;
@@ -38,6 +39,7 @@ pub(crate) struct CacheCore {
     pub(crate) counters: Counters,
     pub(crate) purges: PurgeIndex,
     pub(crate) groups: Groups,
+    pub(crate) searches: Searches,
     pub(crate) flights: Arc<Flights>,
     pub(crate) budget: FillBudget,
     pub(crate) heads: SharedHeads,
@@ -86,6 +88,7 @@ impl CacheCore {
         getrandom::fill(&mut secret).expect("the operating system provides random numbers");
         Self {
             rules: Rules::new(&settings.rules, settings.otherwise.clone()),
+            searches: Searches::new(settings.no_vary_search),
             settings,
             mark: InHand(NEXT.fetch_add(1, Ordering::Relaxed)),
             secret,
@@ -206,6 +209,7 @@ impl CacheCore {
         if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
             self.purge_tags(authority, &tags);
         }
+        let spellings = self.purge_spellings(authority, &key);
         if authority.is_none() {
             self.flights.seal_path(stamp.path);
             self.purges.purge_resource(stamp.path);
@@ -219,7 +223,7 @@ impl CacheCore {
             }
             Backend::Other(_) => false,
         };
-        if !by_key {
+        if !by_key || spellings {
             self.purges.purge_resource(stamp.resource);
         }
     }
@@ -228,6 +232,12 @@ impl CacheCore {
     pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String]) {
         count(&self.counters.invalidations);
         self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
+    }
+
+    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`. Tells whether that can be.
+    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) -> bool {
+        let tag = self.searches.touch(key, authority.is_none());
+        tag.inspect(|tag| self.purge_tags(authority, &[*tag])).is_some()
     }
 
     /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.

@@ -41,6 +41,8 @@ pub(crate) struct Errand {
     flight: Flight,
     stamp: Stamp,
     sent: Moment,
+    /// How many URIs had been purged or written to when the handler was asked.
+    changes: u64,
     /// The handler was asked whether `previous` is still good.
     conditional: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
@@ -62,6 +64,7 @@ impl Errand {
         previous: Option<Arc<StoredResponse>>,
         request: &mut Request<B>,
     ) -> Self {
+        let changes = core.searches.changes();
         let stamp = core.purges.stamp(&ask.key, core.purges.current());
         let flight = core.flights.begin(&stamp, core.groups.authority(ask.key.origin().authority));
         // A purge may have come since the lookup; what it touched must not come back with a new number.
@@ -82,7 +85,7 @@ impl Errand {
         }
         let sent = core.now();
         let core = core.clone();
-        Self { core, ask, why, asked, previous, flight, stamp, sent, conditional, attended: true }
+        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, attended: true }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -200,6 +203,8 @@ impl Errand {
         let draft = Draft {
             core: &self.core,
             key: self.ask.key,
+            plain: self.ask.plain,
+            changes: self.changes,
             stamp: self.stamp,
             received,
             verdict,

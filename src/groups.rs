@@ -13,8 +13,8 @@ use crate::rfc9111::groups::{CACHE_GROUPS, named};
 /// at least 32 to be supported.)
 const MOST: usize = 128;
 
-/// Of so many written resources it is remembered in which groups their responses were.
-const MOST_LINKS: u64 = 16 << 10;
+/// The memory, in bytes, in which is remembered in which groups the responses of resources were.
+const LINKS: u64 = 4 << 20;
 
 const ANY: Origin<'static> = Origin { authority: None, scheme: None };
 
@@ -28,7 +28,11 @@ pub(crate) struct Groups {
 
 impl Default for Groups {
     fn default() -> Self {
-        Self { hasher: ahash::RandomState::new(), links: moka::sync::Cache::new(MOST_LINKS) }
+        let size = |_: &u64, tags: &Arc<[u64]>| u32::try_from(128 + size_of_val(&**tags)).unwrap_or(u32::MAX);
+        Self {
+            hasher: ahash::RandomState::new(),
+            links: moka::sync::Cache::builder().weigher(size).max_capacity(LINKS).build(),
+        }
     }
 }
 

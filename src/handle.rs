@@ -58,6 +58,7 @@ impl CacheHandle {
         let authority = uri.authority().map(|a| normalised(a.as_str().as_bytes(), uri.scheme_str()));
         let key = self.cache.resource_key(authority.as_deref().unwrap_or_default(), &target_of(&uri));
         let stamp = self.cache.purges.stamp(&key, 0);
+        self.cache.purge_spellings(authority.as_deref(), &key);
         if authority.is_none() {
             self.cache.flights.seal_path(stamp.path);
             return Ok(self.cache.purges.purge_resource(stamp.path));

@@ -48,6 +48,7 @@ pub(crate) enum Part {
     Forwarded = 8,
     Partition = 9,
     Scheme = 10,
+    Search = 11,
 }
 
 impl CacheKey {
@@ -98,6 +99,38 @@ impl CacheKey {
         let (part, rest) = self.bytes.get(start..)?.split_first()?;
         let (length, rest) = rest.split_first_chunk()?;
         Some((*part, rest.get(..u32::from_le_bytes(*length) as usize)?))
+    }
+
+    /// The path.
+    pub(crate) fn path(&self) -> &[u8] {
+        self.part_at(self.path as usize).map_or(&[], |(_, path)| path)
+    }
+
+    /// The query.
+    pub(crate) fn query(&self) -> Option<&str> {
+        let (_, query) = self.part_at(self.path_end()).filter(|(part, _)| *part == Part::Query as u8)?;
+        std::str::from_utf8(query).ok()
+    }
+
+    fn path_end(&self) -> usize {
+        self.path as usize + 5 + self.path().len()
+    }
+
+    /// The key of the same request without its query.
+    pub(crate) fn without_query(&self) -> Self {
+        let mut key = Self { bytes: self.bytes[..self.path_end()].into(), ..*self };
+        key.resource = key.length();
+        key.bytes.extend_from_slice(&self.bytes[self.resource as usize..]);
+        key
+    }
+
+    /// The key of the same request with something else in the place of its query.
+    pub(crate) fn with_search(&self, search: &[u8]) -> Self {
+        let mut key = Self { bytes: self.bytes[..self.path_end()].into(), ..*self };
+        key.push(Part::Search, search);
+        key.resource = key.length();
+        key.bytes.extend_from_slice(&self.bytes[self.resource as usize..]);
+        key
     }
 
     /// Whether anything was added to the resource.
@@ -210,6 +243,22 @@ mod tests {
         ];
         for (rule, query, expected) in rows {
             assert_eq!(rule.canonical(query), expected, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_without_its_query_or_with_another() {
+        for query in [None, Some(""), Some("a=1&b")] {
+            let mut key = CacheKey::new(b"h", "/p", query);
+            key.push(Part::Partition, b"x");
+            assert_eq!((key.path(), key.query()), (&b"/p"[..], query));
+            let mut bare = CacheKey::new(b"h", "/p", None);
+            bare.push(Part::Partition, b"x");
+            assert_eq!(key.without_query(), bare);
+            let search = key.with_search(b"s");
+            assert_eq!((search.path(), search.query()), (&b"/p"[..], None));
+            assert_eq!((search.without_query(), search.path_and_query().len()), (bare, 5 + 2 + 5 + 1));
+            assert!(search.has_additions() && search.origin() == key.origin());
         }
     }
 

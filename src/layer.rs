@@ -163,6 +163,21 @@ impl CacheLayer {
         self.set(|settings| settings.heuristics = on)
     }
 
+    /// Whether responses may say with `No-Vary-Search` (draft-ietf-httpbis-no-vary-search) which differences between queries mean nothing; on by
+    /// default. The stored response then answers requests whose query differs in nothing else.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// async fn landing() -> impl axum::response::IntoResponse {
+    ///     ([("no-vary-search", r#"params=("utm_source" "utm_medium")"#), ("cache-control", "max-age=60")], "welcome")
+    /// }
+    /// # drop(axum::Router::<()>::new().route("/", axum::routing::get(landing)));
+    /// # }
+    /// ```
+    pub fn no_vary_search(self, on: bool) -> Self {
+        self.set(|settings| settings.no_vary_search = on)
+    }
+
     /// A field that is never stored, beside those that belong to one connection or one exchange.
     pub fn never_store(self, name: HeaderName) -> Self {
         self.set(|settings| settings.never_stored.push(name))

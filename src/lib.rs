@@ -84,6 +84,7 @@ mod policy;
 mod precedence;
 mod purge;
 mod rules;
+mod search;
 mod settings;
 mod stats;
 mod strategy;

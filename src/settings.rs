@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) authorized_may_share: bool,
     /// Take a 304 that names another strong validator as a confirmation, as the public test suite expects.
     pub(crate) trust_any_304: bool,
+    /// Listen to `No-Vary-Search`.
+    pub(crate) no_vary_search: bool,
     /// Never stored, beside what the RFC forbids.
     pub(crate) never_stored: Vec<HeaderName>,
     /// Stored though by default they are taken as of one exchange.
@@ -61,6 +63,7 @@ impl Settings {
             stale_when_disconnected: false,
             authorized_may_share: false,
             trust_any_304: false,
+            no_vary_search: true,
             never_stored: Vec::new(),
             replayed: Vec::new(),
             max_head_size: 32 << 10,

@@ -33,6 +33,7 @@ const FLOORS: [&[&str]; 5] = [
         "precedence",
         "purge",
         "rules",
+        "search",
         "settings",
         "stats",
         "strategy",
