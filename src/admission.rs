@@ -1,11 +1,12 @@
 //! The first look at a request: is it looked up, is it a write that invalidates, or does the cache keep out of it?
 
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use http_body::Body;
 
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
+use crate::query::{self, ContentDigest, is_query};
 use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
@@ -17,6 +18,8 @@ use crate::strategy::Strategy;
 pub(crate) enum Admission {
     /// To the store first.
     Lookup(Ask),
+    /// Its content is read, and then to the store.
+    Query(Ask),
     /// To the handler, and its success invalidates.
     Write(Write),
     /// To the handler, untouched.
@@ -55,10 +58,10 @@ pub(crate) struct InHand(pub(crate) u64);
 /// Decides where `request` goes, in this order:
 ///
 /// 1. A request that another layer of this cache has in hand is forwarded.
-/// 2. Unsafe methods write; other methods than GET and HEAD are forwarded.
+/// 2. Unsafe methods write; other methods than GET and HEAD, and QUERY if that is switched on, are forwarded.
 /// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host or path.
 /// 4. What the rule's audience excludes is forwarded.
-/// 5. All else is looked up under its key.
+/// 5. All else is looked up under its key, a QUERY when its content was read.
 pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
     let head = RequestHead::of(request);
     let facts = RequestFacts::read(head.headers);
@@ -67,12 +70,13 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     if head.extensions.get::<InHand>() == Some(&cache.mark) {
         return forward(BypassReason::Nested);
     }
-    if !matches!(*head.method, Method::GET | Method::HEAD) {
+    let asks_with_content = cache.settings.query.is_some() && is_query(head.method);
+    if !matches!(*head.method, Method::GET | Method::HEAD) && !asks_with_content {
         return if is_safe(head.method) { forward(BypassReason::Method) } else { write(&head, &facts, route) };
     }
     let obstacle = if facts.upgrade {
         Some(BypassReason::Upgrade)
-    } else if facts.content || !is_empty(request.body()) {
+    } else if !asks_with_content && (facts.content || !is_empty(request.body())) {
         Some(BypassReason::RequestContent)
     } else if facts.rerouted {
         Some(BypassReason::Rerouted)
@@ -90,28 +94,21 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         }
         return forward(reason);
     }
-    match key(cache, &head, &facts, route) {
-        Ok(key) => Admission::Lookup(ask(cache, key, &head, &facts, route)),
-        Err(reason) => forward(reason),
-    }
-}
-
-fn ask(cache: &CacheCore, plain: CacheKey, head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Ask {
-    let (key, plain) = match cache.searches.find(&plain) {
-        Some(key) => (key, Some(Box::new(plain))),
-        None => (plain, None),
+    let ask = match key(cache, &head, &facts, route) {
+        Ok(key) => Ask {
+            key,
+            plain: None,
+            rule: route.rule,
+            directives: facts.directives(head.headers),
+            is_head: *head.method == Method::HEAD,
+            authorization: facts.authorization,
+            conditions: facts.conditions,
+            range: facts.range,
+            strategy: route.policy.strategy,
+        },
+        Err(reason) => return forward(reason),
     };
-    Ask {
-        key,
-        plain,
-        rule: route.rule,
-        directives: facts.directives(head.headers),
-        is_head: *head.method == Method::HEAD,
-        authorization: facts.authorization,
-        conditions: facts.conditions,
-        range: facts.range,
-        strategy: route.policy.strategy,
-    }
+    if asks_with_content { Admission::Query(ask) } else { Admission::Lookup(ask.by_rule(cache)) }
 }
 
 fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
@@ -144,6 +141,31 @@ fn key(
 }
 
 impl Ask {
+    /// Under the key that a rule learned from `No-Vary-Search` gives, if there is one.
+    fn by_rule(mut self, cache: &CacheCore) -> Self {
+        if let Some(key) = cache.searches.find(&self.key) {
+            self.plain = Some(Box::new(std::mem::replace(&mut self.key, key)));
+        }
+        self
+    }
+
+    /// Of a QUERY, whose content is known now. An error is the reason to forward it.
+    pub(crate) fn with_content(
+        mut self,
+        cache: &CacheCore,
+        content: Option<ContentDigest>,
+        headers: &HeaderMap,
+    ) -> Result<Self, CacheOutcome> {
+        let forward = |reason| CacheOutcome::new(Outcome::Bypass(reason), self.rule);
+        let content = content.ok_or(forward(BypassReason::QueryContent))?;
+        query::extend_key(&mut self.key, content, headers);
+        if self.key.as_bytes().len() > LONGEST {
+            Err(forward(BypassReason::KeyTooLong))
+        } else {
+            Ok(self.by_rule(cache))
+        }
+    }
+
     /// Whether the client has neither conditions nor a range, so that a response for it needs no second look.
     pub(crate) fn is_plain(&self) -> bool {
         !self.conditions && !self.range

@@ -49,6 +49,7 @@ pub(crate) enum Part {
     Partition = 9,
     Scheme = 10,
     Search = 11,
+    Content = 12,
 }
 
 impl CacheKey {

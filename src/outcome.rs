@@ -108,12 +108,15 @@ pub enum BypassReason {
     Rule,
     /// The rule's strategy is [`Strategy::NetworkOnly`](crate::Strategy::NetworkOnly).
     NetworkOnly,
-    /// The method is not GET or HEAD.
+    /// The method is not GET or HEAD, nor QUERY where that is [cached](crate::CacheLayer::cache_query_method).
     Method,
     /// `Policy::guarded`, and the request has `Authorization` or a cookie that isn't ignored.
     Credentials,
     /// `Policy::per`, and the request has no principal.
     NoPrincipal,
+    /// A QUERY with more content than [`CacheLayer::max_query_content`](crate::CacheLayer::max_query_content), with trailers, or with a body that broke off or
+    /// isn't of the type that [`CacheLayer::cache_query_method`](crate::CacheLayer::cache_query_method) names.
+    QueryContent,
     /// A GET with content: what the handler makes of it can't be known from the key.
     RequestContent,
     /// A field by which frameworks replace the method or the target, such as `X-HTTP-Method-Override`.
@@ -189,6 +192,7 @@ impl BypassReason {
             Self::Method => "method",
             Self::Credentials => "credentials",
             Self::NoPrincipal => "no-principal",
+            Self::QueryContent => "query-content",
             Self::RequestContent => "request-content",
             Self::Rerouted => "rerouted",
             Self::AmbiguousHost => "ambiguous-host",

@@ -3,6 +3,7 @@
 //! ```text
 //! call ─ admit ─┬─ forward   the cache keeps out of it
 //!               ├─ write     an unsafe method; its success invalidates
+//!               ├─ query     its content is read first, where QUERY is cached; then as below
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
 //!                                    ├─ stale      sent from the store; refreshed behind it, if that is the reason
 //!                                    ├─ fetch      the handler is asked, and its answer settled (see `fetch.rs`)
@@ -28,6 +29,7 @@ use crate::fetch::{Errand, finish_unattended};
 use crate::future::ResponseFuture;
 use crate::key::Origin;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::query::QueryReader;
 use crate::request::Scheme;
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
@@ -82,6 +84,7 @@ where
             Admission::Forward(outcome) => self.forward(request, outcome),
             Admission::Write(write) => self.write(request, write),
             Admission::Lookup(ask) => self.look_up(request, ask),
+            Admission::Query(ask) => self.query(request, ask),
         }
     }
 }
@@ -118,6 +121,28 @@ impl<S> Cache<S> {
             // The layer outside says and counts what becomes of it; twice would be once too often.
             let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
             Ok(if is_nested { response } else { from_handler(&core, response, outcome, true) })
+        })
+    }
+
+    /// Reads the content that a QUERY asks with (RFC 10008 §2.7), and then asks the store.
+    fn query<R>(&self, request: Request<R>, ask: Ask) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let Some(reader) = self.core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
+            let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::QueryContent), ask.rule);
+            return self.forward(request, outcome);
+        };
+        let service = self.clone();
+        ResponseFuture::awaited(async move {
+            let (parts, body) = request.into_parts();
+            let read = reader.read(body, service.core.settings.max_query_content).await;
+            let request = Request::from_parts(parts, read.body);
+            match ask.with_content(&service.core, read.content, request.headers()) {
+                Ok(ask) => service.look_up(request, ask).await,
+                Err(outcome) => service.forward(request, outcome).await,
+            }
         })
     }
 
@@ -222,8 +247,9 @@ impl<S> Cache<S> {
     {
         let Some(refresh) = self.core.begin_refresh(&ask, stored) else { return };
         // What a HEAD found stale is refreshed by a GET: only that can fill the store.
-        *request.method_mut() = Method::GET;
-        ask.is_head = false;
+        if std::mem::take(&mut ask.is_head) {
+            *request.method_mut() = Method::GET;
+        }
         let errand = Errand::begin(&self.core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request);
         let answer = errand.unattended().run(call(self.inner.clone(), request));
         let span = tracing::debug_span!(target: "larder", "refresh");

@@ -32,6 +32,7 @@ const FLOORS: [&[&str]; 5] = [
         "policy",
         "precedence",
         "purge",
+        "query",
         "rules",
         "search",
         "settings",
