@@ -100,6 +100,8 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)], content: Content
     request.body(content).expect("a valid request")
 }
 
+type Fields = &'static [(&'static str, &'static str)];
+
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 #[tokio::test]
@@ -120,7 +122,7 @@ async fn by_default_it_is_forwarded_and_invalidates_nothing() {
 #[tokio::test]
 async fn the_same_question_is_answered_from_the_store_and_no_other() {
     // RFC 10008 §2.7
-    let rows: [(&str, &[(&str, &str)], &'static str, &str); 11] = [
+    let rows: [(&str, Fields, &'static str, &str); 11] = [
         ("/a", &JSON, "one", "MISS"),
         ("/a", &JSON, "one", "HIT"),
         ("/a", &JSON, "two", "MISS"),
@@ -289,7 +291,7 @@ async fn a_write_or_a_purge_of_the_uri_takes_all_its_answers() {
 async fn what_keeps_a_get_out_keeps_a_query_out_before_its_content_is_read() {
     let house =
         querying(|layer| layer.rule("^/checkout", Policy::bypass()).rule("^/guarded", Policy::guarded(secs(9))));
-    let rows: [(&str, &[(&str, &str)], &str); 3] = [
+    let rows: [(&str, Fields, &str); 3] = [
         ("/checkout", &[], "rule"),
         ("/guarded", &[("cookie", "session=1")], "credentials"),
         ("/a", &[("x-http-method-override", "PUT")], "rerouted"),
