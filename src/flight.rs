@@ -20,7 +20,7 @@ struct Ticket {
     resource: u64,
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
-    tags: OnceLock<Option<Box<[u64]>>>,
+    tags: OnceLock<Option<Arc<[u64]>>>,
     sealed: AtomicBool,
 }
 
@@ -53,7 +53,7 @@ impl Flights {
     /// Seals the flights whose response has one of these tags, and those to the authority (`None`: to any) whose tags aren't known yet.
     pub(crate) fn seal_tags(&self, authority: Option<u64>, purged: &[u64]) {
         self.seal_each(|ticket| match ticket.tags.get() {
-            Some(tags) => tags.iter().flatten().any(|tag| purged.contains(tag)),
+            Some(tags) => tags.iter().flat_map(|tags| tags.iter()).any(|tag| purged.contains(tag)),
             None => authority.is_none_or(|authority| authority == ticket.authority),
         });
     }
@@ -86,8 +86,9 @@ impl Flights {
 
 impl Flight {
     /// The head of the response has arrived, and with it what it can be purged by.
-    pub(crate) fn know_tags(&self, tags: Option<&[u64]>) {
-        let _ = self.ticket.tags.set(tags.map(Box::from));
+    pub(crate) fn know_tags(&self, tags: Option<Arc<[u64]>>) {
+        // A flight has one head, so this is set once.
+        let _ = self.ticket.tags.set(tags);
     }
 
     /// Whether a purge has touched it, so that its response must not be stored.
@@ -208,8 +209,8 @@ mod tests {
         let flights = Arc::new(Flights::default());
         let begin = |authority| flights.begin(&Stamp::new(0, 1, 7), authority);
         let (tagged, otherwise, untagged, unknown, elsewhere) = (begin(1), begin(1), begin(1), begin(1), begin(2));
-        tagged.know_tags(Some(&[11, 22]));
-        otherwise.know_tags(Some(&[33]));
+        tagged.know_tags(Some([11, 22].into()));
+        otherwise.know_tags(Some([33].into()));
         untagged.know_tags(None);
         flights.seal_tags(Some(1), &[22]);
         assert!(tagged.is_sealed() && unknown.is_sealed());

@@ -43,7 +43,7 @@ impl Groups {
     }
 
     /// The tags of a response, none for most: of each of its groups on its own origin, and then of each on any origin.
-    pub(crate) fn of_response(&self, key: &CacheKey, head: &HeaderMap) -> Option<Box<[u64]>> {
+    pub(crate) fn of_response(&self, key: &CacheKey, head: &HeaderMap) -> Option<Arc<[u64]>> {
         let mut names = named(head, &CACHE_GROUPS);
         names.sort_unstable();
         names.dedup();

@@ -71,7 +71,7 @@ impl Plan {
         let variance = Variance::of(fields, draft.asked, settings.matching);
         let (head, replaced) = stored_head(&draft, settings);
         let (key, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
-        flight.know_tags(stamp.tags.as_deref());
+        flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
             flight,
@@ -183,7 +183,7 @@ fn placed(
     let spellings = place.tags.iter().flatten();
     stamp.tags = match groups {
         groups if place.tags.is_none() => groups,
-        groups => Some(groups.iter().flatten().chain(spellings).copied().collect()),
+        groups => Some(groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect()),
     };
     (key, stamp)
 }

@@ -69,7 +69,7 @@ impl PurgeIndex {
         let is_purged = newest(&stamp.resource)
             || newest(&stamp.path)
             || self.floor.load(Ordering::Acquire) > stamp.number
-            || stamp.tags.iter().flatten().any(newest);
+            || stamp.tags.iter().flat_map(|tags| tags.iter()).any(newest);
         if is_purged {
             return false;
         }

@@ -62,14 +62,15 @@ pub(crate) struct Stamp {
     /// Hash of path and query.
     pub(crate) path: u64,
     /// Hashes of what else it can be purged by; `None` for most.
-    pub(crate) tags: Option<Box<[u64]>>,
+    pub(crate) tags: Option<Arc<[u64]>>,
     /// No purge up to this number touches it. Only saves work; relaxed order is enough, for an older value means one check more.
     verified: AtomicU64,
 }
 
 impl Clone for Stamp {
     fn clone(&self) -> Self {
-        Self { verified: AtomicU64::new(self.verified()), ..*self }
+        let verified = AtomicU64::new(self.verified());
+        Self { number: self.number, resource: self.resource, path: self.path, tags: self.tags.clone(), verified }
     }
 }
 

@@ -173,12 +173,13 @@ impl<S> Cache<S> {
         match &self.core.settings.backend {
             Backend::Memory(memory) => {
                 // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
-                let found = memory.read(&ask.key, |variants| {
-                    match self.core.choose(variants, &ask, request.headers(), now) {
-                        Lookup::Fresh(stored) => Ok(self.hit(&request, &ask, now, stored)),
+                let found =
+                    memory.read(&ask.key, |variants| match self.core.choose(variants, &ask, request.headers(), now) {
+                        Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
+                            Ok(self.hit(&request, &ask, now, stored))
+                        }
                         other => Err(other.map(|stored| Arc::new(stored.clone()))),
-                    }
-                });
+                    });
                 found.unwrap_or_else(|found| self.answer(request, ask, now, found))
             }
             Backend::Other(store) => {
