@@ -209,7 +209,7 @@ impl CacheCore {
         if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
             self.purge_tags(authority, &tags);
         }
-        let spellings = self.purge_spellings(authority, &key);
+        self.purge_spellings(authority, &key);
         if authority.is_none() {
             self.flights.seal_path(stamp.path);
             self.purges.purge_resource(stamp.path);
@@ -223,7 +223,7 @@ impl CacheCore {
             }
             Backend::Other(_) => false,
         };
-        if !by_key || spellings {
+        if !by_key {
             self.purges.purge_resource(stamp.resource);
         }
     }
@@ -234,10 +234,11 @@ impl CacheCore {
         self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
     }
 
-    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`. Tells whether that can be.
-    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) -> bool {
-        let tag = self.searches.touch(key, authority.is_none());
-        tag.inspect(|tag| self.purge_tags(authority, &[*tag])).is_some()
+    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
+    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) {
+        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
+            self.purge_tags(authority, &[tag]);
+        }
     }
 
     /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.

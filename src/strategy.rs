@@ -50,8 +50,9 @@ pub enum Strategy {
     StaleWhileRevalidate,
     /// The handler answers, and nothing is stored: a bypass, under a name that says why.
     NetworkOnly,
-    /// The store answers or nobody does: 504, as if each request said `only-if-cached` (RFC 9111 §5.2.1.7). The handler is asked for
-    /// writes only, so what fills the store must be something else: another process that shares it.
+    /// The store answers or nobody does: 504, as if each request said `only-if-cached` (RFC 9111 §5.2.1.7). What
+    /// fills the store must be something else, such as another cache over what is behind a [`Storage`](crate::storage::Storage). Other methods than GET and
+    /// HEAD, and requests that bypass, go to the handler as ever.
     CacheOnly,
 }
 
