@@ -111,6 +111,12 @@ async fn a_scheme_that_the_application_knows_is_of_the_origin() {
     house.exchange(by("POST", "/w?one", "https")).await;
     assert_eq!(house.exchange(by("GET", "/a?one", "http")).await.x_cache, "HIT");
     assert_eq!(house.exchange(by("GET", "/a?one", "https")).await.x_cache, "MISS");
+    let mut ambiguous = by("POST", "/w?one", "https");
+    ambiguous.headers_mut().append("host", "two.example".parse().expect("a host"));
+    house.exchange(ambiguous).await;
+    for scheme in ["http", "https"] {
+        assert_eq!(house.exchange(by("GET", "/a?one", scheme)).await.x_cache, "MISS", "any origin, {scheme}");
+    }
 }
 
 #[tokio::test]

@@ -128,6 +128,23 @@ async fn network_first_asks_each_time_and_keeps_what_it_gets() {
     assert_eq!(house.handler.calls(), 4);
 }
 
+const SWR: [(&str, &str); 1] = [("cache-control", "max-age=60, stale-while-revalidate=30")];
+
+#[tokio::test]
+async fn network_first_asks_within_a_window_for_refreshes_too() {
+    for (later, expected) in [
+        (Later::Answers, "MISS 200 fwd=stale; stored"),
+        (Later::Fails, "STALE 200 fwd=stale; ttl=-10; detail=network-first"),
+    ] {
+        let policy = Policy::from_origin().network_first(MINUTE);
+        let house = House::with(handler(1, later, &SWR), |layer| layer.otherwise(policy));
+        house.get("/").await;
+        house.advance(70);
+        assert_eq!(told(&house, &[]).await, expected);
+        assert_eq!((house.handler.calls(), house.handle.stats().refreshes), (2, 0));
+    }
+}
+
 #[tokio::test]
 async fn network_first_asks_whether_what_is_stored_is_still_good() {
     let handler = Handler::new(|head, n| {
@@ -291,6 +308,7 @@ async fn cache_only_never_asks_the_handler() {
     let rows = [
         (10, "", "HIT 200 hit; ttl=50"),
         (70, "", "STALE 200 hit; ttl=-10; detail=cache-only"),
+        (71, "", "STALE 200 hit; ttl=-11; detail=cache-only"),
         (200, "", "MISS 504 detail=cache-only"),
         (200, "max-stale=200", "STALE 200 hit; ttl=-140; detail=max-stale"),
         (10, "no-cache", "MISS 504 detail=cache-only"),
@@ -298,7 +316,9 @@ async fn cache_only_never_asks_the_handler() {
     ];
     for (age, directives, expected) in rows {
         let store = Common::default();
-        let filler = House::around(handler(1, Later::Fails, &FIELDS), CacheLayer::with_storage(store.clone()));
+        // By age, a window for errors or one for refreshes: none is made.
+        let fields = if age == 71 { &SWR } else { &FIELDS };
+        let filler = House::around(handler(1, Later::Fails, fields), CacheLayer::with_storage(store.clone()));
         filler.get("/").await;
         quiet().await;
         let reader = Handler::saying(&[]);
