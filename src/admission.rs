@@ -7,6 +7,7 @@ use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::query::{self, ContentDigest, is_query};
+use crate::regime::Regime;
 use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
@@ -33,6 +34,8 @@ pub(crate) struct Ask {
     /// The key with the query as it is, where [`key`](Self::key) is by a rule that was learned from `No-Vary-Search`.
     pub(crate) plain: Option<Box<CacheKey>>,
     pub(crate) rule: Option<usize>,
+    /// What the rule and the settings say now.
+    pub(crate) regime: Regime,
     pub(crate) directives: RequestDirectives,
     pub(crate) is_head: bool,
     pub(crate) authorization: bool,
@@ -99,6 +102,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
             key,
             plain: None,
             rule: route.rule,
+            regime: route.regime,
             directives: facts.directives(head.headers),
             is_head: *head.method == Method::HEAD,
             authorization: facts.authorization,
@@ -143,7 +147,9 @@ fn key(
 impl Ask {
     /// Under the key that a rule learned from `No-Vary-Search` gives, if there is one.
     fn by_rule(mut self, cache: &CacheCore) -> Self {
-        if let Some(key) = cache.searches.find(&self.key) {
+        if cache.settings.no_vary_search
+            && let Some(key) = cache.searches.find(&self.key)
+        {
             self.plain = Some(Box::new(std::mem::replace(&mut self.key, key)));
         }
         self

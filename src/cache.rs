@@ -1,23 +1,28 @@
 //! [`CacheCore`]: what all clones of a layer share, and the three things done with it: look up, commit, invalidate.
 
 use std::borrow::Borrow;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::HeaderMap;
+use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{Ask, InHand};
+use crate::adoption::adopt;
 use crate::clock::Moment;
+use crate::description::regime;
 use crate::error::StorageError;
 use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
 use crate::groups::Groups;
 use crate::head::SharedHeads;
-use crate::key::{CacheKey, Origin};
+use crate::key::{CacheKey, Origin, QueryRule};
 use crate::outcome::{ForwardReason, StaleReason};
+use crate::policy::Policy;
 use crate::purge::PurgeIndex;
-use crate::response::StoredResponse;
+use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::reuse::{Reuse, ValidateReason, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
@@ -29,10 +34,20 @@ use crate::storage::Variants;
 use crate::storage::backend::Backend;
 use crate::variance::SharedVariances;
 
-/// The shared state of a cache.
+/// A cache as it is set up now, over the state that stays when it is set up anew. Each request keeps the one that it began with, so that it sees
+/// the old settings or the new ones, and never some of both.
 pub(crate) struct CacheCore {
     pub(crate) settings: Settings,
     pub(crate) rules: Rules,
+    /// Counts how often the cache was set up anew.
+    pub(crate) generation: u64,
+    /// How queries were keyed by earlier generations, whose entries and fills may still be around.
+    retired: Vec<QueryRule>,
+    state: Arc<State>,
+}
+
+/// What all generations of a cache share.
+pub(crate) struct State {
     pub(crate) mark: InHand,
     /// Keys the digests of principals; new for every process.
     pub(crate) secret: [u8; 32],
@@ -54,6 +69,26 @@ pub(crate) struct CacheCore {
     hasher: ahash::RandomState,
 }
 
+/// More ways to key a query than any sequence of settings has that makes sense.
+const MOST_RETIRED: usize = 64;
+
+impl Deref for CacheCore {
+    type Target = State;
+
+    #[inline]
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+fn rules(settings: &Settings) -> Rules {
+    Rules::new(&settings.rules, settings.otherwise.clone()).under(|policy| regime(policy, settings))
+}
+
+fn queries_of<'a>((pattern, policy): (Option<&'a str>, &'a Policy)) -> (Option<&'a str>, &'a QueryRule) {
+    (pattern, &policy.query)
+}
+
 /// What the store has for a request; `R` is the response, where it lies or taken along.
 #[derive(Debug)]
 pub(crate) enum Lookup<R = Arc<StoredResponse>> {
@@ -65,6 +100,19 @@ pub(crate) enum Lookup<R = Arc<StoredResponse>> {
     Validate(R, ForwardReason),
     /// Ask the handler.
     Miss(ForwardReason),
+    /// It was stored under other settings than those of now, and what may be done with it has still to be found out.
+    Earlier(R),
+}
+
+/// What may be done with `chosen`, which is or holds `stored` (RFC 9111 §4).
+fn weigh<R>(chosen: R, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup<R> {
+    match reuse(&stored.terms, stored.age(now), &ask.directives, ask.authorization) {
+        Reuse::Fresh => Lookup::Fresh(chosen),
+        Reuse::AllowedStale => Lookup::Stale(chosen, StaleReason::MaxStale),
+        Reuse::StaleWhileRevalidate => Lookup::Stale(chosen, StaleReason::WhileRevalidate),
+        Reuse::Validate(ValidateReason::Stale) => Lookup::Validate(chosen, ForwardReason::Stale),
+        Reuse::Validate(_) => Lookup::Validate(chosen, ForwardReason::Request),
+    }
 }
 
 impl<R> Lookup<R> {
@@ -75,6 +123,7 @@ impl<R> Lookup<R> {
             Self::Stale(stored, reason) => Lookup::Stale(taken(stored), reason),
             Self::Validate(stored, why) => Lookup::Validate(taken(stored), why),
             Self::Miss(why) => Lookup::Miss(why),
+            Self::Earlier(stored) => Lookup::Earlier(taken(stored)),
         }
     }
 }
@@ -86,15 +135,13 @@ impl CacheCore {
         let mut secret = [0; 32];
         // A machine without randomness: a process that can't have a secret key must not pretend to have one.
         getrandom::fill(&mut secret).expect("the operating system provides random numbers");
-        Self {
-            rules: Rules::new(&settings.rules, settings.otherwise.clone()),
-            searches: Searches::new(settings.no_vary_search),
-            settings,
+        let state = Arc::new(State {
             mark: InHand(NEXT.fetch_add(1, Ordering::Relaxed)),
             secret,
             counters: Counters::default(),
             purges: PurgeIndex::default(),
             groups: Groups::default(),
+            searches: Searches::default(),
             flights: Arc::default(),
             budget: FillBudget::default(),
             heads: SharedHeads::default(),
@@ -105,7 +152,40 @@ impl CacheCore {
             keys_have_additions: AtomicBool::new(false),
             refreshes: Arc::default(),
             hasher: ahash::RandomState::new(),
+        });
+        Self { rules: rules(&settings), settings, generation: 0, retired: Vec::new(), state }
+    }
+
+    /// The next generation, with the same store and clock, and the state that lasts.
+    pub(crate) fn succeeded_by(&self, mut settings: Settings) -> Self {
+        settings.backend = self.settings.backend.clone();
+        settings.clock = self.settings.clock.clone();
+        let (rules, state) = (rules(&settings), self.state.clone());
+        let retired = self.retired_for(&rules);
+        Self { settings, rules, generation: self.generation + 1, retired, state }
+    }
+
+    /// The ways to key a query that entries may have and the rules of the next generation don't account for.
+    fn retired_for(&self, next: &Rules) -> Vec<QueryRule> {
+        // When they were too many, all that was stored under them was purged.
+        let mut retired = if self.has_too_many_retired() { Vec::new() } else { self.retired.clone() };
+        let same = self.rules.all().map(queries_of).eq(next.all().map(queries_of));
+        let first = &self.rules.get(None).policy.query;
+        let one_for_all = self.rules.all().chain(next.all()).all(|(_, policy)| policy.query == *first);
+        if !same && !one_for_all {
+            for (_, policy) in self.rules.all() {
+                if !retired.contains(&policy.query) {
+                    retired.push(policy.query.clone());
+                }
+            }
         }
+        retired
+    }
+
+    /// Whether so many ways to key a query have been in use that nobody should try them all on every write. Then all that was stored has to
+    /// go, and the next generation forgets them.
+    pub(crate) fn has_too_many_retired(&self) -> bool {
+        self.retired.len() > MOST_RETIRED
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -128,12 +208,18 @@ impl CacheCore {
             return Lookup::Miss(ForwardReason::VaryMiss);
         };
         let stored = chosen.borrow();
-        match reuse(&stored.terms, stored.age(now), &ask.directives, ask.authorization) {
-            Reuse::Fresh => Lookup::Fresh(chosen),
-            Reuse::AllowedStale => Lookup::Stale(chosen, StaleReason::MaxStale),
-            Reuse::StaleWhileRevalidate => Lookup::Stale(chosen, StaleReason::WhileRevalidate),
-            Reuse::Validate(ValidateReason::Stale) => Lookup::Validate(chosen, ForwardReason::Stale),
-            Reuse::Validate(_) => Lookup::Validate(chosen, ForwardReason::Request),
+        if stored.regime != ask.regime {
+            return Lookup::Earlier(chosen);
+        }
+        weigh(chosen, stored, ask, now)
+    }
+
+    /// What may be done with a response that was stored under earlier settings.
+    #[cold]
+    pub(crate) fn weigh_earlier(&self, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup {
+        match adopt(stored, ask, self) {
+            Some(adopted) => weigh(adopted.clone(), &adopted, ask, now),
+            None => Lookup::Miss(ForwardReason::UriMiss),
         }
     }
 
@@ -203,29 +289,35 @@ impl CacheCore {
     /// Without an `authority` the target is meant on every host.
     pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str) {
         count(&self.counters.invalidations);
-        let key = self.resource_key(authority.unwrap_or_default(), target);
-        let stamp = self.purges.stamp(&key, 0);
-        // RFC 9875 §2.2.1: what shares a group with it goes as well, and what shares one with that doesn't.
+        for key in self.resource_keys(authority.unwrap_or_default(), target) {
+            let stamp = self.purges.stamp(&key, 0);
+            self.purge_with(authority, &key, &stamp);
+            if authority.is_none() {
+                self.flights.seal_path(stamp.path);
+                self.purges.purge_resource(stamp.path);
+                continue;
+            }
+            self.flights.seal_resource(&stamp);
+            let by_key = match &self.settings.backend {
+                Backend::Memory(memory) => {
+                    memory.remove_now(&key);
+                    !self.keys_have_additions.load(Ordering::Acquire)
+                }
+                Backend::Other(_) => false,
+            };
+            if !by_key {
+                self.purges.purge_resource(stamp.resource);
+            }
+        }
+    }
+
+    /// Purges what goes with a resource that is written to: what shares a group with it (RFC 9875 §2.2.1), and not what shares one with that; and
+    /// what is stored for other spellings of it.
+    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp) {
         if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
             self.purge_tags(authority, &tags);
         }
-        self.purge_spellings(authority, &key);
-        if authority.is_none() {
-            self.flights.seal_path(stamp.path);
-            self.purges.purge_resource(stamp.path);
-            return;
-        }
-        self.flights.seal_resource(&stamp);
-        let by_key = match &self.settings.backend {
-            Backend::Memory(memory) => {
-                memory.remove_now(&key);
-                !self.keys_have_additions.load(Ordering::Acquire)
-            }
-            Backend::Other(_) => false,
-        };
-        if !by_key {
-            self.purges.purge_resource(stamp.resource);
-        }
+        self.purge_spellings(authority, key);
     }
 
     /// Makes groups invalid that the response to a write names (RFC 9875 §3). They are of its origin only.
@@ -247,11 +339,18 @@ impl CacheCore {
         self.flights.seal_tags(authority.map(|authority| self.groups.authority(Some(authority))), tags);
     }
 
-    /// The key of a path with query as its rule canonicalises it.
-    pub(crate) fn resource_key(&self, authority: &[u8], target: &str) -> CacheKey {
+    /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.
+    pub(crate) fn resource_keys(&self, authority: &[u8], target: &str) -> SmallVec<[CacheKey; 1]> {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let query = self.rules.route(path).policy.query(query);
-        CacheKey::new(authority, path, query.as_deref())
+        let current = &self.rules.route(path).policy.query;
+        let mut keys = SmallVec::new();
+        for rule in [current].into_iter().chain(&self.retired) {
+            let key = CacheKey::new(authority, path, rule.keyed(query).as_deref());
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
     }
 
     /// The right to refresh a variant, unless that is being done or too much is.

@@ -205,6 +205,7 @@ impl Errand {
             key: self.ask.key,
             plain: self.ask.plain,
             changes: self.changes,
+            regime: self.ask.regime,
             stamp: self.stamp,
             received,
             verdict,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::cache::CacheCore;
+use crate::layer::CacheLayer;
+use crate::live::Live;
+use crate::reload::{Reload, ReloadError};
 use crate::request::target_of;
 use crate::rfc9111::authority::normalised;
 use crate::selector::{PurgeError, Receipt, Selector};
@@ -26,12 +28,12 @@ use crate::storage::backend::Backend;
 /// ```
 #[derive(Clone)]
 pub struct CacheHandle {
-    cache: Arc<CacheCore>,
+    pub(crate) live: Arc<Live>,
 }
 
 impl CacheHandle {
-    pub(crate) fn new(cache: Arc<CacheCore>) -> Self {
-        Self { cache }
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        Self { live }
     }
 
     /// Purges. When it returns, nothing that was asked from a handler before the call is served any more, not even by a fill that is still
@@ -45,7 +47,7 @@ impl CacheHandle {
             Selector::Uri(uri) => self.purge_uri(&uri)?,
             Selector::Everything => self.purge_everything().await?,
         };
-        count(&self.cache.counters.purges);
+        count(&self.live.load().counters.purges);
         Ok(Receipt { number })
     }
 
@@ -56,24 +58,30 @@ impl CacheHandle {
             return Err(malformed());
         }
         let authority = uri.authority().map(|a| normalised(a.as_str().as_bytes(), uri.scheme_str()));
-        let key = self.cache.resource_key(authority.as_deref().unwrap_or_default(), &target_of(&uri));
-        let stamp = self.cache.purges.stamp(&key, 0);
-        self.cache.purge_spellings(authority.as_deref(), &key);
-        if authority.is_none() {
-            self.cache.flights.seal_path(stamp.path);
-            return Ok(self.cache.purges.purge_resource(stamp.path));
+        let cache = self.live.load();
+        let mut number = 0;
+        for key in cache.resource_keys(authority.as_deref().unwrap_or_default(), &target_of(&uri)) {
+            let stamp = cache.purges.stamp(&key, 0);
+            cache.purge_spellings(authority.as_deref(), &key);
+            number = if authority.is_none() {
+                cache.flights.seal_path(stamp.path);
+                cache.purges.purge_resource(stamp.path)
+            } else {
+                cache.flights.seal_resource(&stamp);
+                if let Backend::Memory(memory) = &cache.settings.backend {
+                    memory.remove_now(&key);
+                }
+                cache.purges.purge_resource(stamp.resource)
+            };
         }
-        self.cache.flights.seal_resource(&stamp);
-        if let Backend::Memory(memory) = &self.cache.settings.backend {
-            memory.remove_now(&key);
-        }
-        Ok(self.cache.purges.purge_resource(stamp.resource))
+        Ok(number)
     }
 
     async fn purge_everything(&self) -> Result<u64, PurgeError> {
-        let number = self.cache.purges.purge_everything();
-        self.cache.flights.seal_all();
-        match &self.cache.settings.backend {
+        let cache = self.live.load_full();
+        let number = cache.purges.purge_everything();
+        cache.flights.seal_all();
+        match &cache.settings.backend {
             Backend::Memory(memory) => memory.clear_now(),
             Backend::Other(other) => other.clear().await?,
         }
@@ -82,17 +90,49 @@ impl CacheHandle {
 
     /// What the cache did so far, and what its store holds.
     pub fn stats(&self) -> Stats {
-        self.cache.counters.snapshot(self.cache.settings.backend.usage())
+        let cache = self.live.load();
+        cache.counters.snapshot(cache.settings.backend.usage())
     }
 
     /// Ends the cache's own work: no refresh starts any more, nothing more is stored, and what is running is waited for until `deadline`
     /// and then abandoned. Requests are still answered. Returns whether all work ended in time.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
-        self.cache.close();
-        let ended = tokio::time::timeout(deadline, self.cache.tasks.wait()).await.is_ok();
-        self.cache.abandon.cancel();
-        self.cache.tasks.wait().await;
+        let cache = self.live.load_full();
+        cache.close();
+        let ended = tokio::time::timeout(deadline, cache.tasks.wait()).await.is_ok();
+        cache.abandon.cancel();
+        cache.tasks.wait().await;
         ended
+    }
+
+    /// Sets the running cache up as `layer` is: its rules, limits, header switches and all else take the place of what counted so far. A request
+    /// sees the old settings or the new ones, never some of both. What is stored stays, and is held against the new settings on every look-up:
+    ///
+    /// - A route that bypasses now, or has another key, doesn't find it.
+    /// - A route whose answers are for others now, or were made from requests that it wouldn't make them from any more (`strip_credentials`,
+    ///   `drop_set_cookie`, `ignore_cookies`), doesn't use it.
+    /// - Where rule and settings would store it on other terms today, the smaller of both lifetimes and stale windows counts; where they wouldn't store
+    ///   it at all, it isn't used.
+    /// - Limits are for what is stored from now on.
+    ///
+    /// The store and the clock stay those of the running cache. What changed is returned, and logged at `INFO`. With the feature `config`,
+    /// `CacheHandle::reload` takes the settings from a file.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::{CacheLayer, Policy};
+    /// let rules = |ttl| CacheLayer::in_memory(64 << 20).rule("^/news/", Policy::shared(Duration::from_secs(ttl)));
+    /// let cache = rules(60);
+    /// let handle = cache.handle();
+    /// let reload = handle.reconfigure(&rules(30))?;
+    /// assert_eq!(reload.to_string(), "rule \"^/news/\": ttl 60s -> 30s");
+    /// # Ok::<(), larder::ReloadError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReloadError`] if `layer` has another store, or one of another size; nothing is changed then.
+    pub fn reconfigure(&self, layer: &CacheLayer) -> Result<Reload, ReloadError> {
+        self.live.reload(|_| Ok(layer.settings().clone()))
     }
 }
 

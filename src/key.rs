@@ -176,6 +176,12 @@ impl QueryRule {
         Cow::Owned(pairs.join("&"))
     }
 
+    /// The query of a URI as it is keyed; under a rule for queries, one of which nothing is left is none.
+    pub(crate) fn keyed<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
+        let canonical = query.map(|query| self.canonical(query));
+        canonical.filter(|canonical| !canonical.is_empty() || self.is_plain())
+    }
+
     /// Whether a query counts as it was sent.
     pub(crate) fn is_plain(&self) -> bool {
         !self.sorted && self.ignored.is_empty() && self.allowed.is_none()

@@ -8,10 +8,10 @@ use http::HeaderName;
 use http_body::Body;
 use tower_layer::Layer;
 
-use crate::cache::CacheCore;
 use crate::clock::Clock;
 use crate::error::RuleError;
 use crate::handle::CacheHandle;
+use crate::live::Live;
 use crate::policy::Policy;
 use crate::query::{QueryBody, QueryReader};
 use crate::rules::{Rule, check_statuses};
@@ -46,7 +46,7 @@ pub struct CacheLayer {
     /// Shared, for axum clones a layer whenever it builds a route.
     settings: Arc<Settings>,
     /// Made when the layer is first used.
-    core: Arc<OnceLock<Arc<CacheCore>>>,
+    live: Arc<OnceLock<Arc<Live>>>,
 }
 
 impl CacheLayer {
@@ -69,7 +69,7 @@ impl CacheLayer {
     }
 
     fn over(backend: Backend) -> Self {
-        Self { settings: Arc::new(Settings::new(backend)), core: Arc::default() }
+        Self { settings: Arc::new(Settings::new(backend)), live: Arc::default() }
     }
 
     /// The policy of the paths that `pattern`, a regular expression, matches. Of several rules that match, the first one given counts. The
@@ -119,9 +119,10 @@ impl CacheLayer {
     /// # Panics
     /// If it is no token (RFC 9110 §5.6.2): letters, digits, and a few signs such as `-` and `.`, beginning with a letter.
     pub fn name(self, name: &str) -> Self {
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~!#$%&'*+^`|:/".contains(&b);
-        let valid = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(token);
-        assert!(valid, "the cache's name {name:?} must be a token that begins with a letter, such as `larder`");
+        assert!(
+            is_cache_name(name),
+            "the cache's name {name:?} must be a token that begins with a letter, such as `larder`"
+        );
         self.set(|settings| settings.switches.name = name.into())
     }
 
@@ -256,25 +257,42 @@ impl CacheLayer {
 
     /// A hold on the cache, to purge it, to look at its counters, and to shut it down.
     pub fn handle(&self) -> CacheHandle {
-        CacheHandle::new(self.core())
+        CacheHandle::new(self.live())
     }
 
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.settings));
-        self.core = Arc::default();
+        self.live = Arc::default();
         self
     }
 
-    fn core(&self) -> Arc<CacheCore> {
-        self.core.get_or_init(|| Arc::new(CacheCore::new(Settings::clone(&self.settings)))).clone()
+    fn live(&self) -> Arc<Live> {
+        self.live.get_or_init(|| Arc::new(Live::new(Settings::clone(&self.settings)))).clone()
     }
+
+    /// What was set so far.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// This layer with all settings replaced.
+    #[cfg(feature = "config")]
+    pub(crate) fn with_settings(self, settings: Settings) -> Self {
+        self.set(|all| *all = settings)
+    }
+}
+
+/// Whether the cache may speak under this name: a token (RFC 9110 §5.6.2) of the letters that `Cache-Status` has for one.
+pub(crate) fn is_cache_name(name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~!#$%&'*+^`|:/".contains(&b);
+    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(token)
 }
 
 impl<S> Layer<S> for CacheLayer {
     type Service = Cache<S>;
 
     fn layer(&self, inner: S) -> Cache<S> {
-        Cache::new(inner, self.core())
+        Cache::new(inner, self.live())
     }
 }
 

@@ -50,6 +50,7 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
 //! | 2 | stores | [`storage`] |
@@ -60,8 +61,14 @@
 //!
 //! - `axum` (on by default): [`Cached`] as a part of an axum response, and keys that see the path as it was before any `nest`. A plain
 //!   tower or hyper service turns it off with `default-features = false`.
+//! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
+//!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+// Floor 5: surfaces.
+#[cfg(feature = "config")]
+mod config;
 
 // Floor 4: tower.
 mod body;
@@ -75,10 +82,13 @@ mod service;
 
 // Floor 3: the engine.
 mod admission;
+mod adoption;
 mod cache;
+mod description;
 mod fill;
 mod flight;
 mod groups;
+mod live;
 mod plan;
 mod policy;
 mod precedence;
@@ -102,6 +112,9 @@ mod forwarded;
 mod head;
 mod key;
 mod outcome;
+mod principal;
+mod regime;
+mod reload;
 mod request;
 mod response;
 mod selector;
@@ -113,6 +126,8 @@ pub mod rfc9111;
 pub use self::body::ResponseBody;
 pub use self::cached::Cached;
 pub use self::clock::{Clock, ManualClock, Moment, SystemClock};
+#[cfg(feature = "config")]
+pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{RuleError, StorageError};
 pub use self::future::ResponseFuture;
 pub use self::handle::CacheHandle;
@@ -121,6 +136,7 @@ pub use self::layer::CacheLayer;
 pub use self::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 pub use self::policy::Policy;
 pub use self::query::QueryBody;
+pub use self::reload::{Change, Reload, ReloadError};
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
 pub use self::rfc9111::storability::DeclineReason;
@@ -133,6 +149,11 @@ pub use self::strategy::Strategy;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples in the reference of the configuration, as doc tests.
+#[cfg(all(doctest, feature = "config"))]
+#[doc = include_str!("../docs/configuration.md")]
+struct Configuration;
 
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

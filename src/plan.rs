@@ -8,12 +8,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
+use crate::downstream::Downstream;
 use crate::flight::Flight;
 use crate::head::compact;
 use crate::key::CacheKey;
 use crate::outcome::OWN_FIELDS;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
+use crate::regime::Regime;
 use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
 use crate::rfc9111::storability::{DeclineReason, has_validator};
@@ -27,6 +29,7 @@ pub(crate) struct Plan {
     pub(crate) core: Arc<CacheCore>,
     pub(crate) flight: Flight,
     pub(crate) key: CacheKey,
+    regime: Regime,
     pub(crate) stamp: Stamp,
     pub(crate) received: Moment,
     pub(crate) verdict: Verdict,
@@ -49,6 +52,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) plain: Option<Box<CacheKey>>,
     /// How many URIs had been purged or written to when the handler was asked.
     pub(crate) changes: u64,
+    pub(crate) regime: Regime,
     pub(crate) stamp: Stamp,
     pub(crate) received: Moment,
     pub(crate) verdict: Verdict,
@@ -69,13 +73,16 @@ impl Plan {
         let announced = announced_length(draft.head).or(draft.exact);
         let Vary::Fields(fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
         let variance = Variance::of(fields, draft.asked, settings.matching);
-        let (head, replaced) = stored_head(&draft, settings);
+        let drops_cookies = draft.policy.drop_set_cookie;
+        let downstream = draft.verdict.downstream.as_ref();
+        let (head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
         let (key, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
             flight,
             key,
+            regime: draft.regime,
             stamp,
             received: draft.received,
             verdict: draft.verdict,
@@ -116,6 +123,7 @@ impl Plan {
             origin: self.origin,
             downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Arc::new),
             stamp: self.stamp,
+            regime: self.regime,
         });
         let committed = self.core.commit(&self.flight, &self.key, stored.clone());
         self.core.counters.stored(committed);
@@ -124,15 +132,7 @@ impl Plan {
 
     /// Like [`commit`](Self::commit), with the content of `previous`, which the handler confirmed.
     pub(crate) fn commit_confirmed(mut self, previous: &StoredResponse) -> Result<Arc<StoredResponse>, DeclineReason> {
-        for (own, name) in
-            [(previous.origin.own_etag, header::ETAG), (previous.origin.own_last_modified, header::LAST_MODIFIED)]
-        {
-            if let Some(value) = previous.head.get(&name).filter(|_| own && !self.head.contains_key(&name)) {
-                self.head.insert(name, value.clone());
-            }
-        }
-        self.origin.own_etag = previous.origin.own_etag;
-        self.origin.own_last_modified = previous.origin.own_last_modified;
+        keep_own_validators(&mut self.head, &mut self.origin, previous);
         self.commit(previous.body.clone(), None)
     }
 
@@ -170,7 +170,8 @@ fn placed(
     mut stamp: Stamp,
     head: &HeaderMap,
 ) -> (CacheKey, Stamp) {
-    let place = core.searches.place(plain.as_deref().unwrap_or(&key), plain.is_some(), changes, head);
+    let listened_to = core.settings.no_vary_search.then_some(head);
+    let place = core.searches.place(plain.as_deref().unwrap_or(&key), plain.is_some(), changes, listened_to);
     let groups = core.groups.of_response(&key, head);
     if let Some(groups) = &groups {
         // A write knows the URI, and not under which key its responses are.
@@ -190,9 +191,14 @@ fn placed(
 
 /// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
 /// and with the downstream lifetime in place of the origin's. Second, what that replaced.
-fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Arc<HeaderMap>>) {
-    let nominated = connection_options(draft.head);
-    let drops_cookies = draft.policy.drop_set_cookie;
+pub(crate) fn stored_head(
+    head: &HeaderMap,
+    drops_cookies: bool,
+    downstream: Option<&Downstream>,
+    received: Moment,
+    settings: &Settings,
+) -> (HeaderMap, Option<Arc<HeaderMap>>) {
+    let nominated = connection_options(head);
     let dropped = |name: &HeaderName| {
         let of_one_exchange = is_of_one_exchange(name) && !settings.replayed.contains(name);
         is_hop_by_hop(name)
@@ -203,12 +209,12 @@ fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Arc
             || *name == header::CONTENT_LENGTH
             || (drops_cookies && *name == header::SET_COOKIE)
     };
-    let mut kept = HeaderMap::with_capacity(draft.head.len());
-    for (name, value) in draft.head.iter().filter(|(name, _)| !dropped(name)) {
+    let mut kept = HeaderMap::with_capacity(head.len());
+    for (name, value) in head.iter().filter(|(name, _)| !dropped(name)) {
         kept.append(name.clone(), value.clone());
     }
-    ensure_date(&mut kept, draft.received);
-    let replaced = draft.verdict.downstream.as_ref().map(|downstream| {
+    ensure_date(&mut kept, received);
+    let replaced = downstream.map(|downstream| {
         let mut replaced = HeaderMap::new();
         // In a partition targeted fields go as well: for others the answer is not, whatever they say.
         let targets = settings.targets.iter().filter(|_| downstream.private);
@@ -222,6 +228,19 @@ fn stored_head(draft: &Draft<'_>, settings: &Settings) -> (HeaderMap, Option<Arc
         Arc::new(compact(&replaced))
     });
     (kept, replaced)
+}
+
+/// Takes over the validators that the cache made of the content of `previous`, which `head` still describes.
+pub(crate) fn keep_own_validators(head: &mut HeaderMap, origin: &mut Origin, previous: &StoredResponse) {
+    for (own, name) in
+        [(previous.origin.own_etag, header::ETAG), (previous.origin.own_last_modified, header::LAST_MODIFIED)]
+    {
+        if let Some(value) = previous.head.get(&name).filter(|_| own && !head.contains_key(&name)) {
+            head.insert(name, value.clone());
+        }
+    }
+    origin.own_etag = previous.origin.own_etag;
+    origin.own_last_modified = previous.origin.own_last_modified;
 }
 
 /// The length that a head announces.

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 
 use crate::key::{CacheKey, Part, QueryRule, matches_name};
 use crate::outcome::BypassReason;
+use crate::principal::Principal;
 use crate::request::{RequestFacts, RequestHead};
 use crate::rfc9111::list;
 use crate::strategy::Strategy;
@@ -48,15 +48,12 @@ pub struct Policy {
     pub(crate) heuristics: Option<bool>,
     pub(crate) drop_set_cookie: bool,
     pub(crate) strategy: Strategy,
-    strip_credentials: bool,
-    ignored_cookies: Vec<String>,
-    query: QueryRule,
-    key_headers: Vec<HeaderName>,
-    key_cookies: Vec<String>,
+    pub(crate) strip_credentials: bool,
+    pub(crate) ignored_cookies: Vec<String>,
+    pub(crate) query: QueryRule,
+    pub(crate) key_headers: Vec<HeaderName>,
+    pub(crate) key_cookies: Vec<String>,
 }
-
-/// The closure behind [`Policy::per`].
-type Principal = Arc<dyn Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync>;
 
 #[derive(Clone)]
 pub(crate) enum Audience {
@@ -65,6 +62,18 @@ pub(crate) enum Audience {
     Per(Principal),
     Guarded,
     Bypass,
+}
+
+impl Audience {
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Origin => "from_origin",
+            Self::Shared => "shared",
+            Self::Per(_) => "per",
+            Self::Guarded => "guarded",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 /// Statuses that a rule's TTL applies to without being named: what a route answers when all is well.
@@ -143,8 +152,7 @@ impl Policy {
         principal: impl Fn(&RequestHead<'_>) -> Option<P> + Send + Sync + 'static,
         ttl: Duration,
     ) -> Self {
-        let principal: Principal = Arc::new(move |head| principal(head).map(|name| name.as_ref().to_vec()));
-        Self::new(Audience::Per(principal), Some(ttl))
+        Self::per_principal(Principal::new(principal), ttl)
     }
 
     /// A TTL for routes where nobody vouches who the answer is for: requests with `Authorization`, or with a cookie that isn't
@@ -277,6 +285,16 @@ impl Policy {
 }
 
 impl Policy {
+    pub(crate) fn per_principal(principal: Principal, ttl: Duration) -> Self {
+        Self::new(Audience::Per(principal), Some(ttl))
+    }
+
+    /// The same for the principals of another closure.
+    #[cfg(feature = "config")]
+    pub(crate) fn with_principal(self, principal: Principal, ttl: Duration) -> Self {
+        Self { audience: Audience::Per(principal), ttl: Some(ttl), ..self }
+    }
+
     /// The rule's TTL for a status.
     pub(crate) fn ttl_for(&self, status: StatusCode) -> Option<Duration> {
         if let Some((_, ttl)) = self.status_ttls.iter().find(|(named, _)| *named == status) {
@@ -306,6 +324,11 @@ impl Policy {
         self.stale_while_revalidate.or(always)
     }
 
+    /// The ignored cookies that were named, beside those of the usual analytics.
+    pub(crate) fn named_ignored_cookies(&self) -> &[String] {
+        self.ignored_cookies.get(ANALYTICS_COOKIES.len()..).unwrap_or_default()
+    }
+
     pub(crate) fn is_partitioned(&self) -> bool {
         matches!(self.audience, Audience::Per(_))
     }
@@ -328,8 +351,7 @@ impl Policy {
 
     /// The query as it is keyed; under a rule for queries, one of which nothing is left is none.
     pub(crate) fn query<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
-        let canonical = query.map(|query| self.query.canonical(query));
-        canonical.filter(|canonical| !canonical.is_empty() || self.query.is_plain())
+        self.query.keyed(query)
     }
 
     /// Adds to the key what this rule wants in it. `secret` keys the digest of a principal.
@@ -349,7 +371,7 @@ impl Policy {
             values.for_each(|(_, pair)| key.push(Part::Cookie, pair));
         }
         if let Audience::Per(principal) = &self.audience {
-            let name = principal(head).ok_or(BypassReason::NoPrincipal)?;
+            let name = principal.name(head).ok_or(BypassReason::NoPrincipal)?;
             key.push(Part::Partition, &digest(secret, &name));
         }
         Ok(())
@@ -431,13 +453,9 @@ impl Default for Policy {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let audience = match self.audience {
-            Audience::Origin => "from_origin",
-            Audience::Shared => "shared",
-            Audience::Per(_) => "per",
-            Audience::Guarded => "guarded",
-            Audience::Bypass => "bypass",
-        };
-        f.debug_struct("Policy").field("audience", &audience).field("ttl", &self.ttl).finish_non_exhaustive()
+        f.debug_struct("Policy")
+            .field("audience", &self.audience.as_str())
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::downstream::Downstream;
 use crate::head::StoredHead;
 use crate::outcome::OWN_FIELDS;
+use crate::regime::Regime;
 use crate::rfc9111::date;
 use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
@@ -35,6 +36,8 @@ pub struct StoredResponse {
     /// A `Cache-Control` that is written anew on each answer.
     pub(crate) downstream: Option<Arc<Downstream>>,
     pub(crate) stamp: Stamp,
+    /// What the rule and the settings said when it was stored.
+    pub(crate) regime: Regime,
     /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
     pub(crate) keep: Duration,
 }

@@ -6,13 +6,14 @@ use regex::{Regex, RegexSet, RegexSetBuilder};
 
 use crate::error::RuleError;
 use crate::policy::Policy;
+use crate::regime::Regime;
 use crate::rfc9111::storability::is_provoked_error;
 
 /// A pattern over the path and the policy of what it matches.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
-    pattern: String,
-    policy: Policy,
+    pub(crate) pattern: String,
+    pub(crate) policy: Policy,
 }
 
 impl Rule {
@@ -91,6 +92,7 @@ pub(crate) struct Route {
     /// The rule's place; `None` for `otherwise`.
     pub(crate) rule: Option<usize>,
     pub(crate) policy: Policy,
+    pub(crate) regime: Regime,
     pattern: String,
     warned: AtomicBool,
 }
@@ -111,6 +113,20 @@ impl Rules {
         }
     }
 
+    /// Each route with the regime that `of` makes of its policy.
+    pub(crate) fn under(mut self, of: impl Fn(&Policy) -> Regime) -> Self {
+        for route in self.routes.iter_mut().chain([&mut self.otherwise]) {
+            route.regime = of(&route.policy);
+        }
+        self
+    }
+
+    /// Pattern and policy of all, in their order, `otherwise` last and with none.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Option<&str>, &Policy)> {
+        let rules = self.routes.iter().map(|route| (Some(route.pattern.as_str()), &route.policy));
+        rules.chain([(None, &self.otherwise.policy)])
+    }
+
     /// The route of a path, as the client sent it.
     pub(crate) fn route(&self, path: &str) -> &Route {
         let first = match &self.patterns {
@@ -128,7 +144,7 @@ impl Rules {
 
 impl Route {
     fn new(rule: Option<usize>, pattern: &str, policy: Policy) -> Self {
-        Self { rule, policy, pattern: pattern.into(), warned: AtomicBool::new(false) }
+        Self { rule, policy, regime: Regime::default(), pattern: pattern.into(), warned: AtomicBool::new(false) }
     }
 
     /// Says once for each rule that credentials keep its requests from the cache, and what would change that.

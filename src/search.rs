@@ -27,8 +27,6 @@ const PLACES: u64 = 1 << 16;
 
 /// The rules that were learned.
 pub(crate) struct Searches {
-    /// Whether the field is listened to.
-    listens: bool,
     /// Whether any rule was ever learned: all that a request pays where none was.
     any: AtomicBool,
     rules: moka::sync::Cache<CacheKey, Arc<Rule>>,
@@ -54,13 +52,12 @@ pub(crate) struct Place {
     pub(crate) tags: Option<[u64; 2]>,
 }
 
-impl Searches {
-    pub(crate) fn new(listens: bool) -> Self {
+impl Default for Searches {
+    fn default() -> Self {
         let size = |key: &CacheKey, rule: &Arc<Rule>| {
             u32::try_from(256 + key.as_bytes().len() + rule.variance.to_bytes().len()).unwrap_or(u32::MAX)
         };
         Self {
-            listens,
             any: AtomicBool::new(false),
             rules: moka::sync::Cache::builder().weigher(size).max_capacity(RULES).build(),
             known: (0..PLACES / 64).map(|_| AtomicU64::new(0)).collect(),
@@ -68,7 +65,9 @@ impl Searches {
             hasher: ahash::RandomState::new(),
         }
     }
+}
 
+impl Searches {
     /// The key of a request by the rule of its path, if that has one. `plain` is its key with the query as it is.
     pub(crate) fn find(&self, plain: &CacheKey) -> Option<CacheKey> {
         if !self.any.load(Ordering::Relaxed) {
@@ -92,10 +91,10 @@ impl Searches {
 
     /// Learns from the head of a response that is about to be stored, and says where it belongs.
     ///
-    /// `plain` is the key of its request with the query as it is, `ruled` whether it was looked up by a rule, and `changes` how many
+    /// `head` is `None` where the field isn't listened to. `plain` is the key of its request with the query as it is, `ruled` whether it was looked up by a rule, and `changes` how many
     /// [changes](Self::changes) there had been when the handler was asked.
-    pub(crate) fn place(&self, plain: &CacheKey, ruled: bool, changes: u64, head: &HeaderMap) -> Place {
-        let variance = SearchVariance::of(head).filter(|_| self.listens);
+    pub(crate) fn place(&self, plain: &CacheKey, ruled: bool, changes: u64, head: Option<&HeaderMap>) -> Place {
+        let variance = head.and_then(SearchVariance::of);
         if variance.is_none() && !ruled {
             return Place { key: None, tags: None };
         }
@@ -165,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_purge_that_came_before_the_rule_was_known_keeps_a_response_at_its_own_uri() {
-        let searches = Searches::new(true);
+        let searches = Searches::default();
         let changes = searches.changes();
         assert_eq!(searches.touch(&plain("x=2"), false), None, "nobody knows yet that it is the same");
-        let place = searches.place(&plain("x=1"), false, changes, &said("params"));
+        let place = searches.place(&plain("x=1"), false, changes, Some(&said("params")));
         assert_eq!(place.key, Some(plain("x=1")));
         assert_eq!(searches.touch(&plain("x=3"), false), place.tags.map(|tags| tags[0]));
         assert_eq!(searches.touch(&plain("x=3"), true), place.tags.map(|tags| tags[1]));
@@ -176,8 +175,8 @@ mod tests {
 
     #[test]
     fn keys_of_different_rules_are_different() {
-        let searches = Searches::new(true);
-        let place = |line| searches.place(&plain("x=1"), true, 0, &said(line)).key;
+        let searches = Searches::default();
+        let place = |line| searches.place(&plain("x=1"), true, 0, Some(&said(line))).key;
         let keys = [place("params"), place("key-order, params"), place(""), place("key-order")];
         for (n, key) in keys.iter().enumerate() {
             assert!(key.is_some() && keys.iter().filter(|other| *other == key).count() == 1, "{n}");
@@ -189,10 +188,10 @@ mod tests {
 
     #[test]
     fn what_is_learned_has_a_bound() {
-        let searches = Searches::new(true);
+        let searches = Searches::default();
         for n in 0..10_000 {
             let path = CacheKey::new(b"h", &format!("/{n}/{}", "a".repeat(1000)), None);
-            searches.place(&path, false, 0, &said("key-order"));
+            searches.place(&path, false, 0, Some(&said("key-order")));
         }
         searches.rules.run_pending_tasks();
         assert!((1..=RULES).contains(&searches.rules.weighted_size()));
@@ -200,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_key_that_would_be_too_long_stays_as_it_is() {
-        let searches = Searches::new(true);
+        let searches = Searches::default();
         let long = plain(&"a&".repeat(3000));
-        assert_eq!(searches.place(&long, false, 0, &said("key-order")).key, Some(long.clone()));
+        assert_eq!(searches.place(&long, false, 0, Some(&said("key-order"))).key, Some(long.clone()));
         assert_eq!(searches.find(&long), None);
         assert!(searches.find(&plain("a")).is_some());
     }

@@ -28,6 +28,7 @@ use crate::clock::Moment;
 use crate::fetch::{Errand, finish_unattended};
 use crate::future::ResponseFuture;
 use crate::key::Origin;
+use crate::live::Live;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::query::QueryReader;
 use crate::request::Scheme;
@@ -47,12 +48,12 @@ use crate::strategy::Strategy;
 #[derive(Clone)]
 pub struct Cache<S> {
     inner: S,
-    core: Arc<CacheCore>,
+    live: Arc<Live>,
 }
 
 impl<S> Cache<S> {
-    pub(crate) fn new(inner: S, core: Arc<CacheCore>) -> Self {
-        Self { inner, core }
+    pub(crate) fn new(inner: S, live: Arc<Live>) -> Self {
+        Self { inner, live }
     }
 
     /// The service inside.
@@ -80,11 +81,13 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        match admit(&self.core, &request) {
-            Admission::Forward(outcome) => self.forward(request, outcome),
-            Admission::Write(write) => self.write(request, write),
-            Admission::Lookup(ask) => self.look_up(request, ask),
-            Admission::Query(ask) => self.query(request, ask),
+        // The settings that count for this request, whatever becomes of them meanwhile.
+        let core = self.live.load();
+        match admit(&core, &request) {
+            Admission::Forward(outcome) => self.forward(&core, request, outcome),
+            Admission::Write(write) => self.write(&core, request, write),
+            Admission::Lookup(ask) => self.look_up(&core, request, ask),
+            Admission::Query(ask) => self.query(&core, request, ask),
         }
     }
 }
@@ -109,12 +112,12 @@ type Answer<S, R> = ResponseFuture<<S as Handler<R>>::Body, <S as Service<Reques
 
 impl<S> Cache<S> {
     /// To the handler and back, untouched.
-    fn forward<R>(&self, mut request: Request<R>, outcome: CacheOutcome) -> Answer<S, R>
+    fn forward<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, outcome: CacheOutcome) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let (core, inner) = (self.core.clone(), self.inner.clone());
+        let (core, inner) = (core.clone(), self.inner.clone());
         request.extensions_mut().insert(core.mark);
         ResponseFuture::awaited(async move {
             let response = call(inner, request).await?.map(ResponseBody::untouched);
@@ -125,38 +128,38 @@ impl<S> Cache<S> {
     }
 
     /// Reads the content that a QUERY asks with (RFC 10008 §2.7), and then asks the store.
-    fn query<R>(&self, request: Request<R>, ask: Ask) -> Answer<S, R>
+    fn query<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let Some(reader) = self.core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
+        let Some(reader) = core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
             let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::QueryContent), ask.rule);
-            return self.forward(request, outcome);
+            return self.forward(core, request, outcome);
         };
-        let service = self.clone();
+        let (service, core) = (self.clone(), core.clone());
         ResponseFuture::awaited(async move {
             let (parts, body) = request.into_parts();
-            let read = reader.read(body, service.core.settings.max_query_content).await;
+            let read = reader.read(body, core.settings.max_query_content).await;
             let request = Request::from_parts(parts, read.body);
-            match ask.with_content(&service.core, read.content, request.headers()) {
-                Ok(ask) => service.look_up(request, ask).await,
-                Err(outcome) => service.forward(request, outcome).await,
+            match ask.with_content(&core, read.content, request.headers()) {
+                Ok(ask) => service.look_up(&core, request, ask).await,
+                Err(outcome) => service.forward(&core, request, outcome).await,
             }
         })
     }
 
     /// To the handler; if that succeeds, what the write touched is invalid before the client hears of it (RFC 9111 §4.4).
-    fn write<R>(&self, mut request: Request<R>, write: Write) -> Answer<S, R>
+    fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, write: Write) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let (core, inner) = (self.core.clone(), self.inner.clone());
+        let (live, core, inner) = (self.live.clone(), core.clone(), self.inner.clone());
         request.extensions_mut().insert(core.mark);
         ResponseFuture::awaited(async move {
             let outcome = write.outcome;
-            let unanswered = Unanswered { core: &core, write: Some(write) };
+            let unanswered = Unanswered { live: &live, write: Some(write) };
             let response = call(inner, request).await?;
             unanswered.answered(response.status(), response.headers());
             Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, true))
@@ -164,66 +167,85 @@ impl<S> Cache<S> {
     }
 
     /// Asks the store; the one in memory answers without waiting.
-    fn look_up<R>(&self, request: Request<R>, ask: Ask) -> Answer<S, R>
+    fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let now = self.core.now();
-        match &self.core.settings.backend {
+        let now = core.now();
+        match &core.settings.backend {
             Backend::Memory(memory) => {
                 // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
                 let found =
-                    memory.read(&ask.key, |variants| match self.core.choose(variants, &ask, request.headers(), now) {
+                    memory.read(&ask.key, |variants| match core.choose(variants, &ask, request.headers(), now) {
                         Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
-                            Ok(self.hit(&request, &ask, now, stored))
+                            Ok(self.hit(core, &request, &ask, now, stored))
                         }
                         other => Err(other.map(|stored| Arc::new(stored.clone()))),
                     });
-                found.unwrap_or_else(|found| self.answer(request, ask, now, found))
+                found.unwrap_or_else(|found| self.answer(core, request, ask, now, found))
             }
             Backend::Other(store) => {
-                let (service, store) = (self.clone(), store.clone());
+                let (service, core, store) = (self.clone(), core.clone(), store.clone());
                 ResponseFuture::awaited(async move {
                     let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
-                    let variants = service.core.variants_or_none(found);
-                    let found = service.core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
-                    service.answer(request, ask, now, found).await
+                    let variants = core.variants_or_none(found);
+                    let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
+                    service.answer(&core, request, ask, now, found).await
                 })
             }
         }
     }
 
     /// What the store has decides.
-    fn answer<R>(&self, request: Request<R>, ask: Ask, now: Moment, found: Lookup) -> Answer<S, R>
+    fn answer<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        request: Request<R>,
+        ask: Ask,
+        now: Moment,
+        found: Lookup,
+    ) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
         let found = if ask.strategy == Strategy::CacheFirst { found } else { ask.strategy.direct(found, &ask, now) };
         match found {
-            Lookup::Fresh(stored) => self.hit(&request, &ask, now, &stored),
-            Lookup::Stale(stored, reason) => self.stale(request, ask, now, &stored, reason),
-            Lookup::Miss(why @ ForwardReason::CacheOnly) => self.refuse(&ask, why),
-            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => {
-                self.refuse(&ask, ForwardReason::OnlyIfCached)
+            Lookup::Fresh(stored) => self.hit(core, &request, &ask, now, &stored),
+            Lookup::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
+            Lookup::Earlier(stored) => {
+                let found = core.weigh_earlier(&stored, &ask, now);
+                self.answer(core, request, ask, now, found)
             }
-            Lookup::Validate(stored, why) => self.fetch(request, ask, why, Some(stored)),
-            Lookup::Miss(why) => self.fetch(request, ask, why, None),
+            Lookup::Miss(why @ ForwardReason::CacheOnly) => self.refuse(core, &ask, why),
+            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => {
+                self.refuse(core, &ask, ForwardReason::OnlyIfCached)
+            }
+            Lookup::Validate(stored, why) => self.fetch(core, request, ask, why, Some(stored)),
+            Lookup::Miss(why) => self.fetch(core, request, ask, why, None),
         }
     }
 
-    fn hit<R>(&self, request: &Request<R>, ask: &Ask, now: Moment, stored: &StoredResponse) -> Answer<S, R>
+    fn hit<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        request: &Request<R>,
+        ask: &Ask,
+        now: Moment,
+        stored: &StoredResponse,
+    ) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        ResponseFuture::ready(self.send(request, ask, now, stored, Outcome::Hit))
+        ResponseFuture::ready(self.send(core, request, ask, now, stored, Outcome::Hit))
     }
 
     /// The client gets the stale response at once; its request goes on to refresh it.
     fn stale<R>(
         &self,
+        core: &Arc<CacheCore>,
         request: Request<R>,
         ask: Ask,
         now: Moment,
@@ -234,28 +256,28 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let response = self.send(&request, &ask, now, stored, Outcome::Stale(reason));
+        let response = self.send(core, &request, &ask, now, stored, Outcome::Stale(reason));
         if reason == StaleReason::WhileRevalidate {
-            self.refresh(request, ask, stored);
+            self.refresh(core, request, ask, stored);
         }
         ResponseFuture::ready(response)
     }
 
-    fn refresh<R>(&self, mut request: Request<R>, mut ask: Ask, stored: &Arc<StoredResponse>)
+    fn refresh<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, mut ask: Ask, stored: &Arc<StoredResponse>)
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let Some(refresh) = self.core.begin_refresh(&ask, stored) else { return };
+        let Some(refresh) = core.begin_refresh(&ask, stored) else { return };
         // What a HEAD found stale is refreshed by a GET: only that can fill the store.
         if std::mem::take(&mut ask.is_head) {
             *request.method_mut() = Method::GET;
         }
-        let errand = Errand::begin(&self.core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request);
+        let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request);
         let answer = errand.unattended().run(call(self.inner.clone(), request));
         let span = tracing::debug_span!(target: "larder", "refresh");
         span.follows_from(tracing::Span::current());
-        self.core.spawn(
+        core.spawn(
             async move {
                 let _until_done = refresh;
                 finish_unattended(answer).await;
@@ -266,6 +288,7 @@ impl<S> Cache<S> {
 
     fn fetch<R>(
         &self,
+        core: &Arc<CacheCore>,
         mut request: Request<R>,
         ask: Ask,
         why: ForwardReason,
@@ -276,13 +299,13 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let span = tracing::debug_span!(target: "larder", "fill", why = why.as_str(), outcome = tracing::field::Empty);
-        let errand = Errand::begin(&self.core, ask, why, previous, &mut request);
+        let errand = Errand::begin(core, ask, why, previous, &mut request);
         let inner = self.inner.clone();
         ResponseFuture::awaited(errand.run(call(inner, request)).instrument(span))
     }
 
     /// RFC 9111 §5.2.1.7, at the request's word or the rule's.
-    fn refuse<R>(&self, ask: &Ask, why: ForwardReason) -> Answer<S, R>
+    fn refuse<R>(&self, core: &Arc<CacheCore>, ask: &Ask, why: ForwardReason) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -290,11 +313,12 @@ impl<S> Cache<S> {
         let outcome = CacheOutcome::new(Outcome::Miss(why), ask.rule);
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-        ResponseFuture::ready(from_handler(&self.core, response, outcome, true))
+        ResponseFuture::ready(from_handler(core, response, outcome, true))
     }
 
     fn send<R>(
         &self,
+        core: &Arc<CacheCore>,
         request: &Request<R>,
         ask: &Ask,
         now: Moment,
@@ -307,8 +331,8 @@ impl<S> Cache<S> {
     {
         let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.terms.lifetime);
         let asked = (!ask.is_plain()).then(|| request.headers());
-        let response = from_store(&self.core, stored, now, outcome, asked, ask.is_head);
-        note(&self.core, response, outcome, true)
+        let response = from_store(core, stored, now, outcome, asked, ask.is_head);
+        note(core, response, outcome, true)
     }
 }
 
@@ -324,22 +348,24 @@ where
 /// A write whose answer isn't known yet. If it never will be (the client left, the handler panicked or failed), the write may have happened all
 /// the same, and what it touched is invalid.
 struct Unanswered<'a> {
-    core: &'a CacheCore,
+    live: &'a Live,
     write: Option<Write>,
 }
 
 impl Unanswered<'_> {
     fn answered(mut self, status: StatusCode, head: &HeaderMap) {
         let Some(write) = self.write.take().filter(|_| invalidates(status)) else { return };
-        self.core.invalidate(write.authority.as_deref(), &write.target);
+        // By the newest settings: what was stored since is keyed by them, and they know how it was before.
+        let core = self.live.load();
+        core.invalidate(write.authority.as_deref(), &write.target);
         let authority = write.authority.as_deref();
         for named in named_targets(authority.unwrap_or_default(), &write.target, head) {
-            self.core.invalidate(authority, &named);
+            core.invalidate(authority, &named);
         }
         let groups = groups::named(head, &CACHE_GROUP_INVALIDATION);
         if !groups.is_empty() {
             let scheme = write.scheme.as_ref().map(|Scheme(scheme)| scheme.as_bytes());
-            self.core.invalidate_groups(Origin { authority, scheme }, &groups);
+            core.invalidate_groups(Origin { authority, scheme }, &groups);
         }
     }
 }
@@ -347,7 +373,7 @@ impl Unanswered<'_> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(write) = self.write.take() {
-            self.core.invalidate(write.authority.as_deref(), &write.target);
+            self.live.load().invalidate(write.authority.as_deref(), &write.target);
         }
     }
 }

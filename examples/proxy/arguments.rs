@@ -1,6 +1,7 @@
 //! The proxy's command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub struct Arguments {
@@ -8,7 +9,8 @@ pub struct Arguments {
     pub origin: String,
     pub strict_rfc: bool,
     pub default_ttl: Option<Duration>,
-    pub capacity: u64,
+    pub capacity: Option<u64>,
+    pub config: Option<PathBuf>,
 }
 
 pub const USAGE: &str =
@@ -20,14 +22,16 @@ pub const USAGE: &str =
   --strict-rfc   follow RFC 9111 to the letter where a safe default is stricter
   --default-ttl  cache what states no lifetime of its own for so long, for requests without credentials
   --capacity     the size of the store in bytes; 268435456 by default
+  --config       rules, limits and header switches from a TOML file (docs/configuration.md); SIGHUP reads it anew, and a file
+                 with a mistake leaves everything as it is. Needs a build with --features config. The other options win
+                 over the file: --strict-rfc over its switches, --default-ttl over [otherwise], --capacity over [store]
   --store        memory (the default); redis is not built yet
-  --config       not built yet
   --admin        not built yet";
 
 impl Arguments {
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut listen, mut origin, mut strict_rfc, mut default_ttl) = (None, None, false, None);
-        let mut capacity = 256 << 20;
+        let (mut capacity, mut config) = (None, None);
         while let Some(name) = arguments.next() {
             if name == "--strict-rfc" {
                 strict_rfc = true;
@@ -44,18 +48,19 @@ impl Arguments {
                     let seconds = value.parse().map_err(|_| wrong("not a number of seconds"))?;
                     default_ttl = Some(Duration::from_secs(seconds));
                 }
-                "--capacity" => capacity = value.parse().map_err(|_| wrong("not a number of bytes"))?,
+                "--capacity" => capacity = Some(value.parse().map_err(|_| wrong("not a number of bytes"))?),
+                "--config" => config = Some(PathBuf::from(value)),
                 "--store" if value == "memory" => {}
                 "--store" if value.starts_with("redis://") || value.starts_with("rediss://") => {
                     return Err(wrong("the store over Redis is not built yet; use --store memory"));
                 }
                 "--store" => return Err(wrong("not a store; use --store memory")),
-                "--config" | "--admin" => return Err(wrong("not built yet")),
+                "--admin" => return Err(wrong("not built yet")),
                 _ => return Err(format!("{name}: no such option\n{USAGE}")),
             }
         }
         let listen = listen.ok_or_else(|| format!("--listen is missing\n{USAGE}"))?;
         let origin = origin.ok_or_else(|| format!("--origin is missing\n{USAGE}"))?;
-        Ok(Self { listen, origin, strict_rfc, default_ttl, capacity })
+        Ok(Self { listen, origin, strict_rfc, default_ttl, capacity, config })
     }
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod arguments;
+mod configuration;
 mod origin;
 
 use std::net::SocketAddr;
@@ -18,9 +19,9 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use larder::{Cache, CacheLayer, Policy, ResponseBody};
+use larder::{Cache, CacheHandle, CacheLayer, Policy, ResponseBody};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower::{Layer, ServiceExt};
 
 use crate::arguments::{Arguments, USAGE};
@@ -52,24 +53,52 @@ async fn main() -> ExitCode {
     }
 }
 
-fn cache(arguments: &Arguments) -> CacheLayer {
-    let layer = CacheLayer::in_memory(arguments.capacity);
+/// The size of the store where nobody says another.
+const CAPACITY: u64 = 256 << 20;
+
+/// The cache as the file says, if there is one, and the other options over that.
+fn cache(arguments: &Arguments) -> Result<CacheLayer, String> {
+    let layer = match &arguments.config {
+        Some(file) => configuration::layer(file, arguments.capacity)?,
+        None => CacheLayer::in_memory(arguments.capacity.unwrap_or(CAPACITY)),
+    };
     let layer = if arguments.strict_rfc { layer.strict_rfc() } else { layer };
-    match arguments.default_ttl {
+    Ok(match arguments.default_ttl {
         // Nobody vouches for whom an origin's answers are, so requests with credentials go past the cache.
         Some(ttl) => layer.otherwise(Policy::guarded(ttl)),
         None => layer,
+    })
+}
+
+/// Reads the file anew. What changed is in the log, by the cache itself.
+fn reload(arguments: &Arguments, handle: &CacheHandle) {
+    let outcome = cache(arguments).and_then(|layer| handle.reconfigure(&layer).map_err(|error| error.to_string()));
+    if let Err(message) = outcome {
+        eprintln!("proxy: the configuration was not reloaded, and all stays as it was:\n{message}");
+    }
+}
+
+/// Waits for SIGHUP, where there is a file to read anew.
+async fn hangup(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
 async fn serve(arguments: Arguments) -> Result<(), String> {
+    let layer = cache(&arguments)?;
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("can't listen on {}: {error}; is another program using the port?", arguments.listen)
     })?;
     let address: SocketAddr = listener.local_addr().map_err(|error| error.to_string())?;
-    let layer = cache(&arguments);
     let service = layer.layer(Origin::new(&arguments.origin)?);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    // Without a file the signal means what it always does.
+    let mut hung_up = match &arguments.config {
+        Some(_) => Some(signal(SignalKind::hangup()).map_err(|error| error.to_string())?),
+        None => None,
+    };
     println!("larder proxy listens on http://{address} for {}", arguments.origin);
 
     let connections = GracefulShutdown::new();
@@ -92,6 +121,7 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
+            () = hangup(&mut hung_up) => reload(&arguments, &layer.handle()),
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }

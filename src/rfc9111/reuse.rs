@@ -26,6 +26,20 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Terms that allow only what both allow. The age on arrival is that of `self`.
+    pub fn stricter(self, other: Self) -> Self {
+        Self {
+            lifetime: self.lifetime.min(other.lifetime),
+            initial_age: self.initial_age,
+            no_cache: self.no_cache || other.no_cache,
+            no_stale: self.no_stale || other.no_stale,
+            immutable: self.immutable && other.immutable,
+            stale_while_revalidate: self.stale_while_revalidate.min(other.stale_while_revalidate),
+            stale_if_error: self.stale_if_error.min(other.stale_if_error),
+            for_authorized: self.for_authorized && other.for_authorized,
+        }
+    }
+
     /// How far past its lifetime a response of this age is; zero while it is fresh or just at its end.
     pub fn staleness(&self, age: Duration) -> Duration {
         age.saturating_sub(self.lifetime)

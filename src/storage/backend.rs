@@ -36,6 +36,25 @@ impl Backend {
         }
     }
 
+    /// What of `other` isn't as it is here, as field, value here and value there.
+    pub(crate) fn differs(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        match (self, other) {
+            (Self::Memory(one), Self::Memory(other)) => {
+                let pairs = one.described().into_iter().zip(other.described());
+                pairs.map(|((name, one), (_, other))| (name, one, other)).find(|(_, one, other)| one != other)
+            }
+            (Self::Other(one), Self::Other(other)) if Arc::ptr_eq(one, other) => None,
+            (one, other) => Some(("kind", one.kind().into(), other.kind().into())),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::Other(_) => "a store of one's own",
+        }
+    }
+
     pub(crate) fn usage(&self) -> StorageUsage {
         match self {
             Self::Memory(memory) => Storage::usage(&**memory),

@@ -63,7 +63,7 @@ struct Inner {
 const TURNS: usize = 64;
 
 /// With TinyLFU, one read in this many is told to moka.
-const SAMPLE: u32 = 64;
+const SAMPLE: u32 = 32;
 
 struct Index {
     slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
@@ -107,6 +107,13 @@ impl MemoryStore {
     pub fn eviction(mut self, eviction: Eviction) -> Self {
         self.settings.eviction = eviction;
         self
+    }
+
+    /// Its bounds, for people: bytes, keys, and who leaves first.
+    pub(crate) fn described(&self) -> [(&'static str, String); 3] {
+        let Settings { capacity, max_entries, eviction } = self.settings;
+        let entries = max_entries.map_or("none".into(), |most| most.to_string());
+        [("capacity", capacity.to_string()), ("max_entries", entries), ("eviction", format!("{eviction:?}"))]
     }
 
     /// An empty store with the same settings.

@@ -1,0 +1,62 @@
+//! What was stored under earlier settings, as those of now would have it: the same response on the stricter terms of both, or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, header};
+
+use crate::admission::Ask;
+use crate::cache::CacheCore;
+use crate::plan::{keep_own_validators, stored_head};
+use crate::precedence::{Arrival, judge};
+use crate::response::{Origin, StoredResponse};
+use crate::rfc9111::date;
+
+/// `stored` as it may be used under the settings of `core`; `None` where it may not be.
+///
+/// It is judged as if it arrived now, and never gains by that: of each lifetime and window the smaller one counts. Its head is made anew, since other
+/// fields may go out with it. Nothing is written to the store: between the look-up and that, a write might have invalidated it.
+#[cold]
+pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Option<Arc<StoredResponse>> {
+    if stored.regime.audience != ask.regime.audience {
+        return None;
+    }
+    let policy = &core.rules.get(ask.rule).policy;
+    let head = stored.origin_head();
+    let arrival = Arrival {
+        method: &Method::GET,
+        // Both were looked at when it was stored, under the same audience.
+        authorization: false,
+        request_no_store: false,
+        status: stored.status,
+        headers: &head,
+        handler: stored.origin.handler.as_deref(),
+        date: date::field(&head, header::DATE).unwrap_or(stored.received.wall),
+        received: stored.received.wall,
+        delay: Duration::ZERO,
+    };
+    let mut verdict = judge(&arrival, policy, &core.settings).ok()?;
+    let terms = stored.terms.stricter(verdict.terms);
+    if let Some(downstream) = verdict.downstream.as_mut().filter(|downstream| !downstream.from_each_answer) {
+        downstream.lifetime = downstream.lifetime.min(terms.lifetime);
+    }
+    let downstream = verdict.downstream.as_ref();
+    let (mut head, replaced) = stored_head(&head, policy.drop_set_cookie, downstream, stored.received, &core.settings);
+    let mut origin = Origin { replaced, handler: stored.origin.handler.clone(), ..Origin::default() };
+    keep_own_validators(&mut head, &mut origin, stored);
+    let (head, _) = core.heads.store(head, &core.settings.switches.names(), Bytes::new());
+    Some(Arc::new(StoredResponse {
+        status: stored.status,
+        head,
+        body: stored.body.clone(),
+        terms,
+        received: stored.received,
+        variance: stored.variance.clone(),
+        origin,
+        downstream: verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Arc::new),
+        stamp: stored.stamp.clone(),
+        regime: ask.regime,
+        keep: stored.keep,
+    }))
+}

@@ -1,0 +1,65 @@
+//! [`Live`]: the settings that count now, which a reload replaces while requests read them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::cache::CacheCore;
+use crate::description::changes;
+use crate::reload::{Reload, ReloadError};
+use crate::settings::Settings;
+use crate::storage::backend::Backend;
+
+/// A cache through all its generations.
+pub(crate) struct Live {
+    current: ArcSwap<CacheCore>,
+    /// Reloads take turns, so that each is compared with the one before it.
+    turn: Mutex<()>,
+}
+
+impl Live {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { current: ArcSwap::from_pointee(CacheCore::new(settings)), turn: Mutex::new(()) }
+    }
+
+    /// The generation of now. Takes no lock and counts no reference; not to be held across an await.
+    #[inline]
+    pub(crate) fn load(&self) -> Guard<Arc<CacheCore>> {
+        self.current.load()
+    }
+
+    pub(crate) fn load_full(&self) -> Arc<CacheCore> {
+        self.current.load_full()
+    }
+
+    /// Replaces the settings by what `wanted` makes of the running ones. Requests that began before go on with those.
+    pub(crate) fn reload<E: From<ReloadError>>(
+        &self,
+        wanted: impl FnOnce(&Settings) -> Result<Settings, E>,
+    ) -> Result<Reload, E> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.current.load_full();
+        let wanted = wanted(&running.settings)?;
+        if let Some((field, running, wanted)) = running.settings.backend.differs(&wanted.backend) {
+            return Err(ReloadError::Store { field, running, wanted }.into());
+        }
+        let changes = changes(&running.settings, &wanted);
+        if changes.is_empty() {
+            tracing::info!(generation = running.generation, "settings were reloaded: nothing changed");
+            return Ok(Reload { generation: running.generation, changes });
+        }
+        let next = Arc::new(running.succeeded_by(wanted));
+        self.current.store(next.clone());
+        if next.has_too_many_retired() {
+            next.purges.purge_everything();
+            next.flights.seal_all();
+            if let Backend::Memory(memory) = &next.settings.backend {
+                memory.clear_now();
+            }
+        }
+        for change in &changes {
+            tracing::info!(generation = next.generation, "settings were reloaded: {change}");
+        }
+        Ok(Reload { generation: next.generation, changes })
+    }
+}
