@@ -1,23 +1,27 @@
 //! The first look at a request: is it looked up, is it a write that invalidates, or does the cache keep out of it?
 
-use http::{Extensions, Method, Request};
+use http::{Extensions, HeaderMap, Method, Request};
 use http_body::Body;
 use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
+use crate::query::{self, ContentDigest, is_query};
 use crate::regime::Regime;
 use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, rewritten, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
 use crate::rules::Route;
+use crate::strategy::Strategy;
 
 /// Where a request goes.
 pub(crate) enum Admission {
     /// To the store first.
     Lookup(Ask),
+    /// Its content is read, and then to the store.
+    Query(Ask),
     /// To the handler, and its success invalidates.
     Write(Write),
     /// To the handler, untouched.
@@ -28,6 +32,8 @@ pub(crate) enum Admission {
 #[derive(Debug)]
 pub(crate) struct Ask {
     pub(crate) key: CacheKey,
+    /// The key with the query as it is, where [`key`](Self::key) is by a rule that was learned from `No-Vary-Search`.
+    pub(crate) plain: Option<Box<CacheKey>>,
     pub(crate) rule: Option<usize>,
     /// What the rule and the settings say now.
     pub(crate) regime: Regime,
@@ -36,6 +42,7 @@ pub(crate) struct Ask {
     pub(crate) authorization: bool,
     pub(crate) conditions: bool,
     pub(crate) range: bool,
+    pub(crate) strategy: Strategy,
 }
 
 /// The target of an unsafe method.
@@ -43,6 +50,7 @@ pub(crate) struct Ask {
 pub(crate) struct Write {
     /// `None` where it is ambiguous: then the target is meant on every host.
     pub(crate) authority: Option<Authority>,
+    pub(crate) scheme: Option<Scheme>,
     pub(crate) target: String,
     pub(crate) outcome: CacheOutcome,
 }
@@ -66,10 +74,10 @@ impl InHand {
 /// Decides where `request` goes, in this order:
 ///
 /// 1. A request that another layer of this cache has in hand is forwarded.
-/// 2. Unsafe methods write; other methods than GET and HEAD are forwarded.
+/// 2. Unsafe methods write; other methods than GET and HEAD, and QUERY if that is switched on, are forwarded.
 /// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host or path.
 /// 4. What the rule's audience excludes is forwarded.
-/// 5. All else is looked up under its key.
+/// 5. All else is looked up under its key, a QUERY when its content was read.
 pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
     let head = RequestHead::of(request);
     let facts = RequestFacts::read(head.headers);
@@ -79,12 +87,13 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         route.watch_nested(head.uri.path());
         return forward(BypassReason::Nested);
     }
-    if !matches!(*head.method, Method::GET | Method::HEAD) {
+    let asks_with_content = cache.settings.query.is_some() && is_query(head.method);
+    if !matches!(*head.method, Method::GET | Method::HEAD) && !asks_with_content {
         return if is_safe(head.method) { forward(BypassReason::Method) } else { write(&head, &facts, route) };
     }
     let obstacle = if facts.upgrade {
         Some(BypassReason::Upgrade)
-    } else if facts.content || !is_empty(request.body()) {
+    } else if !asks_with_content && (facts.content || !is_empty(request.body())) {
         Some(BypassReason::RequestContent)
     } else if facts.rerouted {
         Some(BypassReason::Rerouted)
@@ -102,9 +111,10 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         }
         return forward(reason);
     }
-    match key(cache, request, &head, &facts, route) {
-        Ok(key) => Admission::Lookup(Ask {
+    let ask = match key(cache, request, &head, &facts, route) {
+        Ok(key) => Ask {
             key,
+            plain: None,
             rule: route.rule,
             regime: route.regime,
             directives: facts.directives(head.headers),
@@ -112,14 +122,17 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
             authorization: facts.authorization,
             conditions: facts.conditions,
             range: facts.range,
-        }),
-        Err(reason) => forward(reason),
-    }
+            strategy: route.policy.strategy,
+        },
+        Err(reason) => return forward(reason),
+    };
+    if asks_with_content { Admission::Query(ask) } else { Admission::Lookup(ask.by_rule(cache)) }
 }
 
 fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
-    Admission::Write(Write { authority: facts.authority(head.uri), target: target_of(head.uri), outcome })
+    let (authority, scheme) = (facts.authority(head.uri), head.extensions.get().copied());
+    Admission::Write(Write { authority, scheme, target: target_of(head.uri), outcome })
 }
 
 fn is_empty<B: Body>(body: &B) -> bool {
@@ -150,6 +163,33 @@ fn key<B>(
 }
 
 impl Ask {
+    /// Under the key that a rule learned from `No-Vary-Search` gives, if there is one.
+    fn by_rule(mut self, cache: &CacheCore) -> Self {
+        if cache.settings.no_vary_search
+            && let Some(key) = cache.searches.find(&self.key)
+        {
+            self.plain = Some(Box::new(std::mem::replace(&mut self.key, key)));
+        }
+        self
+    }
+
+    /// Of a QUERY, whose content is known now. An error is the reason to forward it.
+    pub(crate) fn with_content(
+        mut self,
+        cache: &CacheCore,
+        content: Option<ContentDigest>,
+        headers: &HeaderMap,
+    ) -> Result<Self, CacheOutcome> {
+        let forward = |reason| CacheOutcome::new(Outcome::Bypass(reason), self.rule);
+        let content = content.ok_or(forward(BypassReason::QueryContent))?;
+        query::extend_key(&mut self.key, content, headers);
+        if self.key.as_bytes().len() > LONGEST {
+            Err(forward(BypassReason::KeyTooLong))
+        } else {
+            Ok(self.by_rule(cache))
+        }
+    }
+
     /// Whether the client has neither conditions nor a range, so that a response for it needs no second look.
     pub(crate) fn is_plain(&self) -> bool {
         !self.conditions && !self.range

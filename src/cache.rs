@@ -16,16 +16,18 @@ use crate::clock::Moment;
 use crate::description::regime;
 use crate::error::StorageError;
 use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
+use crate::groups::Groups;
 use crate::head::SharedHeads;
-use crate::key::{CacheKey, QueryRule};
+use crate::key::{CacheKey, Origin, QueryRule};
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::policy::Policy;
 use crate::purge::PurgeIndex;
-use crate::response::StoredResponse;
+use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::reuse::{Reuse, ValidateReason, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
 use crate::rules::Rules;
+use crate::search::Searches;
 use crate::settings::Settings;
 use crate::stats::{Counters, count};
 use crate::storage::Variants;
@@ -52,6 +54,8 @@ pub(crate) struct State {
     pub(crate) secret: [u8; 32],
     pub(crate) counters: Counters,
     pub(crate) purges: PurgeIndex,
+    pub(crate) groups: Groups,
+    pub(crate) searches: Searches,
     pub(crate) flights: Arc<Flights>,
     pub(crate) budget: FillBudget,
     pub(crate) heads: SharedHeads,
@@ -137,6 +141,8 @@ impl CacheCore {
             secret,
             counters: Counters::default(),
             purges: PurgeIndex::default(),
+            groups: Groups::default(),
+            searches: Searches::default(),
             flights: Arc::default(),
             budget: FillBudget::default(),
             heads: SharedHeads::default(),
@@ -286,6 +292,7 @@ impl CacheCore {
         count(&self.counters.invalidations);
         for key in self.resource_keys(authority.unwrap_or_default(), target) {
             let stamp = self.purges.stamp(&key, 0);
+            self.purge_with(authority, &key, &stamp);
             if authority.is_none() {
                 self.flights.seal_path(stamp.path);
                 self.purges.purge_resource(stamp.path);
@@ -303,6 +310,34 @@ impl CacheCore {
                 self.purges.purge_resource(stamp.resource);
             }
         }
+    }
+
+    /// Purges what goes with a resource that is written to: what shares a group with it (RFC 9875 §2.2.1), and not what shares one with that; and
+    /// what is stored for other spellings of it.
+    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp) {
+        if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
+            self.purge_tags(authority, &tags);
+        }
+        self.purge_spellings(authority, key);
+    }
+
+    /// Makes groups invalid that the response to a write names (RFC 9875 §3). They are of its origin only.
+    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String]) {
+        count(&self.counters.invalidations);
+        self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
+    }
+
+    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
+    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) {
+        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
+            self.purge_tags(authority, &[tag]);
+        }
+    }
+
+    /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.
+    fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
+        self.purges.purge_tags(tags);
+        self.flights.seal_tags(authority.map(|authority| self.groups.authority(Some(authority))), tags);
     }
 
     /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.

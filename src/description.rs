@@ -117,6 +117,7 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         fill_timeout,
         heuristics,
         drop_set_cookie,
+        strategy,
         strip_credentials,
         ignored_cookies: _,
         query,
@@ -142,6 +143,8 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         described("fill_timeout", duration(fill_timeout), Matters::Ahead),
         described("heuristics", heuristics.map_or(String::new(), |on| on.to_string()), Matters::Terms),
         described("drop_set_cookie", drop_set_cookie.to_string(), Matters::Audience),
+        // It gives a window to what is stored, where nobody else does.
+        described("strategy", format!("{strategy:?}"), Matters::Terms),
         described("strip_credentials", strip_credentials.to_string(), Matters::Audience),
         described("ignore_cookies", listed(policy.named_ignored_cookies()), cookies),
         // What the key takes in, a stored response has in its key; and the handler saw no more of the query than that.
@@ -174,6 +177,7 @@ fn of_limits(settings: &Settings) -> Vec<Described> {
         ("max_variants", settings.max_variants),
         ("max_refreshes", settings.max_refreshes),
         ("eager_etag_size", settings.eager_etag_size),
+        ("max_query_content", settings.max_query_content),
     ]
     .map(|(name, value)| described(name, value.to_string(), Matters::Ahead))
     .into()
@@ -201,6 +205,9 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         stale_when_disconnected,
         authorized_may_share,
         trust_any_304,
+        no_vary_search,
+        query,
+        max_query_content: _,
         never_stored,
         replayed,
     } = settings;
@@ -215,6 +222,8 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         described("authorized_may_share", authorized_may_share.to_string(), Matters::Terms),
         // What was confirmed by another response's 304 has a head that its content may not go with.
         described("trust_any_304", trust_any_304.to_string(), Matters::Audience),
+        described("no_vary_search", no_vary_search.to_string(), Matters::Ahead),
+        described("cache_query_method", query.is_some().to_string(), Matters::Ahead),
         described("never_store", listed(never_stored), Matters::Terms),
         described("replay", listed(replayed), Matters::Terms),
     ]

@@ -24,7 +24,7 @@ use crate::precedence::{Arrival, Verdict, judge};
 use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::date;
-use crate::rfc9111::reuse::may_stand_in_for_error;
+use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen, head_agrees};
 use crate::sending::Sending;
@@ -41,6 +41,8 @@ pub(crate) struct Errand {
     flight: Flight,
     stamp: Stamp,
     sent: Moment,
+    /// How many URIs had been purged or written to when the handler was asked.
+    changes: u64,
     /// The handler was asked whether `previous` is still good.
     conditional: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
@@ -62,8 +64,9 @@ impl Errand {
         previous: Option<Arc<StoredResponse>>,
         request: &mut Request<B>,
     ) -> Self {
+        let changes = core.searches.changes();
         let stamp = core.purges.stamp(&ask.key, core.purges.current());
-        let flight = core.flights.begin(&stamp);
+        let flight = core.flights.begin(&stamp, core.groups.authority(ask.key.origin().authority));
         // A purge may have come since the lookup; what it touched must not come back with a new number.
         let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
         let asked = request.headers().clone();
@@ -82,7 +85,7 @@ impl Errand {
         }
         let sent = core.now();
         let core = core.clone();
-        Self { core, ask, why, asked, previous, flight, stamp, sent, conditional, attended: true }
+        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, attended: true }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -102,7 +105,8 @@ impl Errand {
         B::Error: Send,
         E: Send + 'static,
     {
-        let limit = self.policy().fill_timeout.filter(|_| self.attended && self.stand_in(false).is_some());
+        let limit = self.ask.strategy.limit().or(self.policy().fill_timeout);
+        let limit = limit.filter(|_| self.attended && self.stand_in(false).is_some());
         let Some(limit) = limit else { return self.settle(call.await).await };
         let mut call = Box::pin(call);
         if let Ok(answer) = tokio::time::timeout(limit, &mut call).await {
@@ -110,7 +114,7 @@ impl Errand {
         }
         // While the handler took its time, a purge may have come, or the stale window ended.
         let Some(stand_in) = self.stand_in(false) else { return self.settle(call.await).await };
-        let response = self.stale(&stand_in, StaleReason::IfError);
+        let response = self.in_its_place(&stand_in);
         let core = self.core.clone();
         core.spawn(finish_unattended(async move { self.unattended().settle(call.await).await }));
         Ok(response)
@@ -118,7 +122,8 @@ impl Errand {
 
     /// What becomes of the handler's answer:
     ///
-    /// - an error, or 500, 502, 503, 504: a stale response stands in, where one may (RFC 5861 §4);
+    /// - an error, or 500, 502, 503, 504: a stale response stands in, where one may (RFC 5861 §4); with a strategy that asks the handler
+    ///   first, a fresh one as well, and for every 5xx;
     /// - 304 to the cache's own condition: the stored response is good (§4.3.4);
     /// - the answer to a HEAD: says something about what is stored (§4.3.5);
     /// - any other: stored or declined.
@@ -132,14 +137,14 @@ impl Errand {
             Err(error) => {
                 let disconnected = self.core.settings.stale_when_disconnected;
                 let stand_in = self.stand_in(disconnected);
-                return stand_in.map(|stale| self.stale(&stale, StaleReason::IfError)).ok_or(error);
+                return stand_in.map(|stored| self.in_its_place(&stored)).ok_or(error);
             }
         };
         let status = response.status();
-        if matches!(status.as_u16(), 500 | 502 | 503 | 504)
-            && let Some(stale) = self.stand_in(false)
-        {
-            return Ok(self.stale(&stale, StaleReason::IfError));
+        let failed = matches!(status.as_u16(), 500 | 502 | 503 | 504)
+            || status.is_server_error() && self.ask.strategy.falls_back();
+        if failed && let Some(stored) = self.stand_in(false) {
+            return Ok(self.in_its_place(&stored));
         }
         if status == StatusCode::NOT_MODIFIED
             && self.conditional
@@ -198,6 +203,8 @@ impl Errand {
         let draft = Draft {
             core: &self.core,
             key: self.ask.key,
+            plain: self.ask.plain,
+            changes: self.changes,
             regime: self.ask.regime,
             stamp: self.stamp,
             received,
@@ -407,16 +414,31 @@ impl Errand {
         let previous = self.previous.as_ref()?;
         let authorized = !self.ask.authorization || previous.terms.for_authorized;
         let age = previous.age(self.core.now());
-        let allowed = may_stand_in_for_error(&previous.terms, age, &self.ask.directives, disconnected);
+        let directives = &self.ask.directives;
+        let usable = || !matches!(reuse(&previous.terms, age, directives, self.ask.authorization), Reuse::Validate(_));
+        let allowed = self.ask.strategy.falls_back() && usable()
+            || may_stand_in_for_error(&previous.terms, age, directives, disconnected);
         // A purge may have come since the lookup.
         (allowed && authorized && self.core.purges.is_valid(&previous.stamp) && !self.flight.is_sealed())
             .then(|| previous.clone())
     }
 
+    /// The stored response, where the handler failed or took too long.
+    fn in_its_place<B: Body>(&self, stored: &StoredResponse) -> Response<ResponseBody<B>> {
+        if !self.ask.strategy.falls_back() {
+            return self.stale(stored, StaleReason::IfError);
+        }
+        let fresh = stored.terms.is_fresh(stored.age(self.core.now()));
+        self.stored(stored, if fresh { Outcome::Fallback } else { Outcome::Stale(StaleReason::NetworkFirst) })
+    }
+
     fn stale<B: Body>(&self, stored: &StoredResponse, reason: StaleReason) -> Response<ResponseBody<B>> {
+        self.stored(stored, Outcome::Stale(reason))
+    }
+
+    fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
         let now = self.core.now();
-        let outcome =
-            CacheOutcome::of_stored(Outcome::Stale(reason), self.ask.rule, stored.age(now), stored.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.terms.lifetime);
         let response = respond::from_store(&self.core, stored, now, outcome, self.client_asks(), self.ask.is_head);
         note(&self.core, response, outcome, self.attended)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::response::Stamp;
 
@@ -18,6 +18,9 @@ pub(crate) struct Flights {
 #[derive(Debug)]
 struct Ticket {
     resource: u64,
+    authority: u64,
+    /// What the response can be purged by, beside its URI. Not known until its head is there.
+    tags: OnceLock<Option<Arc<[u64]>>>,
     sealed: AtomicBool,
 }
 
@@ -30,8 +33,9 @@ pub(crate) struct Flight {
 }
 
 impl Flights {
-    pub(crate) fn begin(self: &Arc<Self>, stamp: &Stamp) -> Flight {
-        let ticket = Arc::new(Ticket { resource: stamp.resource, sealed: AtomicBool::new(false) });
+    pub(crate) fn begin(self: &Arc<Self>, stamp: &Stamp, authority: u64) -> Flight {
+        let (resource, sealed) = (stamp.resource, AtomicBool::new(false));
+        let ticket = Arc::new(Ticket { resource, authority, tags: OnceLock::new(), sealed });
         self.shard(stamp.path).entry(stamp.path).or_default().push(ticket.clone());
         Flight { flights: self.clone(), path: stamp.path, ticket }
     }
@@ -46,11 +50,25 @@ impl Flights {
         self.seal_where(path, |_| true);
     }
 
+    /// Seals the flights whose response has one of these tags, and those to the authority (`None`: to any) whose tags aren't known yet.
+    pub(crate) fn seal_tags(&self, authority: Option<u64>, purged: &[u64]) {
+        self.seal_each(|ticket| match ticket.tags.get() {
+            Some(tags) => tags.iter().flat_map(|tags| tags.iter()).any(|tag| purged.contains(tag)),
+            None => authority.is_none_or(|authority| authority == ticket.authority),
+        });
+    }
+
     /// Seals every flight.
     pub(crate) fn seal_all(&self) {
+        self.seal_each(|_| true);
+    }
+
+    fn seal_each(&self, which: impl Fn(&Ticket) -> bool) {
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.values().flatten().for_each(|ticket| ticket.sealed.store(true, Ordering::Release));
+            for ticket in shard.values().flatten().filter(|ticket| which(ticket)) {
+                ticket.sealed.store(true, Ordering::Release);
+            }
         }
     }
 
@@ -67,6 +85,12 @@ impl Flights {
 }
 
 impl Flight {
+    /// The head of the response has arrived, and with it what it can be purged by.
+    pub(crate) fn know_tags(&self, tags: Option<Arc<[u64]>>) {
+        // A flight has one head, so this is set once.
+        let _ = self.ticket.tags.set(tags);
+    }
+
     /// Whether a purge has touched it, so that its response must not be stored.
     pub(crate) fn is_sealed(&self) -> bool {
         self.ticket.sealed.load(Ordering::Acquire)
@@ -166,18 +190,33 @@ mod tests {
     fn sealed_flights_dont_commit_and_others_do() {
         let flights = Arc::new(Flights::default());
         let (one, other) = (Stamp::new(0, 1, 7), Stamp::new(0, 2, 7));
-        let (first, second) = (flights.begin(&one), flights.begin(&other));
+        let (first, second) = (flights.begin(&one, 0), flights.begin(&other, 0));
         flights.seal_resource(&one);
         assert!(!first.commit(|| panic!("sealed")));
         assert!(second.commit(|| {}));
         flights.seal_path(7);
         assert!(second.is_sealed());
-        let third = flights.begin(&one);
+        let third = flights.begin(&one, 0);
         assert!(!third.is_sealed(), "a flight that begins after the purge is not sealed");
         flights.seal_all();
         assert!(third.is_sealed());
         drop((first, second, third));
         assert!(flights.shards.iter().all(|shard| shard.lock().unwrap().is_empty()), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_purge_by_tag_seals_what_has_it_or_may_have_it() {
+        let flights = Arc::new(Flights::default());
+        let begin = |authority| flights.begin(&Stamp::new(0, 1, 7), authority);
+        let (tagged, otherwise, untagged, unknown, elsewhere) = (begin(1), begin(1), begin(1), begin(1), begin(2));
+        tagged.know_tags(Some([11, 22].into()));
+        otherwise.know_tags(Some([33].into()));
+        untagged.know_tags(None);
+        flights.seal_tags(Some(1), &[22]);
+        assert!(tagged.is_sealed() && unknown.is_sealed());
+        assert!(!otherwise.is_sealed() && !untagged.is_sealed() && !elsewhere.is_sealed());
+        flights.seal_tags(None, &[22]);
+        assert!(elsewhere.is_sealed() && !untagged.is_sealed());
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl CacheHandle {
         let mut number = 0;
         for key in cache.resource_keys(authority.as_deref().unwrap_or_default(), &target_of(&uri)) {
             let stamp = cache.purges.stamp(&key, 0);
+            cache.purge_spellings(authority.as_deref(), &key);
             number = if authority.is_none() {
                 cache.flights.seal_path(stamp.path);
                 cache.purges.purge_resource(stamp.path)

@@ -26,6 +26,14 @@ pub struct CacheKey {
     resource: u32,
 }
 
+/// The origin of a request (RFC 9110 §4.3.1), as far as the cache knows it. The scheme is known where the application [says](crate::Scheme) it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin<'a> {
+    /// `None` where it is ambiguous: then any is meant.
+    pub(crate) authority: Option<&'a [u8]>,
+    pub(crate) scheme: Option<&'a [u8]>,
+}
+
 /// The kinds of parts. Their numbers are written into keys and so never change their meaning.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -41,6 +49,8 @@ pub(crate) enum Part {
     Partition = 9,
     Scheme = 10,
     Rewritten = 11,
+    Search = 12,
+    Content = 13,
 }
 
 impl CacheKey {
@@ -80,12 +90,49 @@ impl CacheKey {
         &self.bytes[self.path as usize..self.resource as usize]
     }
 
-    /// The path alone, to be shown.
-    pub(crate) fn path(&self) -> Cow<'_, str> {
-        let part = self.bytes.get(self.path as usize + 1..self.resource as usize).unwrap_or_default();
-        let (length, rest) =
-            part.split_first_chunk().map_or((0, part), |(length, rest)| (u32::from_le_bytes(*length), rest));
-        String::from_utf8_lossy(rest.get(..length as usize).unwrap_or(rest))
+    /// The origin, as far as the cache knows it.
+    pub(crate) fn origin(&self) -> Origin<'_> {
+        let scheme = self.part_at(self.resource as usize).filter(|(part, _)| *part == Part::Scheme as u8);
+        Origin { authority: self.part_at(0).map(|(_, authority)| authority), scheme: scheme.map(|(_, scheme)| scheme) }
+    }
+
+    /// The kind and the value of the part that begins there.
+    fn part_at(&self, start: usize) -> Option<(u8, &[u8])> {
+        let (part, rest) = self.bytes.get(start..)?.split_first()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        Some((*part, rest.get(..u32::from_le_bytes(*length) as usize)?))
+    }
+
+    /// The path.
+    pub(crate) fn path(&self) -> &[u8] {
+        self.part_at(self.path as usize).map_or(&[], |(_, path)| path)
+    }
+
+    /// The query.
+    pub(crate) fn query(&self) -> Option<&str> {
+        let (_, query) = self.part_at(self.path_end()).filter(|(part, _)| *part == Part::Query as u8)?;
+        std::str::from_utf8(query).ok()
+    }
+
+    fn path_end(&self) -> usize {
+        self.path as usize + 5 + self.path().len()
+    }
+
+    /// The key of the same request without its query.
+    pub(crate) fn without_query(&self) -> Self {
+        let mut key = Self { bytes: self.bytes[..self.path_end()].into(), ..*self };
+        key.resource = key.length();
+        key.bytes.extend_from_slice(&self.bytes[self.resource as usize..]);
+        key
+    }
+
+    /// The key of the same request with something else in the place of its query.
+    pub(crate) fn with_search(&self, search: &[u8]) -> Self {
+        let mut key = Self { bytes: self.bytes[..self.path_end()].into(), ..*self };
+        key.push(Part::Search, search);
+        key.resource = key.length();
+        key.bytes.extend_from_slice(&self.bytes[self.resource as usize..]);
+        key
     }
 
     /// Whether anything was added to the resource.
@@ -205,6 +252,34 @@ mod tests {
         for (rule, query, expected) in rows {
             assert_eq!(rule.canonical(query), expected, "{rule:?}");
         }
+    }
+
+    #[test]
+    fn a_key_without_its_query_or_with_another() {
+        for query in [None, Some(""), Some("a=1&b")] {
+            let mut key = CacheKey::new(b"h", "/p", query);
+            key.push(Part::Partition, b"x");
+            assert_eq!((key.path(), key.query()), (&b"/p"[..], query));
+            let mut bare = CacheKey::new(b"h", "/p", None);
+            bare.push(Part::Partition, b"x");
+            assert_eq!(key.without_query(), bare);
+            let search = key.with_search(b"s");
+            assert_eq!((search.path(), search.query()), (&b"/p"[..], None));
+            assert_eq!((search.without_query(), search.path_and_query().len()), (bare, 5 + 2 + 5 + 1));
+            assert!(search.has_additions() && search.origin() == key.origin());
+        }
+    }
+
+    #[test]
+    fn the_origin_is_read_back_from_the_key() {
+        let mut key = CacheKey::new(b"h:8080", "/p", Some("q"));
+        assert_eq!(key.origin(), Origin { authority: Some(b"h:8080"), scheme: None });
+        key.push(Part::Scheme, b"https");
+        key.push(Part::Forwarded, b"x");
+        assert_eq!(key.origin(), Origin { authority: Some(b"h:8080"), scheme: Some(b"https") });
+        let mut key = CacheKey::new(b"", "/", None);
+        key.push(Part::Forwarded, b"x");
+        assert_eq!(key.origin(), Origin { authority: Some(b""), scheme: None });
     }
 
     #[test]

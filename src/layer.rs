@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use http::HeaderName;
+use http_body::Body;
 use tower_layer::Layer;
 
 use crate::clock::Clock;
@@ -11,6 +13,7 @@ use crate::error::RuleError;
 use crate::handle::CacheHandle;
 use crate::live::Live;
 use crate::policy::Policy;
+use crate::query::{QueryBody, QueryReader};
 use crate::rules::{Rule, check_statuses};
 use crate::service::Cache;
 use crate::settings::Settings;
@@ -162,6 +165,48 @@ impl CacheLayer {
     /// Whether a lifetime may be guessed from `Last-Modified` where nobody states one (RFC 9111 §4.2.2); off by default.
     pub fn heuristics(self, on: bool) -> Self {
         self.set(|settings| settings.heuristics = on)
+    }
+
+    /// Whether responses may say with `No-Vary-Search` (draft-ietf-httpbis-no-vary-search) which differences between queries mean nothing; on by
+    /// default. The stored response then answers requests whose query differs in nothing else.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// async fn landing() -> impl axum::response::IntoResponse {
+    ///     ([("no-vary-search", r#"params=("utm_source" "utm_medium")"#), ("cache-control", "max-age=60")], "welcome")
+    /// }
+    /// # drop(axum::Router::<()>::new().route("/", axum::routing::get(landing)));
+    /// # }
+    /// ```
+    pub fn no_vary_search(self, on: bool) -> Self {
+        self.set(|settings| settings.no_vary_search = on)
+    }
+
+    /// Looks up QUERY (RFC 10008), and stores what answers it, as with GET; by default QUERY is forwarded. The key then has a digest of the request's content, its
+    /// `Content-Type`, `Content-Encoding` and `Content-Language`.
+    ///
+    /// For that the content is read before the store is asked, up to [`max_query_content`](Self::max_query_content); a QUERY with more, with trailers, or
+    /// with a body that breaks off goes to the handler as it is. The handler gets the same content in any case. `rebuild` makes of it a body of the type that
+    /// the handler takes; requests with bodies of another type are forwarded.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::body::Body;
+    /// use larder::CacheLayer;
+    /// let cache = CacheLayer::in_memory(256 << 20).cache_query_method(Body::new);
+    /// # drop(cache);
+    /// # }
+    /// ```
+    pub fn cache_query_method<B>(self, rebuild: impl Fn(QueryBody<B>) -> B + Send + Sync + 'static) -> Self
+    where
+        B: Body<Data = Bytes, Error: Send> + Send + 'static,
+    {
+        self.set(|settings| settings.query = Some(QueryReader::new(rebuild)))
+    }
+
+    /// The largest content of a QUERY that is read to look it up, in bytes; 64 KiB by default. One with more bypasses.
+    pub fn max_query_content(self, bytes: usize) -> Self {
+        self.set(|settings| settings.max_query_content = bytes)
     }
 
     /// A field that is never stored, beside those that belong to one connection or one exchange.

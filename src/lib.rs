@@ -87,15 +87,19 @@ mod cache;
 mod description;
 mod fill;
 mod flight;
+mod groups;
 mod live;
 mod neighbours;
 mod plan;
 mod policy;
 mod precedence;
 mod purge;
+mod query;
 mod rules;
+mod search;
 mod settings;
 mod stats;
+mod strategy;
 
 // Floor 2: stores.
 pub mod storage;
@@ -132,6 +136,7 @@ pub use self::key::CacheKey;
 pub use self::layer::CacheLayer;
 pub use self::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 pub use self::policy::Policy;
+pub use self::query::QueryBody;
 pub use self::reload::{Change, Reload, ReloadError};
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
@@ -139,6 +144,7 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::selector::{PurgeError, Receipt, Selector};
 pub use self::service::Cache;
 pub use self::stats::Stats;
+pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.
 #[cfg(doctest)]

@@ -159,14 +159,14 @@ impl Route {
             return;
         }
         if reason == DeclineReason::SetCookie && self.policy.ttl.is_some() && self.neighbours.set_cookie() {
-            self.warn_of_order(Misorder::CookieOnEach, &key.path());
+            self.warn_of_order(Misorder::CookieOnEach, &String::from_utf8_lossy(key.path()));
         }
         let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         // What one principal may have changes with time; that is what the lifetime of a partition is for.
         if is_refusal && !self.policy.is_partitioned() {
             self.neighbours.refused(key);
             if replaces {
-                self.warn_of_order(Misorder::Refusal, &key.path());
+                self.warn_of_order(Misorder::Refusal, &String::from_utf8_lossy(key.path()));
             }
         }
     }
@@ -177,10 +177,10 @@ impl Route {
             return;
         }
         if self.neighbours.stored(key, self.policy.is_partitioned()) && status.is_success() {
-            self.warn_of_order(Misorder::Refusal, &key.path());
+            self.warn_of_order(Misorder::Refusal, &String::from_utf8_lossy(key.path()));
         }
         if silent_coding {
-            self.warn_of_order(Misorder::SilentCoding, &key.path());
+            self.warn_of_order(Misorder::SilentCoding, &String::from_utf8_lossy(key.path()));
         }
     }
 }

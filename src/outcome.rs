@@ -43,7 +43,7 @@ pub struct CacheOutcome {
     pub rule: Option<usize>,
 }
 
-/// The five things that can happen.
+/// The things that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -51,6 +51,9 @@ pub enum Outcome {
     Hit,
     /// Answered from the store though stale.
     Stale(StaleReason),
+    /// [`Strategy::NetworkFirst`](crate::Strategy::NetworkFirst): the handler failed, answered with a 5xx status or took too long, and what
+    /// is stored, still fresh, answered in its place.
+    Fallback,
     /// The handler confirmed a stored response (304), which was then sent; with the reason why it was asked.
     Revalidated(ForwardReason),
     /// The handler answered.
@@ -71,6 +74,10 @@ pub enum StaleReason {
     MaxStale,
     /// A 304 that names another entity tag: sent once more and then forgotten.
     Unconfirmed,
+    /// [`Strategy::NetworkFirst`](crate::Strategy::NetworkFirst): the handler failed, answered with a 5xx status or took too long.
+    NetworkFirst,
+    /// [`Strategy::CacheOnly`](crate::Strategy::CacheOnly): the handler isn't asked, and a stale window allows it.
+    CacheOnly,
 }
 
 /// Why a request went to the handler; the words of RFC 9211 §2.2.
@@ -87,6 +94,10 @@ pub enum ForwardReason {
     Stale,
     /// `only-if-cached`, and nothing usable is stored: the cache answered 504 itself, and did not forward.
     OnlyIfCached,
+    /// A fresh response is stored, and [`Strategy::NetworkFirst`](crate::Strategy::NetworkFirst) asks the handler all the same.
+    NetworkFirst,
+    /// [`Strategy::CacheOnly`](crate::Strategy::CacheOnly), and nothing usable is stored: the cache answered 504 itself.
+    CacheOnly,
 }
 
 /// Why the cache kept out of it.
@@ -95,12 +106,17 @@ pub enum ForwardReason {
 pub enum BypassReason {
     /// The rule says so.
     Rule,
-    /// The method is not GET or HEAD.
+    /// The rule's strategy is [`Strategy::NetworkOnly`](crate::Strategy::NetworkOnly).
+    NetworkOnly,
+    /// The method is not GET or HEAD, nor QUERY where that is [cached](crate::CacheLayer::cache_query_method).
     Method,
     /// `Policy::guarded`, and the request has `Authorization` or a cookie that isn't ignored.
     Credentials,
     /// `Policy::per`, and the request has no principal.
     NoPrincipal,
+    /// A QUERY with more content than [`CacheLayer::max_query_content`](crate::CacheLayer::max_query_content), with trailers, or with a body that broke off or
+    /// isn't of the type that [`CacheLayer::cache_query_method`](crate::CacheLayer::cache_query_method) names.
+    QueryContent,
     /// A GET with content: what the handler makes of it can't be known from the key.
     RequestContent,
     /// A field by which frameworks replace the method or the target, such as `X-HTTP-Method-Override`.
@@ -123,7 +139,7 @@ impl Outcome {
     /// The value of `X-Cache`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Hit => "HIT",
+            Self::Hit | Self::Fallback => "HIT",
             Self::Stale(_) => "STALE",
             Self::Revalidated(_) => "REVALIDATED",
             Self::Miss(_) => "MISS",
@@ -146,12 +162,14 @@ impl StaleReason {
             Self::IfError => "stale-if-error",
             Self::MaxStale => "max-stale",
             Self::Unconfirmed => "unconfirmed",
+            Self::NetworkFirst => "network-first",
+            Self::CacheOnly => "cache-only",
         }
     }
 }
 
 impl ForwardReason {
-    /// The word of RFC 9211 §2.2.
+    /// The word of RFC 9211 §2.2, or of the strategy where that is the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UriMiss => "uri-miss",
@@ -159,6 +177,8 @@ impl ForwardReason {
             Self::Request => "request",
             Self::Stale => "stale",
             Self::OnlyIfCached => "only-if-cached",
+            Self::NetworkFirst => "network-first",
+            Self::CacheOnly => "cache-only",
         }
     }
 }
@@ -168,9 +188,11 @@ impl BypassReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rule => "rule",
+            Self::NetworkOnly => "network-only",
             Self::Method => "method",
             Self::Credentials => "credentials",
             Self::NoPrincipal => "no-principal",
+            Self::QueryContent => "query-content",
             Self::RequestContent => "request-content",
             Self::Rerouted => "rerouted",
             Self::AmbiguousHost => "ambiguous-host",
@@ -209,10 +231,12 @@ impl CacheOutcome {
     /// ```
     pub(crate) fn cache_status(&self, name: &str) -> SmallVec<[u8; 96]> {
         let mut text = SmallVec::from_slice(name.as_bytes());
-        let mut detail = None;
+        let (mut detail, mut strategy) = (None, None);
         match self.outcome {
             Outcome::Hit => text.extend_from_slice(b"; hit"),
-            Outcome::Stale(reason @ (StaleReason::WhileRevalidate | StaleReason::MaxStale)) => {
+            Outcome::Stale(
+                reason @ (StaleReason::WhileRevalidate | StaleReason::MaxStale | StaleReason::CacheOnly),
+            ) => {
                 text.extend_from_slice(b"; hit");
                 detail = Some(reason.as_str());
             }
@@ -220,16 +244,18 @@ impl CacheOutcome {
                 text.extend_from_slice(b"; fwd=stale");
                 detail = Some(reason.as_str());
             }
+            Outcome::Fallback => {
+                text.extend_from_slice(b"; fwd=bypass");
+                detail = Some(ForwardReason::NetworkFirst.as_str());
+            }
             Outcome::Revalidated(reason) => {
-                text.extend_from_slice(b"; fwd=");
-                text.extend_from_slice(reason.as_str().as_bytes());
+                strategy = forwarded(&mut text, reason);
                 text.extend_from_slice(b"; fwd-status=304");
             }
-            Outcome::Miss(ForwardReason::OnlyIfCached) => detail = Some(ForwardReason::OnlyIfCached.as_str()),
-            Outcome::Miss(reason) => {
-                text.extend_from_slice(b"; fwd=");
-                text.extend_from_slice(reason.as_str().as_bytes());
+            Outcome::Miss(reason @ (ForwardReason::OnlyIfCached | ForwardReason::CacheOnly)) => {
+                detail = Some(reason.as_str());
             }
+            Outcome::Miss(reason) => strategy = forwarded(&mut text, reason),
             Outcome::Bypass(BypassReason::Method) => text.extend_from_slice(b"; fwd=method"),
             Outcome::Bypass(reason) => {
                 text.extend_from_slice(b"; fwd=bypass");
@@ -245,12 +271,25 @@ impl CacheOutcome {
             Some(Err(reason)) => detail = detail.or(Some(reason.as_str())),
             None => {}
         }
-        if let Some(detail) = detail {
+        // Why something isn't stored says more than the strategy, which the rule knows.
+        if let Some(detail) = detail.or(strategy) {
             text.extend_from_slice(b"; detail=");
             text.extend_from_slice(detail.as_bytes());
         }
         text
     }
+}
+
+/// Adds the word of RFC 9211 §2.2 for `reason`. It has none for a strategy: "The cache was configured to not handle this request" is the
+/// nearest, and the strategy's own name is the detail.
+fn forwarded(text: &mut SmallVec<[u8; 96]>, reason: ForwardReason) -> Option<&'static str> {
+    text.extend_from_slice(b"; fwd=");
+    if reason == ForwardReason::NetworkFirst {
+        text.extend_from_slice(b"bypass");
+        return Some(reason.as_str());
+    }
+    text.extend_from_slice(reason.as_str().as_bytes());
+    None
 }
 
 fn append_number(text: &mut SmallVec<[u8; 96]>, number: i64) {
@@ -387,6 +426,26 @@ mod tests {
                 "larder; fwd=vary-miss; detail=set-cookie",
             ),
             (new(Outcome::Miss(ForwardReason::OnlyIfCached)), "larder; detail=only-if-cached"),
+            (new(Outcome::Miss(ForwardReason::CacheOnly)), "larder; detail=cache-only"),
+            (stored(Outcome::Stale(StaleReason::CacheOnly), 63, 60), "larder; hit; ttl=-3; detail=cache-only"),
+            (stored(Outcome::Fallback, 18, 60), "larder; fwd=bypass; ttl=42; detail=network-first"),
+            (
+                stored(Outcome::Stale(StaleReason::NetworkFirst), 63, 60),
+                "larder; fwd=stale; ttl=-3; detail=network-first",
+            ),
+            (
+                new(Outcome::Miss(ForwardReason::NetworkFirst)).stored(Ok(())),
+                "larder; fwd=bypass; stored; detail=network-first",
+            ),
+            (
+                new(Outcome::Miss(ForwardReason::NetworkFirst)).stored(Err(DeclineReason::NoStore)),
+                "larder; fwd=bypass; detail=no-store",
+            ),
+            (
+                stored(Outcome::Revalidated(ForwardReason::NetworkFirst), 0, 60),
+                "larder; fwd=bypass; fwd-status=304; ttl=60; detail=network-first",
+            ),
+            (new(Outcome::Bypass(BypassReason::NetworkOnly)), "larder; fwd=bypass; detail=network-only"),
             (new(Outcome::Bypass(BypassReason::Method)), "larder; fwd=method"),
             (new(Outcome::Bypass(BypassReason::Rule)), "larder; fwd=bypass; detail=rule"),
         ];

@@ -50,6 +50,10 @@ pub(crate) struct Plan {
 pub(crate) struct Draft<'a> {
     pub(crate) core: &'a Arc<CacheCore>,
     pub(crate) key: CacheKey,
+    /// The key with the query as it is, where the other one is by a learned rule.
+    pub(crate) plain: Option<Box<CacheKey>>,
+    /// How many URIs had been purged or written to when the handler was asked.
+    pub(crate) changes: u64,
     pub(crate) regime: Regime,
     pub(crate) stamp: Stamp,
     pub(crate) received: Moment,
@@ -82,12 +86,14 @@ impl Plan {
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
         let (head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
+        let (key, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
+        flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
             flight,
-            key: draft.key,
+            key,
             regime: draft.regime,
-            stamp: draft.stamp,
+            stamp,
             received: draft.received,
             verdict: draft.verdict,
             status: draft.status,
@@ -164,6 +170,34 @@ impl Plan {
             self.origin.own_last_modified = true;
         }
     }
+}
+
+/// The key that a response is stored under, and the stamp with all that it can be purged by.
+fn placed(
+    core: &CacheCore,
+    mut key: CacheKey,
+    plain: Option<Box<CacheKey>>,
+    changes: u64,
+    mut stamp: Stamp,
+    head: &HeaderMap,
+) -> (CacheKey, Stamp) {
+    let listened_to = core.settings.no_vary_search.then_some(head);
+    let place = core.searches.place(plain.as_deref().unwrap_or(&key), plain.is_some(), changes, listened_to);
+    let groups = core.groups.of_response(&key, head);
+    if let Some(groups) = &groups {
+        // A write knows the URI, and not under which key its responses are.
+        core.groups.link(&core.purges.stamp(plain.as_deref().unwrap_or(&key), 0), groups);
+    }
+    if let Some(own) = place.key.filter(|own| *own != key) {
+        stamp = core.purges.stamp(&own, stamp.number);
+        key = own;
+    }
+    let spellings = place.tags.iter().flatten();
+    stamp.tags = match groups {
+        groups if place.tags.is_none() => groups,
+        groups => Some(groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect()),
+    };
+    (key, stamp)
 }
 
 /// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,

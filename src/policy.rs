@@ -11,6 +11,7 @@ use crate::outcome::BypassReason;
 use crate::principal::Principal;
 use crate::request::{RequestFacts, RequestHead};
 use crate::rfc9111::list;
+use crate::strategy::Strategy;
 
 /// What a rule says about its routes. It begins with the audience, since that decides whether caching is safe:
 ///
@@ -46,6 +47,7 @@ pub struct Policy {
     pub(crate) fill_timeout: Option<Duration>,
     pub(crate) heuristics: Option<bool>,
     pub(crate) drop_set_cookie: bool,
+    pub(crate) strategy: Strategy,
     pub(crate) strip_credentials: bool,
     pub(crate) ignored_cookies: Vec<String>,
     pub(crate) query: QueryRule,
@@ -113,6 +115,7 @@ impl Policy {
             fill_timeout: None,
             heuristics: None,
             drop_set_cookie: false,
+            strategy: Strategy::CacheFirst,
             strip_credentials: false,
             ignored_cookies: ANALYTICS_COOKIES.map(String::from).to_vec(),
             query: QueryRule::default(),
@@ -210,6 +213,22 @@ impl Policy {
         self
     }
 
+    /// Who is asked first, the store or the handler; [`Strategy::CacheFirst`] by default.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Ask the handler first; what is stored answers if that fails or takes longer than `limit`: [`Strategy::NetworkFirst`].
+    pub fn network_first(self, limit: Duration) -> Self {
+        self.strategy(Strategy::NetworkFirst { limit: Some(limit) })
+    }
+
+    /// Answer from the store or with 504, and never ask the handler: [`Strategy::CacheOnly`].
+    pub fn cache_only(self) -> Self {
+        self.strategy(Strategy::CacheOnly)
+    }
+
     /// Whether a lifetime may be guessed from `Last-Modified` (RFC 9111 §4.2.2), for these routes.
     pub fn heuristics(mut self, on: bool) -> Self {
         self.heuristics = Some(on);
@@ -299,6 +318,12 @@ impl Policy {
         matches!(self.audience, Audience::Shared | Audience::Per(_))
     }
 
+    /// For how long past its lifetime the rule serves a response while it is refreshed, where nobody else says so.
+    pub(crate) fn stale_window(&self) -> Option<Duration> {
+        let always = (self.strategy == Strategy::StaleWhileRevalidate).then_some(Duration::MAX);
+        self.stale_while_revalidate.or(always)
+    }
+
     /// The ignored cookies that were named, beside those of the usual analytics.
     pub(crate) fn named_ignored_cookies(&self) -> &[String] {
         self.ignored_cookies.get(ANALYTICS_COOKIES.len()..).unwrap_or_default()
@@ -312,6 +337,7 @@ impl Policy {
     pub(crate) fn bypasses(&self, head: &RequestHead<'_>, facts: &RequestFacts<'_>) -> Option<BypassReason> {
         match self.audience {
             Audience::Bypass => Some(BypassReason::Rule),
+            _ if self.strategy == Strategy::NetworkOnly => Some(BypassReason::NetworkOnly),
             Audience::Guarded if facts.authorization || (facts.cookie && self.has_telling_cookie(head)) => {
                 Some(BypassReason::Credentials)
             }

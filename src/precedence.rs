@@ -143,7 +143,7 @@ fn terms(
         stale_while_revalidate: window(
             arrival.handler.and_then(|h| h.stale_while_revalidate),
             said.stale_while_revalidate,
-            policy.stale_while_revalidate,
+            policy.stale_window(),
         ),
         stale_if_error: window(
             arrival.handler.and_then(|h| h.stale_if_error),

@@ -8,7 +8,8 @@
 //! | 3. a purge seals the fills in flight that it may touch | [`Flights`](crate::flight::Flights) |
 //! | 4. a write deletes by key, without moving the number | [`CacheCore::invalidate`](crate::cache::CacheCore::invalidate) |
 //!
-//! Tags, patterns, and soft purges will be further selectors here.
+//! Beside its resource and its path a response may have tags, hashes of what else it can be purged by. The groups of RFC 9875 are such tags
+//! ([`Groups`](crate::groups::Groups)). Tags of the application's own, patterns, and soft purges will be further selectors here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -64,9 +65,12 @@ impl PurgeIndex {
 
     #[cold]
     fn verify(&self, stamp: &Stamp, current: u64) -> bool {
-        let newest =
-            self.place(stamp.resource).load(Ordering::Acquire).max(self.place(stamp.path).load(Ordering::Acquire));
-        if newest.max(self.floor.load(Ordering::Acquire)) > stamp.number {
+        let newest = |id: &u64| self.place(*id).load(Ordering::Acquire) > stamp.number;
+        let is_purged = newest(&stamp.resource)
+            || newest(&stamp.path)
+            || self.floor.load(Ordering::Acquire) > stamp.number
+            || stamp.tags.iter().flat_map(|tags| tags.iter()).any(newest);
+        if is_purged {
             return false;
         }
         stamp.set_verified(current);
@@ -81,6 +85,11 @@ impl PurgeIndex {
     /// Purges the resources with this hash, of [resource](Stamp::resource) or [path](Stamp::path); returns the purge's number.
     pub(crate) fn purge_resource(&self, id: u64) -> u64 {
         self.publish(|number| self.place(id).store(number, Ordering::Release))
+    }
+
+    /// Purges all responses with one of these [tags](Stamp::tags), under one number; returns it.
+    pub(crate) fn purge_tags(&self, tags: &[u64]) -> u64 {
+        self.publish(|number| tags.iter().for_each(|tag| self.place(*tag).store(number, Ordering::Release)))
     }
 
     fn place(&self, id: u64) -> &AtomicU64 {
@@ -125,6 +134,25 @@ mod tests {
         let stamps = [b"h1", b"h2"].map(|host| index.stamp(&CacheKey::new(host, "/a", None), 0));
         index.purge_resource(stamps[0].path);
         assert!(!index.is_valid(&stamps[0]) && !index.is_valid(&stamps[1]));
+    }
+
+    #[test]
+    fn a_tag_purges_what_has_it_and_is_older() {
+        let index = PurgeIndex::default();
+        let tagged = |path: &str, tags: &[u64]| {
+            let mut stamp = index.stamp(&key(path), index.current());
+            stamp.tags = Some(tags.into());
+            stamp
+        };
+        let (both, one, none) = (tagged("/a", &[11, 22]), tagged("/b", &[22]), index.stamp(&key("/c"), 0));
+        index.purge_tags(&[11, 33]);
+        assert!(!index.is_valid(&both));
+        assert!(index.is_valid(&one) && index.is_valid(&none));
+        let newer = tagged("/a", &[11, 22]);
+        assert!(index.is_valid(&newer));
+        index.purge_tags(&[22]);
+        assert!(!index.is_valid(&newer) && !index.is_valid(&one), "looked at before, and now again");
+        assert!(index.is_valid(&none));
     }
 
     #[test]

@@ -64,19 +64,22 @@ pub(crate) struct Stamp {
     pub(crate) resource: u64,
     /// Hash of path and query.
     pub(crate) path: u64,
+    /// Hashes of what else it can be purged by; `None` for most.
+    pub(crate) tags: Option<Arc<[u64]>>,
     /// No purge up to this number touches it. Only saves work; relaxed order is enough, for an older value means one check more.
     verified: AtomicU64,
 }
 
 impl Clone for Stamp {
     fn clone(&self) -> Self {
-        Self { verified: AtomicU64::new(self.verified()), ..*self }
+        let verified = AtomicU64::new(self.verified());
+        Self { number: self.number, resource: self.resource, path: self.path, tags: self.tags.clone(), verified }
     }
 }
 
 impl Stamp {
     pub(crate) fn new(number: u64, resource: u64, path: u64) -> Self {
-        Self { number, resource, path, verified: AtomicU64::new(number) }
+        Self { number, resource, path, tags: None, verified: AtomicU64::new(number) }
     }
 
     pub(crate) fn verified(&self) -> u64 {
@@ -120,7 +123,8 @@ impl StoredResponse {
     /// The bytes it takes: content, head, and a fixed amount for what surrounds them. What a store counts against its bound.
     pub fn size(&self) -> usize {
         let replaced = self.origin.replaced.iter().flat_map(|head| head.values()).map(HeaderValue::len).sum::<usize>();
-        OVERHEAD + self.head.size() + self.body.len() + self.variance.size() + replaced
+        let tags = self.stamp.tags.as_ref().map_or(0, |tags| size_of_val(&**tags));
+        OVERHEAD + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
     }
 
     /// Whether both answer the same variant of their resource.

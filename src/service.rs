@@ -3,10 +3,11 @@
 //! ```text
 //! call ─ admit ─┬─ forward   the cache keeps out of it
 //!               ├─ write     an unsafe method; its success invalidates
+//!               ├─ query     its content is read first, where QUERY is cached; then as below
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
 //!                                    ├─ stale      sent from the store; refreshed behind it, if that is the reason
 //!                                    ├─ fetch      the handler is asked, and its answer settled (see `fetch.rs`)
-//!                                    └─ refuse     only-if-cached and nothing usable: 504
+//!                                    └─ refuse     only-if-cached or a cache-only rule, and nothing usable: 504
 //! ```
 
 use std::fmt;
@@ -26,14 +27,18 @@ use crate::cache::{CacheCore, Lookup};
 use crate::clock::Moment;
 use crate::fetch::{Errand, finish_unattended};
 use crate::future::ResponseFuture;
+use crate::key::Origin;
 use crate::live::Live;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
-use crate::request::RequestHead;
+use crate::query::QueryReader;
+use crate::request::{RequestHead, Scheme};
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
+use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
 use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::storage::Query;
 use crate::storage::backend::Backend;
+use crate::strategy::Strategy;
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -82,6 +87,7 @@ where
             Admission::Forward(outcome) => self.forward(&core, request, outcome),
             Admission::Write(write) => self.write(&core, request, write),
             Admission::Lookup(ask) => self.look_up(&core, request, ask),
+            Admission::Query(ask) => self.query(&core, request, ask),
         }
     }
 }
@@ -126,6 +132,28 @@ impl<S> Cache<S> {
         })
     }
 
+    /// Reads the content that a QUERY asks with (RFC 10008 §2.7), and then asks the store.
+    fn query<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let Some(reader) = core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
+            let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::QueryContent), ask.rule);
+            return self.forward(core, request, outcome);
+        };
+        let (service, core) = (self.clone(), core.clone());
+        ResponseFuture::awaited(async move {
+            let (parts, body) = request.into_parts();
+            let read = reader.read(body, core.settings.max_query_content).await;
+            let request = Request::from_parts(parts, read.body);
+            match ask.with_content(&core, read.content, request.headers()) {
+                Ok(ask) => service.look_up(&core, request, ask).await,
+                Err(outcome) => service.forward(&core, request, outcome).await,
+            }
+        })
+    }
+
     /// To the handler; if that succeeds, what the write touched is invalid before the client hears of it (RFC 9111 §4.4).
     fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, write: Write) -> Answer<S, R>
     where
@@ -155,7 +183,9 @@ impl<S> Cache<S> {
                 // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
                 let found =
                     memory.read(&ask.key, |variants| match core.choose(variants, &ask, request.headers(), now) {
-                        Lookup::Fresh(stored) => Ok(self.hit(core, &request, &ask, now, stored)),
+                        Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
+                            Ok(self.hit(core, &request, &ask, now, stored))
+                        }
                         other => Err(other.map(|stored| Arc::new(stored.clone()))),
                     });
                 found.unwrap_or_else(|found| self.answer(core, request, ask, now, found))
@@ -185,6 +215,7 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
+        let found = if ask.strategy == Strategy::CacheFirst { found } else { ask.strategy.direct(found, &ask, now) };
         match found {
             Lookup::Fresh(stored) => self.hit(core, &request, &ask, now, &stored),
             Lookup::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
@@ -192,7 +223,10 @@ impl<S> Cache<S> {
                 let found = core.weigh_earlier(&stored, &ask, now);
                 self.answer(core, request, ask, now, found)
             }
-            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => self.refuse(core, &ask),
+            Lookup::Miss(why @ ForwardReason::CacheOnly) => self.refuse(core, &ask, why),
+            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => {
+                self.refuse(core, &ask, ForwardReason::OnlyIfCached)
+            }
             Lookup::Validate(stored, why) => self.fetch(core, request, ask, why, Some(stored)),
             Lookup::Miss(why) => self.fetch(core, request, ask, why, None),
         }
@@ -241,8 +275,9 @@ impl<S> Cache<S> {
     {
         let Some(refresh) = core.begin_refresh(&ask, stored) else { return };
         // What a HEAD found stale is refreshed by a GET: only that can fill the store.
-        *request.method_mut() = Method::GET;
-        ask.is_head = false;
+        if std::mem::take(&mut ask.is_head) {
+            *request.method_mut() = Method::GET;
+        }
         let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request);
         let answer = errand.unattended().run(call(self.inner.clone(), request));
         let span = tracing::debug_span!(target: "larder", "refresh");
@@ -274,13 +309,13 @@ impl<S> Cache<S> {
         ResponseFuture::awaited(errand.run(call(inner, request)).instrument(span))
     }
 
-    /// RFC 9111 §5.2.1.7.
-    fn refuse<R>(&self, core: &Arc<CacheCore>, ask: &Ask) -> Answer<S, R>
+    /// RFC 9111 §5.2.1.7, at the request's word or the rule's.
+    fn refuse<R>(&self, core: &Arc<CacheCore>, ask: &Ask, why: ForwardReason) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let outcome = CacheOutcome::new(Outcome::Miss(ForwardReason::OnlyIfCached), ask.rule);
+        let outcome = CacheOutcome::new(Outcome::Miss(why), ask.rule);
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
         ResponseFuture::ready(from_handler(core, response, outcome, true))
@@ -331,6 +366,11 @@ impl Unanswered<'_> {
         let authority = write.authority.as_deref();
         for named in named_targets(authority.unwrap_or_default(), &write.target, head) {
             core.invalidate(authority, &named);
+        }
+        let groups = groups::named(head, &CACHE_GROUP_INVALIDATION);
+        if !groups.is_empty() {
+            let scheme = write.scheme.as_ref().map(|Scheme(scheme)| scheme.as_bytes());
+            core.invalidate_groups(Origin { authority, scheme }, &groups);
         }
     }
 }

@@ -7,6 +7,7 @@ use http::HeaderName;
 use crate::clock::{Clock, SystemClock};
 use crate::outcome::HeaderSwitches;
 use crate::policy::Policy;
+use crate::query::QueryReader;
 use crate::rfc9111::storability::Leniency;
 use crate::rfc9111::vary::Matching;
 use crate::rules::Rule;
@@ -32,6 +33,11 @@ pub(crate) struct Settings {
     pub(crate) authorized_may_share: bool,
     /// Take a 304 that names another strong validator as a confirmation, as the public test suite expects.
     pub(crate) trust_any_304: bool,
+    /// Listen to `No-Vary-Search`.
+    pub(crate) no_vary_search: bool,
+    /// How the content of a QUERY is read; `None` where QUERY is not looked up.
+    pub(crate) query: Option<QueryReader>,
+    pub(crate) max_query_content: usize,
     /// Never stored, beside what the RFC forbids.
     pub(crate) never_stored: Vec<HeaderName>,
     /// Stored though by default they are taken as of one exchange.
@@ -61,6 +67,9 @@ impl Settings {
             stale_when_disconnected: false,
             authorized_may_share: false,
             trust_any_304: false,
+            no_vary_search: true,
+            query: None,
+            max_query_content: 64 << 10,
             never_stored: Vec::new(),
             replayed: Vec::new(),
             max_head_size: 32 << 10,

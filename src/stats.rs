@@ -76,7 +76,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 impl Counters {
     pub(crate) fn outcome(&self, outcome: Outcome) {
         count(match outcome {
-            Outcome::Hit => &self.hits,
+            Outcome::Hit | Outcome::Fallback => &self.hits,
             Outcome::Stale(_) => &self.stale,
             Outcome::Revalidated(_) => &self.revalidated,
             Outcome::Miss(_) => &self.misses,

@@ -40,6 +40,7 @@ async fn a_write_that_succeeds_invalidates_its_target() {
         ("M-FOO", 503, false),
         ("OPTIONS", 200, false),
         ("TRACE", 200, false),
+        ("QUERY", 200, false), // RFC 10008 §2: safe
     ];
     for (method, status, invalidates) in rows {
         let house = House::new(written(status, &[]));

@@ -153,6 +153,9 @@ impl Config {
         settings.otherwise = otherwise;
         settings.clock = base.clock.clone();
         settings.outcome_extension = base.outcome_extension;
+        settings.no_vary_search = base.no_vary_search;
+        settings.query = base.query.clone();
+        settings.max_query_content = base.max_query_content;
         settings.backend = match self.store {
             Some(store) => Backend::Memory(Arc::new(store.build())),
             None => base.backend.clone(),

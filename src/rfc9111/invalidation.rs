@@ -5,10 +5,10 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use super::authority;
 use super::list::trim;
 
-/// Whether the method is one that RFC 9110 §9.2.1 calls safe. Unknown methods are not: §4.4 speaks of "unsafe methods
+/// Whether the method is one that RFC 9110 §9.2.1 calls safe, or QUERY (RFC 10008 §2). Unknown methods are not: §4.4 speaks of "unsafe methods
 /// or methods of unknown safety".
 pub fn is_safe(method: &Method) -> bool {
-    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE")
+    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY")
 }
 
 /// "a non-error response is one with a 2xx or 3xx status code" (§4.4).
@@ -129,6 +129,7 @@ mod tests {
     fn unknown_methods_are_unsafe() {
         assert!(is_safe(&Method::HEAD) && !is_safe(&Method::POST));
         assert!(!is_safe(&Method::from_bytes(b"M-SEARCH").unwrap()));
+        assert!(is_safe(&Method::from_bytes(b"QUERY").unwrap()) && !is_safe(&Method::from_bytes(b"query").unwrap()));
         assert!(invalidates(StatusCode::SEE_OTHER) && !invalidates(StatusCode::INTERNAL_SERVER_ERROR));
     }
 }

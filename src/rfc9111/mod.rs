@@ -12,6 +12,8 @@
 //! | [`validation`] | which condition goes upstream, and what does the client's condition say (§4.3)? |
 //! | [`range`] | which part was asked for (RFC 9110 §14)? |
 //! | [`invalidation`] | what does a write make invalid (§4.4)? |
+//! | [`groups`] | which responses does a write make invalid by a name they share (RFC 9875)? |
+//! | [`search`] | which queries does a response call the same (`No-Vary-Search`)? |
 //! | [`authority`] | are these two hosts the same (RFC 9110 §4.2.3)? |
 //! | [`list`], [`targeted`] | how are lists and Dictionaries read? |
 //! | [`fields`] | which fields are never stored, and which Age goes out? |
@@ -21,11 +23,14 @@ pub mod date;
 pub mod directives;
 pub mod fields;
 pub mod freshness;
+pub mod groups;
 pub mod invalidation;
 pub mod list;
 pub mod range;
 pub mod reuse;
+pub mod search;
 pub mod storability;
+mod structured;
 pub mod targeted;
 pub mod validation;
 pub mod vary;
