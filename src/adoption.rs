@@ -47,6 +47,8 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
     keep_own_validators(&mut head, &mut origin, stored);
     let (head, _) = core.heads.store(head, &core.settings.switches.names(), Bytes::new());
     Some(Arc::new(StoredResponse {
+        // It is in nobody's account, since it isn't in the store.
+        charge: None,
         status: stored.status,
         head,
         body: stored.body.clone(),

@@ -20,7 +20,8 @@ use crate::groups::Groups;
 use crate::head::SharedHeads;
 use crate::key::{CacheKey, Origin, QueryRule};
 use crate::outcome::{ForwardReason, StaleReason};
-use crate::policy::Policy;
+use crate::partition::{self, MakeRoom, Partitions};
+use crate::policy::{Policy, digest};
 use crate::purge::PurgeIndex;
 use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::reuse::{Reuse, ValidateReason, reuse};
@@ -57,6 +58,7 @@ pub(crate) struct State {
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
     pub(crate) flights: Arc<Flights>,
+    pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
     pub(crate) heads: SharedHeads,
     pub(crate) variances: SharedVariances,
@@ -144,6 +146,7 @@ impl CacheCore {
             groups: Groups::default(),
             searches: Searches::default(),
             flights: Arc::default(),
+            partitions: Arc::default(),
             budget: FillBudget::default(),
             heads: SharedHeads::default(),
             variances: SharedVariances::default(),
@@ -249,27 +252,90 @@ impl CacheCore {
         if self.is_closing() {
             return Err(DeclineReason::Shutdown);
         }
+        if response.charge.as_ref().is_some_and(|charge| weight(key, &response) > charge.quota.bytes) {
+            // What it was to take the place of isn't good any more.
+            self.drop_key(key);
+            return Err(DeclineReason::PartitionQuota);
+        }
         if key.has_additions() {
             self.keys_have_additions.store(true, Ordering::Release);
         }
         let most = self.settings.max_variants;
         let committed = match &self.settings.backend {
-            Backend::Memory(memory) => flight.commit(|| memory.put_now(key, &response, most)),
+            Backend::Memory(memory) => flight.commit(|| {
+                memory.put_now(key, &response, most);
+                let numbers = |variants: &[StoredResponse]| {
+                    variants.iter().filter_map(|variant| Some(variant.charge.as_ref()?.number)).collect()
+                };
+                let room = self.keep_quota(key, &response, || Some(memory.read(key, numbers)));
+                for oldest in &room.oldest {
+                    memory.remove_now(oldest);
+                }
+                if room.other_variants {
+                    memory.remove_now(key);
+                    memory.put_now(key, &response, most);
+                }
+            }),
             // A purge that comes while the store is at work has a larger number than this response, so that it is never read.
             Backend::Other(other) => flight.commit(|| {
                 let (cache, other, key) = (self.clone(), other.clone(), key.clone());
                 self.spawn(async move {
-                    let put = other.put(&key, response, most).await;
+                    let put = other.put(&key, response.clone(), most).await;
                     cache.note_store_error(put);
+                    let mut room = cache.keep_quota(&key, &response, || None);
+                    // Erased while the store was at work: it is never read, but it must go as well.
+                    if response.charge.is_some() && !cache.purges.is_valid(&response.stamp) {
+                        room.oldest.push(key.clone());
+                    }
+                    for key in room.oldest.iter().chain(room.other_variants.then_some(&key)) {
+                        let removed = other.remove(key).await;
+                        cache.note_store_error(removed);
+                    }
                 });
             }),
         };
         committed.then_some(()).ok_or(DeclineReason::Purged)
     }
 
+    /// Accounts a response that was stored for its principal, and says what has to leave so that the quota is kept. `stored` is as for
+    /// [`Partitions::enter`].
+    fn keep_quota(
+        &self,
+        key: &CacheKey,
+        response: &StoredResponse,
+        stored: impl FnOnce() -> Option<Vec<u64>>,
+    ) -> MakeRoom {
+        let Some(charge) = &response.charge else { return MakeRoom::default() };
+        let room = self.partitions.enter(charge, key, weight(key, response), stored);
+        room.oldest.iter().for_each(|_| count(&self.counters.quota_evictions));
+        room
+    }
+
+    /// Erases all that is stored for a principal: what is on its way into the store is sealed, and what is there is deleted. Returns the
+    /// purge's number.
+    pub(crate) async fn erase(&self, principal: &[u8]) -> Result<u64, StorageError> {
+        let id = digest(&self.secret, principal);
+        let number = self.purges.purge_resource(partition::place(&id));
+        self.flights.seal_partition(partition::place(&id));
+        let mut failed = None;
+        for key in self.partitions.take(&id) {
+            match &self.settings.backend {
+                Backend::Memory(memory) => _ = memory.remove_now(&key),
+                // One that fails must not keep the others there.
+                Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
+            }
+        }
+        failed.map_or(Ok(number), Err)
+    }
+
     /// Drops a stored response that turned out to be wrong. Fills in flight began earlier or know no better, so they aren't stored either.
     pub(crate) fn forget(self: &Arc<Self>, key: &CacheKey) {
         self.flights.seal_resource(&self.purges.stamp(key, 0));
+        self.drop_key(key);
+    }
+
+    /// Drops what is stored under a key, and leaves fills in flight alone.
+    pub(crate) fn drop_key(self: &Arc<Self>, key: &CacheKey) {
         match &self.settings.backend {
             Backend::Memory(memory) => drop(memory.remove_now(key)),
             Backend::Other(other) => {
@@ -417,4 +483,9 @@ impl CacheCore {
             })
             .ok()
     }
+}
+
+/// What a stored response counts against a quota.
+fn weight(key: &CacheKey, response: &StoredResponse) -> u64 {
+    (key.as_bytes().len() + response.size()) as u64
 }

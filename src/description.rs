@@ -118,6 +118,7 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         heuristics,
         drop_set_cookie,
         strategy,
+        quota,
         strip_credentials,
         ignored_cookies: _,
         query,
@@ -145,6 +146,7 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         described("drop_set_cookie", drop_set_cookie.to_string(), Matters::Audience),
         // It gives a window to what is stored, where nobody else does.
         described("strategy", format!("{strategy:?}"), Matters::Terms),
+        described("quota", format!("{} bytes, {} responses", quota.bytes, quota.responses), Matters::Ahead),
         described("strip_credentials", strip_credentials.to_string(), Matters::Audience),
         described("ignore_cookies", listed(policy.named_ignored_cookies()), cookies),
         // What the key takes in, a stored response has in its key; and the handler saw no more of the query than that.

@@ -214,6 +214,7 @@ impl Errand {
             asked: &self.asked,
             handler,
             policy: &self.core.rules.get(self.ask.rule).policy,
+            rule: self.ask.rule,
             previous: self.previous,
             exact,
         };

@@ -21,6 +21,7 @@ struct Ticket {
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
     tags: OnceLock<Option<Arc<[u64]>>>,
+    partition: Option<u64>,
     sealed: AtomicBool,
 }
 
@@ -34,8 +35,8 @@ pub(crate) struct Flight {
 
 impl Flights {
     pub(crate) fn begin(self: &Arc<Self>, stamp: &Stamp, authority: u64) -> Flight {
-        let (resource, sealed) = (stamp.resource, AtomicBool::new(false));
-        let ticket = Arc::new(Ticket { resource, authority, tags: OnceLock::new(), sealed });
+        let (resource, partition, sealed) = (stamp.resource, stamp.partition, AtomicBool::new(false));
+        let ticket = Arc::new(Ticket { resource, authority, tags: OnceLock::new(), partition, sealed });
         self.shard(stamp.path).entry(stamp.path).or_default().push(ticket.clone());
         Flight { flights: self.clone(), path: stamp.path, ticket }
     }
@@ -61,6 +62,11 @@ impl Flights {
     /// Seals every flight.
     pub(crate) fn seal_all(&self) {
         self.seal_each(|_| true);
+    }
+
+    /// Seals the flights of one principal.
+    pub(crate) fn seal_partition(&self, partition: u64) {
+        self.seal_each(|ticket| ticket.partition == Some(partition));
     }
 
     fn seal_each(&self, which: impl Fn(&Ticket) -> bool) {
@@ -198,9 +204,12 @@ mod tests {
         assert!(second.is_sealed());
         let third = flights.begin(&one, 0);
         assert!(!third.is_sealed(), "a flight that begins after the purge is not sealed");
+        let mine = flights.begin(&Stamp::new(0, 1, 7).in_partition(Some(5)), 0);
+        flights.seal_partition(5);
+        assert!(mine.is_sealed() && !third.is_sealed(), "the flights of one principal, and no other");
         flights.seal_all();
         assert!(third.is_sealed());
-        drop((first, second, third));
+        drop((first, second, third, mine));
         assert!(flights.shards.iter().all(|shard| shard.lock().unwrap().is_empty()), "nothing is left behind");
     }
 

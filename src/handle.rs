@@ -45,6 +45,7 @@ impl CacheHandle {
     pub async fn purge(&self, selector: Selector) -> Result<Receipt, PurgeError> {
         let number = match selector {
             Selector::Uri(uri) => self.purge_uri(&uri)?,
+            Selector::Partition(principal) => self.live.load_full().erase(&principal).await?,
             Selector::Everything => self.purge_everything().await?,
         };
         count(&self.live.load().counters.purges);
@@ -91,7 +92,7 @@ impl CacheHandle {
     /// What the cache did so far, and what its store holds.
     pub fn stats(&self) -> Stats {
         let cache = self.live.load();
-        cache.counters.snapshot(cache.settings.backend.usage())
+        cache.counters.snapshot(cache.settings.backend.usage(), cache.partitions.len() as u64)
     }
 
     /// Ends the cache's own work: no refresh starts any more, nothing more is stored, and what is running is waited for until `deadline`

@@ -140,6 +140,19 @@ impl CacheKey {
         self.bytes.len() > self.resource as usize
     }
 
+    /// The partition that it belongs to, if it does.
+    pub(crate) fn partition(&self) -> Option<[u8; 16]> {
+        let mut rest = self.bytes.get(self.resource as usize..)?;
+        while let [kind, a, b, c, d, after @ ..] = rest {
+            let (value, next) = after.split_at_checked(u32::from_le_bytes([*a, *b, *c, *d]) as usize)?;
+            if *kind == Part::Partition as u8 {
+                return value.try_into().ok();
+            }
+            rest = next;
+        }
+        None
+    }
+
     fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
@@ -280,6 +293,21 @@ mod tests {
         let mut key = CacheKey::new(b"", "/", None);
         key.push(Part::Forwarded, b"x");
         assert_eq!(key.origin(), Origin { authority: Some(b""), scheme: None });
+    }
+
+    #[test]
+    fn a_partition_is_found_among_other_parts_and_nowhere_else() {
+        let mut key = CacheKey::new(b"h", "/p", None);
+        assert_eq!(key.partition(), None);
+        // Bytes of a field that look like a partition are none.
+        let mut looks_like_one = vec![Part::Partition as u8, 16, 0, 0, 0];
+        looks_like_one.extend_from_slice(&[7; 16]);
+        key.push(Part::FieldLine, &looks_like_one);
+        assert_eq!(key.partition(), None);
+        key.push(Part::Partition, &[8; 16]);
+        assert_eq!(key.partition(), Some([8; 16]));
+        key.push(Part::FieldLine, b"behind it");
+        assert_eq!(key.partition(), Some([8; 16]));
     }
 
     #[test]

@@ -113,6 +113,7 @@ mod forwarded;
 mod head;
 mod key;
 mod outcome;
+mod partition;
 mod principal;
 mod regime;
 mod reload;

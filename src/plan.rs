@@ -13,6 +13,7 @@ use crate::flight::Flight;
 use crate::head::compact;
 use crate::key::CacheKey;
 use crate::outcome::OWN_FIELDS;
+use crate::partition::Charge;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
 use crate::regime::Regime;
@@ -38,6 +39,7 @@ pub(crate) struct Plan {
     head: HeaderMap,
     variance: Variance,
     origin: Origin,
+    charge: Option<Arc<Charge>>,
     /// What the new response takes the place of.
     previous: Option<Arc<StoredResponse>>,
     /// The length that the head announces, or else the body.
@@ -63,6 +65,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) asked: &'a HeaderMap,
     pub(crate) handler: Option<Cached>,
     pub(crate) policy: &'a Policy,
+    pub(crate) rule: Option<usize>,
     pub(crate) previous: Option<Arc<StoredResponse>>,
     /// The length of the body, where it knows it: a server announces that to the client as well.
     pub(crate) exact: Option<u64>,
@@ -73,6 +76,14 @@ impl Plan {
     pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
         let settings = &draft.core.settings;
         let announced = announced_length(draft.head).or(draft.exact);
+        let quota = draft.policy.partition_quota();
+        if quota.is_some_and(|quota| announced.is_some_and(|length| length > quota.bytes)) {
+            // What it was to take the place of isn't good any more.
+            draft.core.drop_key(&draft.key);
+            return Err(DeclineReason::PartitionQuota);
+        }
+        let account = quota.zip(draft.key.partition());
+        let charge = account.map(|(quota, id)| Arc::new(draft.core.partitions.charge(id, draft.rule, quota)));
         let Vary::Fields(mut fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
         let silent_coding = settings.matching == Matching::Careful
             && is_coded(draft.head)
@@ -100,6 +111,7 @@ impl Plan {
             head,
             variance,
             origin: Origin { replaced, handler: draft.handler.map(Arc::new), ..Origin::default() },
+            charge,
             previous: draft.previous,
             announced,
             silent_coding,
@@ -135,6 +147,7 @@ impl Plan {
             downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Arc::new),
             stamp: self.stamp,
             regime: self.regime,
+            charge: self.charge,
         });
         let committed = self.core.commit(&self.flight, &self.key, stored.clone());
         self.core.counters.stored(committed);

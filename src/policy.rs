@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 
 use crate::key::{CacheKey, Part, QueryRule, matches_name};
 use crate::outcome::BypassReason;
+use crate::partition::{PartitionId, Quota};
 use crate::principal::Principal;
 use crate::request::{RequestFacts, RequestHead};
 use crate::rfc9111::list;
@@ -48,6 +49,7 @@ pub struct Policy {
     pub(crate) heuristics: Option<bool>,
     pub(crate) drop_set_cookie: bool,
     pub(crate) strategy: Strategy,
+    pub(crate) quota: Quota,
     pub(crate) strip_credentials: bool,
     pub(crate) ignored_cookies: Vec<String>,
     pub(crate) query: QueryRule,
@@ -116,6 +118,7 @@ impl Policy {
             heuristics: None,
             drop_set_cookie: false,
             strategy: Strategy::CacheFirst,
+            quota: Quota::default(),
             strip_credentials: false,
             ignored_cookies: ANALYTICS_COOKIES.map(String::from).to_vec(),
             query: QueryRule::default(),
@@ -153,6 +156,22 @@ impl Policy {
         ttl: Duration,
     ) -> Self {
         Self::per_principal(Principal::new(principal), ttl)
+    }
+
+    /// How much one principal of [`per`](Self::per) may have in the store under this rule: `bytes` with keys and heads counted, in at most
+    /// `responses` responses (each variant is one); 16 MiB and 1,024 by default. Beyond it the principal's own oldest leave, counted in
+    /// [`Stats::quota_evictions`](crate::Stats::quota_evictions); a response that alone is larger isn't stored
+    /// ([`DeclineReason::PartitionQuota`](crate::DeclineReason::PartitionQuota)). Without effect for other audiences.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use larder::{Policy, RequestHead};
+    /// # let user = |_: &RequestHead<'_>| Some("me");
+    /// let policy = Policy::per(user, Duration::from_secs(30)).quota(1 << 20, 100);
+    /// ```
+    pub fn quota(mut self, bytes: u64, responses: usize) -> Self {
+        self.quota = Quota { bytes, responses: responses.max(1) };
+        self
     }
 
     /// A TTL for routes where nobody vouches who the answer is for: requests with `Authorization`, or with a cookie that isn't
@@ -333,6 +352,11 @@ impl Policy {
         matches!(self.audience, Audience::Per(_))
     }
 
+    /// What a principal may have in the store, where there are principals.
+    pub(crate) fn partition_quota(&self) -> Option<Quota> {
+        self.is_partitioned().then_some(self.quota)
+    }
+
     /// Why this request may not be answered from the cache at all, if so.
     pub(crate) fn bypasses(&self, head: &RequestHead<'_>, facts: &RequestFacts<'_>) -> Option<BypassReason> {
         match self.audience {
@@ -436,7 +460,7 @@ fn with_query(uri: &Uri, query: &str) -> Option<Uri> {
 }
 
 /// A keyed digest of a principal's name, so that a key tells nobody who it is for.
-fn digest(secret: &[u8; 32], name: &[u8]) -> [u8; 16] {
+pub(crate) fn digest(secret: &[u8; 32], name: &[u8]) -> PartitionId {
     use sha2::Digest;
     let whole = sha2::Sha256::new().chain_update(secret).chain_update(name).finalize();
     let mut half = [0; 16];

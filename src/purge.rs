@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::key::CacheKey;
+use crate::partition;
 use crate::response::Stamp;
 
 /// In how many places purged resources are remembered. Resources that share a place are purged together: a miss too many, and
@@ -54,7 +55,9 @@ impl PurgeIndex {
 
     /// What the response to a request for `key`, sent to the handler at `number`, is held against purges by.
     pub(crate) fn stamp(&self, key: &CacheKey, number: u64) -> Stamp {
-        Stamp::new(number, self.hasher.hash_one(key.resource()), self.hasher.hash_one(key.path_and_query()))
+        let of = |part: &[u8]| self.hasher.hash_one(part);
+        let stamp = Stamp::new(number, of(key.resource()), of(key.path_and_query()));
+        stamp.in_partition(key.partition().map(|id| partition::place(&id)))
     }
 
     /// Whether no purge touches it. One compare, if there was no purge since the last look.
@@ -69,6 +72,7 @@ impl PurgeIndex {
         let is_purged = newest(&stamp.resource)
             || newest(&stamp.path)
             || self.floor.load(Ordering::Acquire) > stamp.number
+            || stamp.partition.is_some_and(|id| newest(&id))
             || stamp.tags.iter().flat_map(|tags| tags.iter()).any(newest);
         if is_purged {
             return false;
@@ -82,7 +86,8 @@ impl PurgeIndex {
         self.publish(|number| self.floor.store(number, Ordering::Release))
     }
 
-    /// Purges the resources with this hash, of [resource](Stamp::resource) or [path](Stamp::path); returns the purge's number.
+    /// Purges what has this hash, of [resource](Stamp::resource), [path](Stamp::path) or [partition](Stamp::partition); returns the
+    /// purge's number.
     pub(crate) fn purge_resource(&self, id: u64) -> u64 {
         self.publish(|number| self.place(id).store(number, Ordering::Release))
     }
@@ -153,6 +158,20 @@ mod tests {
         index.purge_tags(&[22]);
         assert!(!index.is_valid(&newer) && !index.is_valid(&one), "looked at before, and now again");
         assert!(index.is_valid(&none));
+    }
+
+    #[test]
+    fn a_partition_is_purged_on_every_resource_and_no_other_is() {
+        let index = PurgeIndex::default();
+        let of = |path: &str, principal: u8| {
+            let mut key = key(path);
+            key.push(crate::key::Part::Partition, &[principal; 16]);
+            index.stamp(&key, 0)
+        };
+        let (mine, also_mine, other, shared) = (of("/a", 1), of("/b", 1), of("/a", 2), index.stamp(&key("/a"), 0));
+        index.purge_resource(mine.partition.unwrap());
+        assert!(!index.is_valid(&mine) && !index.is_valid(&also_mine));
+        assert!(index.is_valid(&other) && index.is_valid(&shared));
     }
 
     #[test]

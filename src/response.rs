@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::downstream::Downstream;
 use crate::head::StoredHead;
 use crate::outcome::OWN_FIELDS;
+use crate::partition::Charge;
 use crate::regime::Regime;
 use crate::rfc9111::date;
 use crate::rfc9111::freshness::current_age;
@@ -40,6 +41,8 @@ pub struct StoredResponse {
     pub(crate) regime: Regime,
     /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
     pub(crate) keep: Duration,
+    /// Its place in the account of its principal, if it is for one.
+    pub(crate) charge: Option<Arc<Charge>>,
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
@@ -66,6 +69,8 @@ pub(crate) struct Stamp {
     pub(crate) path: u64,
     /// Hashes of what else it can be purged by; `None` for most.
     pub(crate) tags: Option<Arc<[u64]>>,
+    /// Hash of the principal, if it is for one.
+    pub(crate) partition: Option<u64>,
     /// No purge up to this number touches it. Only saves work; relaxed order is enough, for an older value means one check more.
     verified: AtomicU64,
 }
@@ -73,13 +78,26 @@ pub(crate) struct Stamp {
 impl Clone for Stamp {
     fn clone(&self) -> Self {
         let verified = AtomicU64::new(self.verified());
-        Self { number: self.number, resource: self.resource, path: self.path, tags: self.tags.clone(), verified }
+        Self {
+            number: self.number,
+            resource: self.resource,
+            path: self.path,
+            tags: self.tags.clone(),
+            partition: self.partition,
+            verified,
+        }
     }
 }
 
 impl Stamp {
     pub(crate) fn new(number: u64, resource: u64, path: u64) -> Self {
-        Self { number, resource, path, tags: None, verified: AtomicU64::new(number) }
+        Self { number, resource, path, tags: None, partition: None, verified: AtomicU64::new(number) }
+    }
+
+    /// Of a response for one principal.
+    pub(crate) fn in_partition(mut self, partition: Option<u64>) -> Self {
+        self.partition = partition;
+        self
     }
 
     pub(crate) fn verified(&self) -> u64 {
@@ -93,6 +111,9 @@ impl Stamp {
 
 /// What an entry costs beside its bytes: the structures of the store, of a response and of its header map.
 const OVERHEAD: usize = 700;
+
+/// What a response for one principal costs more: its key once more, and its place in an account.
+const ACCOUNT: usize = 300;
 
 impl StoredResponse {
     /// The status.
@@ -124,7 +145,8 @@ impl StoredResponse {
     pub fn size(&self) -> usize {
         let replaced = self.origin.replaced.iter().flat_map(|head| head.values()).map(HeaderValue::len).sum::<usize>();
         let tags = self.stamp.tags.as_ref().map_or(0, |tags| size_of_val(&**tags));
-        OVERHEAD + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
+        let account = if self.charge.is_some() { ACCOUNT } else { 0 };
+        OVERHEAD + account + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
     }
 
     /// Whether both answer the same variant of their resource.

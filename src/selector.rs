@@ -2,13 +2,22 @@
 
 /// What a purge is aimed at.
 ///
-/// Tags, patterns and partitions will be further selectors.
+/// Tags and patterns will be further selectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Selector {
     /// One resource with all its variants and partitions: a path with query (`/products/1?lang=de`), on every host, or an absolute URI
     /// for one host.
     Uri(String),
+    /// All that is stored for one principal of [`Policy::per`](crate::Policy::per), under every rule: its name, as the closure returns it.
+    /// It is deleted from the store, and not only never served any more.
+    ///
+    /// ```
+    /// # async fn erase(handle: larder::CacheHandle) -> Result<(), larder::PurgeError> {
+    /// handle.purge(larder::Selector::Partition("user-17".into())).await?;
+    /// # Ok(()) }
+    /// ```
+    Partition(Vec<u8>),
     /// Everything.
     Everything,
 }

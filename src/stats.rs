@@ -32,6 +32,10 @@ pub struct Stats {
     pub invalidations: u64,
     /// Purges by the application or an operator.
     pub purges: u64,
+    /// Keys that left the store because their principal has a quota (`Policy::quota`).
+    pub quota_evictions: u64,
+    /// Principals of `Policy::per` that have something stored, counted once for each rule.
+    pub partitions: u64,
     /// Operations that a store failed.
     pub store_errors: u64,
     /// What the store holds.
@@ -65,6 +69,7 @@ pub(crate) struct Counters {
     pub(crate) refreshes_refused: AtomicU64,
     pub(crate) invalidations: AtomicU64,
     pub(crate) purges: AtomicU64,
+    pub(crate) quota_evictions: AtomicU64,
     pub(crate) store_errors: AtomicU64,
 }
 
@@ -94,7 +99,7 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self, storage: StorageUsage) -> Stats {
+    pub(crate) fn snapshot(&self, storage: StorageUsage, partitions: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let declined = DeclineReason::ALL.iter().zip(&self.declined).map(|(reason, counter)| (*reason, read(counter)));
         Stats {
@@ -109,6 +114,8 @@ impl Counters {
             refreshes_refused: read(&self.refreshes_refused),
             invalidations: read(&self.invalidations),
             purges: read(&self.purges),
+            quota_evictions: read(&self.quota_evictions),
+            partitions,
             store_errors: read(&self.store_errors),
             storage,
         }

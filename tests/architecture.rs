@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 6] = [
         "head",
         "key",
         "outcome",
+        "partition",
         "principal",
         "regime",
         "reload",

@@ -59,6 +59,8 @@ pub enum DeclineReason {
     BodyTooLarge,
     /// All fills together would hold more bytes than allowed.
     FillBudget,
+    /// It alone is more than its principal may have in the store (`Policy::quota`).
+    PartitionQuota,
     /// The body didn't end cleanly, or not at its `Content-Length`.
     Incomplete,
     /// The body came with trailers, which a stored response can't repeat.
@@ -92,6 +94,7 @@ impl DeclineReason {
             Self::HeadTooLarge => "head-too-large",
             Self::BodyTooLarge => "body-too-large",
             Self::FillBudget => "fill-budget",
+            Self::PartitionQuota => "partition-quota",
             Self::Incomplete => "incomplete",
             Self::Trailers => "trailers",
             Self::Purged => "purged",
@@ -121,7 +124,7 @@ impl DeclineReason {
     }
 
     /// Every reason, for documentation and for statistics.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Method,
         Self::Status,
         Self::ErrorStatus,
@@ -141,6 +144,7 @@ impl DeclineReason {
         Self::HeadTooLarge,
         Self::BodyTooLarge,
         Self::FillBudget,
+        Self::PartitionQuota,
         Self::Incomplete,
         Self::Trailers,
         Self::Purged,
