@@ -361,9 +361,14 @@ impl Errand {
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
         let of_one_user = self.is_for_one_user(previous);
         let key = self.ask.key.clone();
-        let stored = verdict.and_then(|verdict| {
-            self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(previous)
-        });
+        let plan = verdict.and_then(|verdict| self.plan(previous.status, &head, verdict, handler, received, None));
+        let stored = match plan {
+            Ok(plan) => plan.commit_confirmed(previous),
+            Err(reason) => {
+                core.counters.stored(Err(reason));
+                Err(reason)
+            }
+        };
         if stored.as_ref().is_err_and(|reason| reason.condemns_stored() && !of_one_user) {
             core.forget(&key);
         }

@@ -274,7 +274,19 @@ fn is_coded(head: &HeaderMap) -> bool {
 
 /// The length that a head announces.
 pub(crate) fn announced_length(head: &HeaderMap) -> Option<u64> {
-    head.get(header::CONTENT_LENGTH).and_then(|value| list::digits(value.as_bytes()))
+    head.get(header::CONTENT_LENGTH).and_then(|line| lengths(line).next()?)
+}
+
+/// The members of a line of `Content-Length`: a list of one number repeated is that number (RFC 9110 §8.6).
+fn lengths(line: &HeaderValue) -> impl Iterator<Item = Option<u64>> {
+    line.as_bytes().split(|b| *b == b',').map(|member| list::digits(list::trim(member)))
+}
+
+/// Whether a head announces several lengths, or what is no length: then nobody knows where the content was to end.
+fn contradicts_itself(head: &HeaderMap) -> bool {
+    let announced = announced_length(head);
+    let mut all = head.get_all(header::CONTENT_LENGTH).iter().flat_map(lengths);
+    all.any(|length| length.is_none() || length != announced)
 }
 
 /// Whether a response is within the limits, as far as its head and the length of its content tell.
@@ -282,6 +294,9 @@ pub(crate) fn fits(settings: &Settings, head: &HeaderMap, exact: Option<u64>) ->
     let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if size > settings.max_head_size {
         return Err(DeclineReason::HeadTooLarge);
+    }
+    if contradicts_itself(head) {
+        return Err(DeclineReason::Incomplete);
     }
     let length = announced_length(head).or(exact).unwrap_or_default();
     if length > settings.max_body_size as u64 {

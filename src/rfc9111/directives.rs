@@ -177,7 +177,7 @@ fn shorten(lifetime: &mut Option<Duration>, value: Value<'_>) {
 /// a comma must not make a cache less careful.
 fn each_directive<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
-    mut take: impl FnMut(&'a [u8], Value<'a>),
+    mut take: impl FnMut(&[u8], Value<'a>),
 ) -> bool {
     let mut closed = true;
     for line in lines {
@@ -223,11 +223,17 @@ fn has_bare_quote(inner: &[u8]) -> bool {
     })
 }
 
-/// The words in junk that forbid to store or to use.
-fn restricting_words(junk: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let words = junk.split(|b| !is_token_byte(*b));
-    words
-        .filter(|word| [&b"no-store"[..], b"private", b"no-cache"].iter().any(|known| word.eq_ignore_ascii_case(known)))
+/// The words in junk that forbid to store or to use. `no store` is one of them: nobody writes it who means something else.
+fn restricting_words(junk: &[u8]) -> impl Iterator<Item = &'static [u8]> {
+    let private = junk.split(|b| !is_token_byte(*b)).any(|word| word.eq_ignore_ascii_case(b"private"));
+    let parts = || junk.split(|b| !b.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    let follows_no = |wanted: &[u8]| {
+        let mut pairs = parts().zip(parts().skip(1));
+        pairs.any(|(no, word)| no.eq_ignore_ascii_case(b"no") && word.eq_ignore_ascii_case(wanted))
+    };
+    let found: [(bool, &[u8]); 3] =
+        [(private, b"private"), (follows_no(b"store"), b"no-store"), (follows_no(b"cache"), b"no-cache")];
+    found.into_iter().filter_map(|(found, word)| found.then_some(word))
 }
 
 fn unquote(text: &[u8]) -> &[u8] {
@@ -317,6 +323,18 @@ mod tests {
         }
         for fine in ["extension=\"private\"", "extension=\"a, private; b\"", "x=\"\\\"private\""] {
             assert!(!response(&[fine.as_bytes()]).private, "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_space_for_a_hyphen_forbids_as_well() {
+        for junk in ["no store", "No  Store", "max-age=60 no store", "no\tstore", "no- store", "foo; no store"] {
+            assert!(response(&[junk.as_bytes()]).no_store, "{junk}");
+            assert!(request(junk).no_store, "{junk}");
+        }
+        assert!(response(&[b"no cache"]).no_cache && !response(&[b"no cache"]).no_store);
+        for fine in ["no, store", "no-storey", "ext=\"no store\"", "know store; x", "store no"] {
+            assert!(!response(&[fine.as_bytes()]).no_store, "{fine}");
         }
     }
 

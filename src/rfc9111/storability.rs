@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::directives::ResponseDirectives;
+use super::fields::connection_options;
 use super::freshness::LifetimeSource;
 use super::vary::Vary;
 
@@ -21,10 +22,10 @@ pub enum Storability {
 pub enum DeclineReason {
     /// Only the answer to a GET is stored (§3, "the request method is understood").
     Method,
-    /// 1xx, 206, 304, 412, 416 and switched protocols are no representation that could answer another request whole; 428, 429, 431 and 511 speak
-    /// to one client (RFC 6585).
+    /// 1xx, 206, 304, 412, 416 and switched protocols are no representation that could answer another request whole, nor is anything that has
+    /// `Content-Range`; 428, 429, 431 and 511 speak to one client (RFC 6585).
     Status,
-    /// An error that a hostile or broken request may have provoked: 400, 401, 406, 407, 408, 411, 413, 414, 415, 417, 421, 426, 5xx. Stored for everybody, it would be
+    /// An error that a hostile or broken request may have provoked: 400, 401, 406, 407, 408, 411, 413, 414, 415, 417, 421, 425, 426, 5xx. Stored for everybody, it would be
     /// a way to take a page down. (`CacheLayer::strict_rfc` stores them where they carry explicit freshness.)
     ErrorStatus,
     /// `must-understand` and a status whose caching requirements larder doesn't know (§5.2.2.3).
@@ -53,6 +54,9 @@ pub enum DeclineReason {
     Handler,
     /// `text/event-stream` or switched protocols: endless by nature, so never buffered.
     EndlessStream,
+    /// `Connection` names a field that says what the content is (`Content-Encoding`, `Vary` ...). It would have to be left out of what is stored
+    /// (RFC 9110 §7.6.1), which would then be something else.
+    ConnectionOption,
     /// The head is larger than the limit.
     HeadTooLarge,
     /// The body is larger than the limit.
@@ -91,6 +95,7 @@ impl DeclineReason {
             Self::RuleStatus => "rule-status",
             Self::Handler => "handler",
             Self::EndlessStream => "endless-stream",
+            Self::ConnectionOption => "connection-option",
             Self::HeadTooLarge => "head-too-large",
             Self::BodyTooLarge => "body-too-large",
             Self::FillBudget => "fill-budget",
@@ -118,13 +123,14 @@ impl DeclineReason {
                 | Self::RuleStatus
                 | Self::Handler
                 | Self::EndlessStream
+                | Self::ConnectionOption
                 | Self::HeadTooLarge
                 | Self::BodyTooLarge
         )
     }
 
     /// Every reason, for documentation and for statistics.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Method,
         Self::Status,
         Self::ErrorStatus,
@@ -141,6 +147,7 @@ impl DeclineReason {
         Self::RuleStatus,
         Self::Handler,
         Self::EndlessStream,
+        Self::ConnectionOption,
         Self::HeadTooLarge,
         Self::BodyTooLarge,
         Self::FillBudget,
@@ -211,6 +218,8 @@ fn decline(exchange: &Exchange<'_>, leniency: Leniency) -> Option<DeclineReason>
     // "the response status code is final", and not one that speaks about a part, a condition or one client (RFC 6585 §3 to §6)
     if !status.is_success() && !status.is_redirection() && !status.is_client_error() && status.as_u16() < 500
         || matches!(status.as_u16(), 206 | 304 | 412 | 416 | 428 | 429 | 431 | 511)
+        // A part under another status: whoever changed the one forgot the other.
+        || headers.contains_key(header::CONTENT_RANGE)
     {
         return Some(DeclineReason::Status);
     }
@@ -244,6 +253,9 @@ fn decline(exchange: &Exchange<'_>, leniency: Leniency) -> Option<DeclineReason>
     if headers.contains_key(header::SET_COOKIE) && !leniency.set_cookie {
         return Some(DeclineReason::SetCookie);
     }
+    if nominates_meaning(headers) {
+        return Some(DeclineReason::ConnectionOption);
+    }
     match Vary::parse(headers) {
         Vary::Any => return Some(DeclineReason::VaryStar),
         Vary::Fields(fields) if !leniency.vary_credentials && !exchange.audience_declared => {
@@ -258,6 +270,14 @@ fn decline(exchange: &Exchange<'_>, leniency: Leniency) -> Option<DeclineReason>
         || exchange.lifetime == Some(LifetimeSource::Heuristic) && may_be_guessed(exchange)
         || exchange.lifetime.is_none() && said.no_cache && has_validator(headers) && is_heuristically_cacheable(status);
     (!allowed).then_some(DeclineReason::NoFreshness)
+}
+
+/// Whether `Connection` nominates a field that is there and says what the content is, or for whom.
+fn nominates_meaning(headers: &HeaderMap) -> bool {
+    connection_options(headers).iter().any(|name| {
+        let meaning = name.as_str().starts_with("content-") || matches!(*name, header::VARY | header::CACHE_CONTROL);
+        meaning && *name != header::CONTENT_LENGTH && headers.contains_key(name)
+    })
 }
 
 fn is_explicit(lifetime: Option<LifetimeSource>) -> bool {
@@ -282,7 +302,7 @@ pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
 
 /// The errors of [`DeclineReason::ErrorStatus`].
 pub fn is_provoked_error(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 401 | 406..=408 | 411 | 413..=415 | 417 | 421 | 426 | 428 | 429 | 431)
+    matches!(status.as_u16(), 400 | 401 | 406..=408 | 411 | 413..=415 | 417 | 421 | 425 | 426 | 428 | 429 | 431)
         || status.as_u16() >= 500
 }
 
@@ -360,6 +380,15 @@ mod tests {
             row!("§4.2.2 no guess for this status", 403, [OLD], decline(NoFreshness)),
             row!("§4.2.2 public allows the guess", 403, [OLD, ("cache-control", "public")], STORE),
             row!("§3.3 partial", 206, [FRESH], decline(Status)),
+            row!(
+                "RFC 9110 §14.4 a part under another status",
+                200,
+                [FRESH, ("content-range", "bytes 0-0/2")],
+                decline(Status)
+            ),
+            row!("RFC 9110 §7.6.1", 200, [FRESH, ("connection", "vary"), ("vary", "x")], decline(ConnectionOption)),
+            row!("RFC 9110 §7.6.1 of a field that isn't there", 200, [FRESH, ("connection", "vary")], STORE),
+            row!("RFC 9110 §7.6.1 of any other field", 200, [FRESH, ("connection", "x-a"), ("x-a", "1")], STORE),
             row!("§4.3.4 not modified", 304, [FRESH], decline(Status)),
             row!("RFC 9110 §15.5.17", 416, [FRESH], decline(Status)),
             row!("RFC 9110 §15.2.2", 101, [FRESH], decline(Status)),
