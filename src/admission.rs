@@ -9,7 +9,7 @@ use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::query::{self, ContentDigest, is_query};
 use crate::regime::Regime;
-use crate::request::{RequestFacts, RequestHead, Scheme, is_ambiguous_path, rewritten, target_of};
+use crate::request::{RequestFacts, RequestHead, Scheme, decoded, is_ambiguous_path, rewritten, target_of};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
@@ -99,8 +99,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         Some(BypassReason::Rerouted)
     } else if facts.strips_fields {
         Some(BypassReason::ConnectionOption)
-    } else if route.policy.ttl.is_some() && is_ambiguous_path(head.uri.path()) {
-        // The rule vouches for the path that it matched; of another one it says nothing.
+    } else if route.policy.ttl.is_some() && may_be_another_path(cache, head.uri.path(), route) {
         Some(BypassReason::AmbiguousPath)
     } else {
         route.policy.bypasses(&head, &facts)
@@ -129,6 +128,11 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     if asks_with_content { Admission::Query(ask) } else { Admission::Lookup(ask.by_rule(cache)) }
 }
 
+/// Whether a handler may read another path than the one that the rule matched. A rule vouches for that one; of another it says nothing.
+fn may_be_another_path(cache: &CacheCore, path: &str, route: &Route) -> bool {
+    is_ambiguous_path(path) || decoded(path).is_some_and(|path| cache.rules.route(&path).rule != route.rule)
+}
+
 fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
     let (authority, scheme) = (facts.authority(head.uri), head.extensions.get().copied());
@@ -153,7 +157,7 @@ fn key<B>(
         key.push(Part::Scheme, scheme.as_bytes());
     }
     if facts.forwarded {
-        crate::forwarded::extend_key(&mut key, head.headers);
+        crate::forwarded::extend_key(&mut key, head.headers, facts.forwarded_rarely);
     }
     if let Some(rewritten) = rewritten(head.uri, request) {
         key.push(Part::Rewritten, target_of(rewritten).as_bytes());

@@ -10,8 +10,26 @@ use crate::rfc9111::list::trim;
 /// Fields that are keyed as they are. `X-Forwarded-For` and `X-Real-IP` differ for each client and are no business of a link.
 const PLAIN: [&str; 4] = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix"];
 
-pub(crate) fn extend_key(key: &mut CacheKey, headers: &HeaderMap) {
-    for name in PLAIN {
+/// Likewise, but so seldom that nobody looks for them unless one is there.
+const RARE: [&str; 13] = [
+    "front-end-https",
+    "x-envoy-original-path",
+    "x-forwarded-path",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-scheme",
+    "x-script-name",
+    "x-url-scheme",
+];
+
+/// Adds what is there to the key; `rare` if one of the [rare](RARE) fields is.
+pub(crate) fn extend_key(key: &mut CacheKey, headers: &HeaderMap, rare: bool) {
+    for name in PLAIN.into_iter().chain(RARE.into_iter().filter(|_| rare)) {
         for line in headers.get_all(name) {
             key.push(Part::FieldName, name.as_bytes());
             key.push(Part::FieldLine, line.as_bytes());
@@ -56,7 +74,8 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let mut key = CacheKey::new(b"h", "/", None);
-        extend_key(&mut key, &headers);
+        let facts = crate::request::RequestFacts::read(&headers);
+        extend_key(&mut key, &headers, facts.forwarded_rarely);
         key
     }
 
@@ -85,6 +104,8 @@ mod tests {
             key(&[("x-forwarded-host", "a"), ("x-forwarded-host", "b")]),
             key(&[("x-forwarded-host", "a, b")]),
         ];
+        let rare = RARE.map(|name| key(&[(name, "a")]));
+        let keys = [&keys[..], &rare].concat();
         for (n, one) in keys.iter().enumerate() {
             assert!(keys[n + 1..].iter().all(|other| one != other), "{one:?}");
         }

@@ -129,7 +129,8 @@ pub enum BypassReason {
     Upgrade,
     /// `Connection` names fields that a proxy inside would take away, so that its origin sees another request than the key.
     ConnectionOption,
-    /// The path holds dot segments or encoded separators, by which a handler may read another path than the rule did.
+    /// The path holds dot segments, empty segments, parameters or encoded separators, by which a handler may read another path than the rule
+    /// did; or another rule matches it when it is decoded.
     AmbiguousPath,
     /// Another layer of the same cache has this request in hand; that one speaks and counts for both, so this is never seen outside.
     Nested,

@@ -92,6 +92,8 @@ pub(crate) struct RequestFacts<'a> {
     pub(crate) range: bool,
     /// Fields of a proxy in front that say how the client addressed it.
     pub(crate) forwarded: bool,
+    /// Among them such as few proxies send.
+    pub(crate) forwarded_rarely: bool,
     /// Fields with which some frameworks replace the method or the target behind the cache's back.
     pub(crate) rerouted: bool,
     pub(crate) upgrade: bool,
@@ -117,23 +119,53 @@ impl<'a> RequestFacts<'a> {
                     facts.conditions = true;
                 }
                 "range" => facts.range = true,
-                "forwarded" | "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-prefix" => {
-                    facts.forwarded = true;
-                }
-                "x-original-url"
-                | "x-rewrite-url"
-                | "x-original-uri"
-                | "x-http-method"
-                | "x-http-method-override"
-                | "x-method-override" => facts.rerouted = true,
+                "forwarded" => facts.forwarded = true,
+                "front-end-https" => (facts.forwarded, facts.forwarded_rarely) = (true, true),
                 "upgrade" => facts.upgrade = true,
                 "connection" => facts.strips_fields |= names_other_fields(value),
                 "transfer-encoding" => facts.content = true,
                 "content-length" => facts.content |= value.as_bytes() != b"0",
-                _ => {}
+                name => {
+                    if let Some(name) = name.strip_prefix("x-") {
+                        facts.read_extension(name);
+                    }
+                }
             }
         }
         facts
+    }
+
+    /// A field whose name begins with `x-`.
+    fn read_extension(&mut self, name: &str) {
+        match name {
+            "forwarded-host" | "forwarded-proto" | "forwarded-port" | "forwarded-prefix" => self.forwarded = true,
+            // As in `forwarded::RARE`.
+            "forwarded-scheme"
+            | "forwarded-protocol"
+            | "forwarded-ssl"
+            | "forwarded-server"
+            | "forwarded-path"
+            | "host"
+            | "original-host"
+            | "http-host-override"
+            | "scheme"
+            | "url-scheme"
+            | "script-name"
+            | "envoy-original-path" => (self.forwarded, self.forwarded_rarely) = (true, true),
+            "original-url"
+            | "rewrite-url"
+            | "override-url"
+            | "original-uri"
+            | "forwarded-uri"
+            | "http-path-override"
+            | "http-destinationurl"
+            | "http-method"
+            | "http-method-override"
+            | "method-override"
+            | "original-method"
+            | "forwarded-method" => self.rerouted = true,
+            _ => {}
+        }
     }
 
     /// Host and port that the request is for; `None` where its parts disagree, so that the handler might see another than the key.
@@ -166,22 +198,54 @@ pub(crate) fn target_of(uri: &Uri) -> String {
     uri.query().map_or_else(|| uri.path().to_owned(), |query| format!("{}?{query}", uri.path()))
 }
 
-/// Whether a path could be read as another one by who decodes or normalises it: dot segments, backslashes, and encoded dots, slashes,
-/// backslashes and zero bytes.
+/// Whether a path could be read as another one by who decodes or normalises it: dot segments, empty segments, parameters of segments,
+/// backslashes, and encoded bytes by which a path is divided or ended: control characters, `#`, `%`, `.`, `/`, `;`, `?`, `\\`.
 pub(crate) fn is_ambiguous_path(path: &str) -> bool {
-    let encoded = |code: &[u8]| {
-        matches!(
-            [code[0], code[1].to_ascii_lowercase(), code[2].to_ascii_lowercase()],
-            [b'%', b'2', b'e' | b'f'] | [b'%', b'5', b'c'] | [b'%', b'0', b'0']
-        )
-    };
-    // Nearly no path has any of these bytes.
-    if !path.bytes().any(|b| matches!(b, b'.' | b'%' | b'\\')) {
-        return false;
+    let mut last = 0;
+    // Nearly no path has any of these.
+    let is_suspect = path.bytes().any(|b| {
+        let empty_segment = b == b'/' && last == b'/';
+        last = b;
+        empty_segment || matches!(b, b'.' | b'%' | b'\\' | b';')
+    });
+    is_suspect
+        && (path.contains("//")
+            || path.contains(['\\', ';'])
+            || path.split('/').any(|segment| matches!(segment, "." | ".."))
+            || encoded(path).any(|byte| byte < 0x20 || b"#%./;?\\\x7f".contains(&byte)))
+}
+
+/// The bytes that a path holds in encoded form.
+fn encoded(path: &str) -> impl Iterator<Item = u8> {
+    path.as_bytes().windows(3).filter_map(decode)
+}
+
+/// The byte that `%xy` stands for.
+fn decode(code: &[u8]) -> Option<u8> {
+    let [b'%', high, low] = *code else { return None };
+    let digit = |b: u8| char::from(b).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+/// A path as who decodes it reads it, where that is another path in printable ASCII: `/%61dmin` is `/admin` for most.
+pub(crate) fn decoded(path: &str) -> Option<String> {
+    if !path.contains('%') || !encoded(path).any(|byte| byte.is_ascii_graphic()) {
+        return None;
     }
-    path.contains("/.") && path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
-        || path.contains('\\')
-        || path.contains('%') && path.as_bytes().windows(3).any(encoded)
+    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let [first, after @ ..] = rest {
+        match rest.get(..3).and_then(decode).filter(u8::is_ascii_graphic) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -231,13 +295,50 @@ mod tests {
 
     #[test]
     fn paths_that_can_be_read_otherwise() {
-        for path in
-            ["/a/../b", "/./a", "/a/..", "/a/..;x/b", "/a%2Fb", "/a%2fb", "/%2e%2E/", "/a%5cb", "/a\\b", "/a%00"]
-        {
+        for path in [
+            "/a/../b",
+            "/./a",
+            "/a/..",
+            "/a/..;x/b",
+            "/a%2Fb",
+            "/a%2fb",
+            "/%2e%2E/",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "//a",
+            "/a//",
+            "/a;x",
+            "/;/",
+            "/a%3bx",
+            "/a%3Fb",
+            "/a%23b",
+            "/a%0ab",
+            "/a%252fb",
+            "/a%7f",
+        ] {
             assert!(is_ambiguous_path(path), "{path}");
         }
         for path in ["/", "/a.b/.well-known/x", "/a..b", "/caf%C3%A9", "/a%20b", "/100%", "/%2"] {
             assert!(!is_ambiguous_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_decoder_reads() {
+        let rows = [
+            ("/a", None),
+            ("/caf%C3%A9", None),
+            ("/a%20b", None),
+            ("/100%", None),
+            ("/%zz", None),
+            ("/%61dmin", Some("/admin")),
+            ("/%41%C3%A9%7E", Some("/A%C3%A9~")),
+            ("/%2561", Some("/%61")),
+            ("/%40me%", Some("/@me%")),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(decoded(path).as_deref(), expected, "{path}");
         }
     }
 

@@ -263,6 +263,29 @@ async fn a_word_that_forbids_is_heard_in_junk_where_a_rule_has_a_ttl() {
     }
 }
 
+/// What a rule keeps out stays out, in whatever letters somebody writes it.
+#[tokio::test]
+async fn a_path_in_other_letters_escapes_no_rule() {
+    let handler = || Handler::new(|head, _| answer(200, &[], format!("{:?}", head.headers.get("cookie"))));
+    let house = House::with(handler(), |layer| {
+        layer
+            .rule("^/account", Policy::bypass())
+            .rule("^/@", Policy::per(|_: &_| None::<Vec<u8>>, MINUTE))
+            .otherwise(Policy::shared(MINUTE))
+    });
+    for path in ["/%61ccount", "/acc%6Funt/x", "/%40me", "/%61%63%63%6f%75%6e%74"] {
+        for user in ["victim", "attacker"] {
+            let exchange = house.ask(path, &[("cookie", user)]).await;
+            assert_eq!(exchange.cache_status, "larder; fwd=bypass; detail=ambiguous-path", "{path}");
+            assert_eq!(exchange.body, format!("Some({user:?})"), "{path}");
+        }
+    }
+    // Other letters for what the same rule matches are another resource, and no danger.
+    for path in ["/shop", "/sh%6Fp", "/caf%C3%A9", "/a%20b"] {
+        assert_eq!((house.get(path).await.x_cache, house.get(path).await.x_cache), ("MISS".into(), "HIT".into()));
+    }
+}
+
 /// Web cache deception: a path that the rule takes for a static file and the handler for somebody's page.
 #[tokio::test]
 async fn a_rule_vouches_for_no_path_that_could_be_read_as_another() {
@@ -282,6 +305,15 @@ async fn a_rule_vouches_for_no_path_that_could_be_read_as_another() {
         "/static/..\\me",
         "/me%2f..%2fstatic/",
         "/me%00/static/",
+        "/me;/static/",
+        "/me%3b/static/",
+        "/me%3f/static/",
+        "/me%23/static/",
+        "/me%0a/static/",
+        "/static//../me",
+        "/static//me",
+        "//me/static/",
+        "/static/%252e%252e/me",
     ];
     for path in paths {
         for policy in [Policy::shared(MINUTE), Policy::guarded(MINUTE), Policy::per(|_: &_| Some("all"), MINUTE)] {
@@ -368,7 +400,7 @@ async fn hosts() {
 async fn what_reroutes_a_request_keeps_it_out() {
     let server = Server::new(echo()).await;
     server.get("/").await;
-    let rows: [&[u8]; 11] = [
+    let rows: [&[u8]; 17] = [
         b"x-http-method-override: DELETE",
         b"x-http-method: PUT",
         b"x-method-override: POST",
@@ -377,6 +409,12 @@ async fn what_reroutes_a_request_keeps_it_out() {
         b"x-original-uri: /admin",
         b"upgrade: websocket",
         b"x-original-url:",
+        b"x-original-method: DELETE",
+        b"x-forwarded-method: DELETE",
+        b"x-forwarded-uri: /admin",
+        b"x-override-url: /admin",
+        b"x-http-path-override: /admin",
+        b"x-http-destinationurl: /admin",
         // A proxy in between would take these fields away.
         b"connection: host",
         b"connection: keep-alive, Cookie",
