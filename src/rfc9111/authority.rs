@@ -17,8 +17,39 @@ pub type Authority = SmallVec<[u8; 64]>;
 /// ```
 pub fn normalised(authority: &[u8], scheme: Option<&str>) -> Authority {
     let port: &[u8] = if scheme.is_some_and(|s| s.eq_ignore_ascii_case("https")) { b":443" } else { b":80" };
-    let host = authority.strip_suffix(port).unwrap_or(authority);
+    let host = authority.strip_suffix(port).filter(|host| is_host(host)).unwrap_or(authority);
     let mut normal = Authority::from_slice(host);
     normal.make_ascii_lowercase();
     normal
+}
+
+/// Whether what is left without the port can be a host: not nothing, and not something that still ends in a port. `h:81:80` is junk, and no
+/// other spelling of `h:81`.
+fn is_host(rest: &[u8]) -> bool {
+    !rest.is_empty() && (rest.ends_with(b"]") || !rest.contains(&b':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_default_port_behind_a_host_goes() {
+        // RFC 9110 §4.2.3, RFC 3986 §3.2.2
+        let rows: [(&[u8], &[u8]); 10] = [
+            (b"H:80", b"h"),
+            (b"h:81", b"h:81"),
+            (b"h:080", b"h:080"),
+            (b"h.", b"h."),
+            (b"[::1]:80", b"[::1]"),
+            (b"[::1]", b"[::1]"),
+            (b"h:81:80", b"h:81:80"),
+            (b"h:80:80", b"h:80:80"),
+            (b"::1:80", b"::1:80"),
+            (b":80", b":80"),
+        ];
+        for (sent, expected) in rows {
+            assert_eq!(normalised(sent, None).as_slice(), expected, "{}", String::from_utf8_lossy(sent));
+        }
+    }
 }
