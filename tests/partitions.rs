@@ -317,3 +317,22 @@ async fn a_store_that_fails_to_delete_is_said_and_what_is_erased_is_not_served()
         assert!(!is_stored(&house, "me", path).await, "{path}");
     }
 }
+
+/// Who can look into a store, or at a key in a log, doesn't learn whose it is; and what one process wrote means nothing to the next.
+#[tokio::test]
+async fn keys_hold_no_names_of_principals() {
+    let keys = async || {
+        let shelf = Shelf::default();
+        let house = House::around(letters(), CacheLayer::with_storage(shelf.clone()).otherwise(per_user()));
+        ask(&house, "alice@example.com", "/").await;
+        quiet().await;
+        let kept = shelf.kept.lock().expect("not poisoned");
+        kept.keys().map(|key| key.as_bytes().to_vec()).collect::<Vec<_>>()
+    };
+    let (one, other) = (keys().await, keys().await);
+    for key in one.iter().chain(&other) {
+        assert!(!key.windows(5).any(|part| part == b"alice"), "{key:?}");
+    }
+    assert_eq!((one.len(), other.len()), (1, 1));
+    assert_ne!(one, other, "the digest's key is made anew");
+}
