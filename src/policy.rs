@@ -427,8 +427,11 @@ impl Policy {
 
     fn keep_key_cookies<B>(&self, request: &mut Request<B>) {
         let head = RequestHead::of(request);
-        let wanted = |name: &[u8]| self.key_cookies.iter().any(|pattern| matches_bytes(pattern, name));
-        let kept: Vec<&[u8]> = cookies(&head).filter(|(name, _)| wanted(name)).map(|(_, pair)| pair).collect();
+        let place = |name: &[u8]| self.key_cookies.iter().position(|pattern| matches_bytes(pattern, name));
+        let mut kept: Vec<_> = cookies(&head).filter_map(|(name, pair)| Some((place(name)?, pair))).collect();
+        // In the order in which the key has them: a handler that takes the first must not tell apart what the key doesn't.
+        kept.sort_by_key(|(place, _)| *place);
+        let kept: Vec<&[u8]> = kept.into_iter().map(|(_, pair)| pair).collect();
         let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok().filter(|value| !value.is_empty());
         match kept {
             Some(kept) => drop(request.headers_mut().insert(header::COOKIE, kept)),

@@ -288,6 +288,8 @@ async fn key_cookies_keep_answers_apart_and_are_all_that_the_handler_sees() {
         ("theme=dark; session=2", "HIT", "Some(\"theme=dark\")"),
         ("theme=light", "MISS", "Some(\"theme=light\")"),
         ("theme=dark; ab_1=x", "MISS", "Some(\"theme=dark; ab_1=x\")"),
+        ("ab_1=x; theme=dark", "HIT", "Some(\"theme=dark; ab_1=x\")"),
+        ("ab_2=x; theme=dark", "MISS", "Some(\"theme=dark; ab_2=x\")"),
         ("session=1", "MISS", "None"),
         ("other=1", "HIT", "None"),
     ];
