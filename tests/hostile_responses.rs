@@ -147,14 +147,12 @@ async fn a_length_that_contradicts_the_content_or_itself_keeps_it_out() {
 
 #[tokio::test]
 async fn a_part_is_never_taken_for_the_whole() {
-    let rows: [(u16, Fields); 5] = [
+    let rows: [(u16, Fields); 4] = [
         // Nobody asked for it; with a range of its own, without one, and with one that makes no sense.
         (206, &[FRESH, ("content-range", "bytes 0-3/10")]),
         (206, &[FRESH]),
         (206, &[FRESH, ("content-range", "bytes 0-3/4"), ("content-length", "4")]),
         (206, &[FRESH, ("content-type", "multipart/byteranges; boundary=x")]),
-        // A part under another name.
-        (200, &[FRESH, ("content-range", "bytes 0-3/10")]),
     ];
     for (status, fields) in rows {
         for asked in [&[][..], &[("range", "bytes=0-3")], &[("range", "bytes=5-9"), ("if-range", "\"a\"")]] {
