@@ -9,7 +9,9 @@ use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::query::{self, ContentDigest, is_query};
 use crate::regime::Regime;
-use crate::request::{RequestFacts, RequestHead, Scheme, decoded, is_ambiguous_path, rewritten, target_of};
+use crate::request::{
+    RequestFacts, RequestHead, Scheme, decoded, is_ambiguous_path, is_suspect_path, rewritten, target_of,
+};
 use crate::rfc9111::authority::Authority;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
@@ -130,7 +132,8 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
 
 /// Whether a handler may read another path than the one that the rule matched. A rule vouches for that one; of another it says nothing.
 fn may_be_another_path(cache: &CacheCore, path: &str, route: &Route) -> bool {
-    is_ambiguous_path(path) || decoded(path).is_some_and(|path| cache.rules.route(&path).rule != route.rule)
+    let is_read_otherwise = || decoded(path).is_some_and(|path| cache.rules.route(&path).rule != route.rule);
+    is_suspect_path(path) && (is_ambiguous_path(path) || is_read_otherwise())
 }
 
 fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {

@@ -18,6 +18,7 @@ use crate::error::StorageError;
 use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
 use crate::groups::Groups;
 use crate::head::SharedHeads;
+use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, Origin, QueryRule};
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::partition::{self, MakeRoom, Partitions};
@@ -40,6 +41,7 @@ use crate::variance::SharedVariances;
 pub(crate) struct CacheCore {
     pub(crate) settings: Settings,
     pub(crate) rules: Rules,
+    pub(crate) hit_status: Arc<HitStatus>,
     /// Counts how often the cache was set up anew.
     pub(crate) generation: u64,
     /// How queries were keyed by earlier generations, whose entries and fills may still be around.
@@ -157,7 +159,8 @@ impl CacheCore {
             refreshes: Arc::default(),
             hasher: ahash::RandomState::new(),
         });
-        Self { rules: rules(&settings), settings, generation: 0, retired: Vec::new(), state }
+        let hit_status = Arc::new(HitStatus::of(&settings.switches.name));
+        Self { rules: rules(&settings), settings, hit_status, generation: 0, retired: Vec::new(), state }
     }
 
     /// The next generation, with the same store and clock, and the state that lasts.
@@ -166,7 +169,9 @@ impl CacheCore {
         settings.clock = self.settings.clock.clone();
         let (rules, state) = (rules(&settings), self.state.clone());
         let retired = self.retired_for(&rules);
-        Self { settings, rules, generation: self.generation + 1, retired, state }
+        let known = self.hit_status.name() == settings.switches.name;
+        let hit_status = if known { self.hit_status.clone() } else { Arc::new(HitStatus::of(&settings.switches.name)) };
+        Self { settings, rules, hit_status, generation: self.generation + 1, retired, state }
     }
 
     /// The ways to key a query that entries may have and the rules of the next generation don't account for.

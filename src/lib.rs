@@ -111,6 +111,7 @@ mod downstream;
 mod error;
 mod forwarded;
 mod head;
+mod hit_status;
 mod key;
 mod outcome;
 mod partition;

@@ -335,8 +335,8 @@ impl HeaderSwitches {
         OWN_FIELDS.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
     }
 
-    /// Puts what `outcome` says into the places of [`names`](Self::names).
-    pub(crate) fn fill(&self, places: &mut Places<'_>, outcome: &CacheOutcome) {
+    /// Puts what `outcome` says into the places of [`names`](Self::names); `of_hit` is its `Cache-Status`, where that is known.
+    pub(crate) fn fill(&self, places: &mut Places<'_>, outcome: &CacheOutcome, of_hit: Option<HeaderValue>) {
         let age = outcome.age.unwrap_or_default().as_secs();
         if self.age {
             places.put(number(age));
@@ -348,7 +348,7 @@ impl HeaderSwitches {
             places.put(number(age));
         }
         if self.cache_status {
-            places.put(self.status_value(outcome));
+            places.put(of_hit.unwrap_or_else(|| self.status_value(outcome)));
         }
     }
 

@@ -201,18 +201,20 @@ pub(crate) fn target_of(uri: &Uri) -> String {
 /// Whether a path could be read as another one by who decodes or normalises it: dot segments, empty segments, parameters of segments,
 /// backslashes, and encoded bytes by which a path is divided or ended: control characters, `#`, `%`, `.`, `/`, `;`, `?`, `\\`.
 pub(crate) fn is_ambiguous_path(path: &str) -> bool {
+    path.contains("//")
+        || path.contains(['\\', ';'])
+        || path.split('/').any(|segment| matches!(segment, "." | ".."))
+        || encoded(path).any(|byte| byte < 0x20 || b"#%./;?\\\x7f".contains(&byte))
+}
+
+/// Whether a path has any of the bytes by which it could be read as another one; nearly none has.
+pub(crate) fn is_suspect_path(path: &str) -> bool {
     let mut last = 0;
-    // Nearly no path has any of these.
-    let is_suspect = path.bytes().any(|b| {
+    path.bytes().any(|b| {
         let empty_segment = b == b'/' && last == b'/';
         last = b;
         empty_segment || matches!(b, b'.' | b'%' | b'\\' | b';')
-    });
-    is_suspect
-        && (path.contains("//")
-            || path.contains(['\\', ';'])
-            || path.split('/').any(|segment| matches!(segment, "." | ".."))
-            || encoded(path).any(|byte| byte < 0x20 || b"#%./;?\\\x7f".contains(&byte)))
+    })
 }
 
 /// The bytes that a path holds in encoded form.
@@ -317,7 +319,7 @@ mod tests {
             "/a%252fb",
             "/a%7f",
         ] {
-            assert!(is_ambiguous_path(path), "{path}");
+            assert!(is_suspect_path(path) && is_ambiguous_path(path), "{path}");
         }
         for path in ["/", "/a.b/.well-known/x", "/a..b", "/caf%C3%A9", "/a%20b", "/100%", "/%2"] {
             assert!(!is_ambiguous_path(path), "{path}");

@@ -123,7 +123,8 @@ pub(crate) fn from_store<B: Body>(
     asked: Option<&HeaderMap>,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
-    let mut head = stored.head.to_map(|places| core.settings.switches.fill(places, &outcome));
+    let of_hit = core.hit_status.get(&outcome);
+    let mut head = stored.head.to_map(|places| core.settings.switches.fill(places, &outcome, of_hit));
     core.settings.switches.warn(&mut head, &outcome);
     if let Some(downstream) = &stored.downstream {
         head.insert(header::CACHE_CONTROL, downstream.cache_control(outcome.age.unwrap_or_default()));

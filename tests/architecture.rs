@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 6] = [
         "error",
         "forwarded",
         "head",
+        "hit_status",
         "key",
         "outcome",
         "partition",
