@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
 use larder::storage::{Query, Storage, StorageUsage, Variants};
-use larder::{CacheKey, CacheLayer, Config, ConfigError, Policy, RequestHead, StorageError, StoredResponse};
+use larder::{CacheKey, CacheLayer, Config, ConfigError, Policy, RequestHead, StorageError, StoredResponse, Strategy};
 use support::exchange::*;
 
 fn config(text: &str) -> Config {
@@ -70,6 +70,24 @@ fn every_field_does_what_its_setter_does() {
             "audience = 'guarded'\nttl = '1m'\nignore_cookies = ['a', 'b*']",
             Policy::guarded(m).ignore_cookies(["a", "b*"]),
         ),
+        (
+            "audience = 'shared'\nttl = '1m'\nstrategy = 'network_first'\nnetwork_limit = '2s'",
+            Policy::shared(m).network_first(secs(2)),
+        ),
+        (
+            "audience = 'shared'\nttl = '1m'\nstrategy = 'network_first'",
+            Policy::shared(m).strategy(Strategy::NetworkFirst { limit: None }),
+        ),
+        (
+            "audience = 'shared'\nttl = '1m'\nstrategy = 'stale_while_revalidate'",
+            Policy::shared(m).strategy(Strategy::StaleWhileRevalidate),
+        ),
+        ("audience = 'shared'\nttl = '1m'\nstrategy = 'cache_only'", Policy::shared(m).cache_only()),
+        (
+            "audience = 'shared'\nttl = '1m'\nstrategy = 'network_only'",
+            Policy::shared(m).strategy(Strategy::NetworkOnly),
+        ),
+        ("audience = 'shared'\nttl = '1m'\nstrategy = 'cache_first'", Policy::shared(m)),
         ("audience = 'from_origin'\nsort_query = true", Policy::from_origin().sort_query()),
         ("audience = 'from_origin'\nignore_query = ['utm_*']", Policy::from_origin().ignore_query(["utm_*"])),
         ("audience = 'from_origin'\nonly_query = []", Policy::from_origin().only_query([] as [&str; 0])),
@@ -88,7 +106,7 @@ fn every_field_does_what_its_setter_does() {
         assert_eq!(difference(&layer(&format!("[otherwise]\n{text}")), &plain.clone().otherwise(policy)), "", "{text}");
     }
     type Setter = fn(CacheLayer) -> CacheLayer;
-    let rows: [(&str, Setter); 19] = [
+    let rows: [(&str, Setter); 21] = [
         ("", |layer| layer),
         ("strict_rfc = true", |layer| layer.strict_rfc()),
         ("strict_rfc = true\nheuristics = false", |layer| layer.strict_rfc().heuristics(false)),
@@ -106,6 +124,8 @@ fn every_field_does_what_its_setter_does() {
         ("[limits]\nmax_fill_bytes = '2 MB'", |layer| layer.max_fill_bytes(2_000_000)),
         ("[limits]\nmax_variants = 3", |layer| layer.max_variants(3)),
         ("[limits]\nmax_refreshes = 0", |layer| layer.max_refreshes(0)),
+        ("no_vary_search = false", |layer| layer.no_vary_search(false)),
+        ("[limits]\nmax_query_content = '1KiB'", |layer| layer.max_query_content(1024)),
         ("[limits]\neager_etag_size = 0x400", |layer| layer.eager_etag_size(1024)),
         ("[store]\nkind = 'memory'\ncapacity = '256MiB'\neviction = 'tiny_lfu'", |layer| layer),
     ];
@@ -117,6 +137,22 @@ fn every_field_does_what_its_setter_does() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn the_quota_of_partitions_is_as_the_file_says() {
+    let rule = "[otherwise]\naudience = 'per'\nttl = '1m'\nprincipal = { header = 'x-user' }\n";
+    let with = |quota: &str| layer(&format!("{rule}{quota}"));
+    let rows = [
+        ("quota = { bytes = '1MiB', responses = 5 }", "1048576 bytes, 5 responses"),
+        ("quota = { bytes = '1MiB' }", "1048576 bytes, 1024 responses"),
+        ("quota = { responses = 5 }", "16777216 bytes, 5 responses"),
+    ];
+    for (text, expected) in rows {
+        let difference = difference(&with(""), &with(text));
+        assert!(difference.contains(expected), "{text}: {difference}");
+    }
+    assert_eq!(difference(&with(""), &with("quota = { bytes = '16MiB', responses = 1024 }")), "", "the default");
 }
 
 #[test]
@@ -240,6 +276,18 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         (
             "[otherwise]\naudience = 'shared'\nttl = '1m'\nstrip_credentials = true\nkey_cookies = ['a']",
             "configuration:5:15: otherwise.key_cookies: `strip_credentials` hides these cookies from the handler, so its answer can't depend on them\n  |\n5 | key_cookies = ['a']\n  |               ^^^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'shared'\nttl = '1m'\nquota = { bytes = '1MiB' }",
+            "configuration:4:9: otherwise.quota: has a meaning only with audience = \"per\": it bounds what one principal has\n  |\n4 | quota = { bytes = '1MiB' }\n  |         ^^^^^^^^^^^^^^^^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'shared'\nttl = '1m'\nnetwork_limit = '1s'",
+            "configuration:4:17: otherwise.network_limit: has a meaning only with strategy = \"network_first\"\n  |\n4 | network_limit = '1s'\n  |                 ^^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'shared'\nttl = '1m'\nstrategy = 'network-first'",
+            "configuration:4:12: otherwise.strategy: \"network-first\" is not known here; did you mean \"network_first\"?\n  |\n4 | strategy = 'network-first'\n  |            ^^^^^^^^^^^^^^^",
         ),
         (
             "[otherwise]\naudience = 'per'\nttl = '1m'",

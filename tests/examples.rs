@@ -101,6 +101,22 @@ async fn each_user_has_a_partition() {
     }
 }
 
+#[cfg(feature = "config")]
+#[tokio::test]
+async fn rules_come_from_a_file() {
+    let example = Example::start("toml_file");
+    assert_eq!(example.get("/products", &[]).await.x_cache, "MISS");
+    let hit = example.get("/products?utm_source=mail", &[]).await;
+    assert_eq!((hit.x_cache.as_str(), hit.body.as_str()), ("HIT", "the same for everybody\n"));
+    for x_cache in ["MISS", "HIT"] {
+        for user in [ANN, BOB] {
+            let got = example.get("/api/me/orders", &[user]).await;
+            assert_eq!((got.x_cache.as_str(), got.field("cache-control")), (x_cache, "private, max-age=30"));
+        }
+    }
+    assert_eq!(example.get("/api/me/orders", &[]).await.x_cache, "BYPASS");
+}
+
 #[cfg(feature = "axum")]
 #[tokio::test]
 async fn a_handler_says_how_each_answer_is_cached() {

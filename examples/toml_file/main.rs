@@ -58,8 +58,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/me/orders", get(|| async { "for you alone\n" }))
         .layer(cache)
         .layer(middleware::from_fn(authenticate));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("http://{}/products, with rules from {FILE}", listener.local_addr()?);
+    let listen = std::env::args().skip_while(|argument| argument != "--listen").nth(1);
+    let listener = tokio::net::TcpListener::bind(listen.as_deref().unwrap_or("127.0.0.1:3000")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await?;
     Ok(())
 }

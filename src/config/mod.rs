@@ -153,9 +153,7 @@ impl Config {
         settings.otherwise = otherwise;
         settings.clock = base.clock.clone();
         settings.outcome_extension = base.outcome_extension;
-        settings.no_vary_search = base.no_vary_search;
         settings.query = base.query.clone();
-        settings.max_query_content = base.max_query_content;
         settings.backend = match self.store {
             Some(store) => Backend::Memory(Arc::new(store.build())),
             None => base.backend.clone(),
@@ -301,6 +299,9 @@ fn read_general(root: &Section<'_>, settings: &mut Settings) {
     if let Some(on) = root.boolean("heuristics") {
         settings.heuristics = on;
     }
+    if let Some(on) = root.boolean("no_vary_search") {
+        settings.no_vary_search = on;
+    }
     let set = |names: &mut Vec<HeaderName>, field| {
         if let Some(read) = root.header_names(field) {
             *names = read;
@@ -339,6 +340,7 @@ fn read_limits<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d>
         ("max_head_size", &mut settings.max_head_size),
         ("max_fill_bytes", &mut settings.max_fill_bytes),
         ("eager_etag_size", &mut settings.eager_etag_size),
+        ("max_query_content", &mut settings.max_query_content),
     ] {
         *limit = section.size(name).map_or(*limit, |size| usize::try_from(size).unwrap_or(usize::MAX));
     }

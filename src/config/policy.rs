@@ -7,10 +7,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, header};
 
 use super::reader::{Field, Section};
+use crate::partition::Quota;
 use crate::policy::Policy;
 use crate::principal::Principal;
 use crate::request::RequestHead;
 use crate::rfc9111::list;
+use crate::strategy::Strategy;
 
 /// A policy that may lack its principal, which code gives.
 #[derive(Clone)]
@@ -57,9 +59,12 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 22] = [
     "ttl",
     "principal",
+    "quota",
+    "strategy",
+    "network_limit",
     "override_origin",
     "status_ttl",
     "statuses",
@@ -138,6 +143,13 @@ fn refuse_contradictions(section: &Section<'_>, asked: &Questions<'_>) {
     }
     if let Some(field) = find("ignore_cookies").filter(|_| audience != Audience::Guarded) {
         field.wrong("has a meaning only with audience = \"guarded\": to the others cookies don't matter");
+    }
+    if let Some(field) = find("quota").filter(|_| audience != Audience::Per) {
+        field.wrong("has a meaning only with audience = \"per\": it bounds what one principal has");
+    }
+    let is_network_first = find("strategy").is_some_and(|field| field.text() == Some("network_first"));
+    if let Some(field) = find("network_limit").filter(|_| !is_network_first) {
+        field.wrong("has a meaning only with strategy = \"network_first\"");
     }
     if let Some(field) = find("override_origin").filter(|_| asked.ttl.is_none() && find("status_ttl").is_none()) {
         field.wrong("there is nothing to override with: neither `ttl` nor `status_ttl` is set");
@@ -228,10 +240,31 @@ fn settings(mut policy: Policy, section: &Section<'_>) -> Policy {
     if let Some(field) = section.field("statuses") {
         policy = policy.statuses(field.list(Field::storable_status));
     }
+    if let Some(strategy) = strategy(section) {
+        policy = policy.strategy(strategy);
+    }
+    if let Some(quota) = section.field("quota").and_then(|field| field.section()) {
+        let (bytes, responses) = (quota.size("bytes"), quota.field("responses").and_then(|field| field.number(1)));
+        quota.finish();
+        let responses = responses.map(|responses| usize::try_from(responses).unwrap_or(usize::MAX));
+        let usual = Quota::default();
+        policy = policy.quota(bytes.unwrap_or(usual.bytes), responses.unwrap_or(usual.responses));
+    }
     for (status, ttl) in status_ttls(section) {
         policy = policy.status_ttl(status, ttl);
     }
     policy.ignore_cookies(section.texts("ignore_cookies"))
+}
+
+fn strategy(section: &Section<'_>) -> Option<Strategy> {
+    let limit = section.duration("network_limit");
+    section.field("strategy")?.word(&[
+        ("cache_first", Strategy::CacheFirst),
+        ("network_first", Strategy::NetworkFirst { limit }),
+        ("stale_while_revalidate", Strategy::StaleWhileRevalidate),
+        ("network_only", Strategy::NetworkOnly),
+        ("cache_only", Strategy::CacheOnly),
+    ])
 }
 
 fn status_ttls(section: &Section<'_>) -> Vec<(http::StatusCode, Duration)> {
