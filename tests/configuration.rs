@@ -173,6 +173,10 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "[[rule]]\npath = '^/'\naudience = 'shared'\ntll = '5m'\nttl = '5m'",
             "configuration:4:1: rule[0].tll: unknown field; did you mean `ttl`?\n  |\n4 | tll = '5m'\n  | ^^^",
         ),
+        (
+            "[otherwise]\naudience = 'bypass'\nzzzzzz = 1",
+            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `heuristics`, `drop_set_cookie`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
+        ),
         ("[limit]\n", "configuration:1:2: limit: unknown field; did you mean `limits`?\n  |\n1 | [limit]\n  |  ^^^^^"),
         (
             "[store]\nzzzzzz = 1",

@@ -60,7 +60,10 @@ impl<'d> Section<'d> {
 
     /// The field of this name, if it is there.
     pub(super) fn field(&self, name: &'static str) -> Option<Field<'d>> {
-        self.known.borrow_mut().push(name);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&name) {
+            known.push(name);
+        }
         let value = self.table.get(name)?;
         Some(Field { value, path: self.path_of(name), findings: self.findings })
     }
