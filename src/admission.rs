@@ -112,7 +112,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         }
         return forward(reason);
     }
-    let ask = match key(cache, request, &head, &facts, route) {
+    let mut ask = match key(cache, request, &head, &facts, route) {
         Ok(key) => Ask {
             key,
             plain: None,
@@ -127,7 +127,11 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         },
         Err(reason) => return forward(reason),
     };
-    if asks_with_content { Admission::Query(ask) } else { Admission::Lookup(ask.by_rule(cache)) }
+    if asks_with_content {
+        return Admission::Query(ask);
+    }
+    ask.follow_rule(cache);
+    Admission::Lookup(ask)
 }
 
 /// Whether a handler may read another path than the one that the rule matched. A rule vouches for that one; of another it says nothing.
@@ -171,13 +175,12 @@ fn key<B>(
 
 impl Ask {
     /// Under the key that a rule learned from `No-Vary-Search` gives, if there is one.
-    fn by_rule(mut self, cache: &CacheCore) -> Self {
+    fn follow_rule(&mut self, cache: &CacheCore) {
         if cache.settings.no_vary_search
             && let Some(key) = cache.searches.find(&self.key)
         {
             self.plain = Some(Box::new(std::mem::replace(&mut self.key, key)));
         }
-        self
     }
 
     /// Of a QUERY, whose content is known now. An error is the reason to forward it.
@@ -193,7 +196,8 @@ impl Ask {
         if self.key.as_bytes().len() > LONGEST {
             Err(forward(BypassReason::KeyTooLong))
         } else {
-            Ok(self.by_rule(cache))
+            self.follow_rule(cache);
+            Ok(self)
         }
     }
 

@@ -69,9 +69,9 @@ impl CacheKey {
 
     /// Adds a part behind the resource.
     pub(crate) fn push(&mut self, part: Part, value: &[u8]) {
-        self.bytes.push(part as u8);
         // A value of 4 GiB doesn't arrive: heads are limited long before; the length is saturated only to be total.
-        self.bytes.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let [a, b, c, d] = u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes();
+        self.bytes.extend_from_slice(&[part as u8, a, b, c, d]);
         self.bytes.extend_from_slice(value);
     }
 
