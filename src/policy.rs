@@ -326,6 +326,11 @@ impl Policy {
         self.ttl.filter(|_| applies)
     }
 
+    /// Whether the rule gives any answer a lifetime that its handler didn't.
+    pub(crate) fn has_ttl(&self) -> bool {
+        self.ttl.is_some() || !self.status_ttls.is_empty()
+    }
+
     /// Whether the rule stores this status at all.
     pub(crate) fn stores(&self, status: StatusCode) -> bool {
         let named = self.status_ttls.iter().any(|(named, _)| *named == status);
