@@ -294,6 +294,8 @@ impl Errand {
                 Some(_) => self.core.forget(&self.ask.key),
                 None => self.core.flights.seal_resource(&self.stamp),
             }
+            // What a learned rule hides would come back when the rule is forgotten.
+            self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();

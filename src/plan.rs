@@ -30,6 +30,9 @@ pub(crate) struct Plan {
     pub(crate) core: Arc<CacheCore>,
     pub(crate) flight: Flight,
     pub(crate) key: CacheKey,
+    /// The key with the query as it is, where the other one is by a learned rule: what lies there is older, and must not come back when
+    /// the rule is forgotten.
+    hidden: Option<CacheKey>,
     regime: Regime,
     pub(crate) stamp: Stamp,
     pub(crate) received: Moment,
@@ -97,12 +100,13 @@ impl Plan {
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
         let (head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
-        let (key, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
+        let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
             flight,
             key,
+            hidden,
             regime: draft.regime,
             stamp,
             received: draft.received,
@@ -151,6 +155,9 @@ impl Plan {
         });
         let committed = self.core.commit(&self.flight, &self.key, stored.clone());
         self.core.counters.stored(committed);
+        if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
+            self.core.drop_key(&hidden);
+        }
         committed.map(|()| stored)
     }
 
@@ -185,7 +192,7 @@ impl Plan {
     }
 }
 
-/// The key that a response is stored under, and the stamp with all that it can be purged by.
+/// The key that a response is stored under; the one with the query as it is, if that is another; and the stamp with all that it can be purged by.
 fn placed(
     core: &CacheCore,
     mut key: CacheKey,
@@ -193,7 +200,7 @@ fn placed(
     changes: u64,
     mut stamp: Stamp,
     head: &HeaderMap,
-) -> (CacheKey, Stamp) {
+) -> (CacheKey, Option<CacheKey>, Stamp) {
     let listened_to = core.settings.no_vary_search.then_some(head);
     let place = core.searches.place(plain.as_deref().unwrap_or(&key), plain.is_some(), changes, listened_to);
     let groups = core.groups.of_response(&key, head);
@@ -201,16 +208,18 @@ fn placed(
         // A write knows the URI, and not under which key its responses are.
         core.groups.link(&core.purges.stamp(plain.as_deref().unwrap_or(&key), 0), groups);
     }
+    let mut hidden = plain.map(|plain| *plain);
     if let Some(own) = place.key.filter(|own| *own != key) {
         stamp = core.purges.stamp(&own, stamp.number);
-        key = own;
+        let asked = std::mem::replace(&mut key, own);
+        hidden = hidden.or(Some(asked)).filter(|hidden| *hidden != key);
     }
     let spellings = place.tags.iter().flatten();
     stamp.tags = match groups {
         groups if place.tags.is_none() => groups,
         groups => Some(groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect()),
     };
-    (key, stamp)
+    (key, hidden, stamp)
 }
 
 /// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
