@@ -19,6 +19,8 @@ use crate::precedence::Verdict;
 use crate::regime::Regime;
 use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
+use crate::rfc9111::groups::CACHE_GROUPS;
+use crate::rfc9111::search::NO_VARY_SEARCH;
 use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
@@ -222,8 +224,13 @@ fn placed(
     (key, hidden, stamp)
 }
 
+/// What says how a response may be used, beside targeted fields. Where the settings keep it out of what is stored, it is remembered all
+/// the same: a 304 that comes without it takes none of it back.
+const DECISIVE: [HeaderName; 6] =
+    [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA, header::VARY, CACHE_GROUPS, NO_VARY_SEARCH];
+
 /// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
-/// and with the downstream lifetime in place of the origin's. Second, what that replaced.
+/// and with the downstream lifetime in place of the origin's. Second, what that replaced, and what else of the origin's words isn't there.
 pub(crate) fn stored_head(
     head: &HeaderMap,
     drops_cookies: bool,
@@ -247,17 +254,20 @@ pub(crate) fn stored_head(
         kept.append(name.clone(), value.clone());
     }
     ensure_date(&mut kept, received);
-    let replaced = downstream.map(|downstream| {
+    let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
+    let hidden = settings.never_stored.iter().filter(decides);
+    let replaced = (downstream.is_some() || hidden.clone().next().is_some()).then(|| {
         let mut replaced = HeaderMap::new();
         // In a partition targeted fields go as well: for others the answer is not, whatever they say.
-        let targets = settings.targets.iter().filter(|_| downstream.private);
-        for name in REPLACED.iter().chain(targets) {
-            for value in kept.get_all(name) {
-                replaced.append(name.clone(), value.clone());
-            }
-            kept.remove(name);
+        let targets = settings.targets.iter().filter(|_| downstream.is_some_and(|downstream| downstream.private));
+        for name in REPLACED.iter().chain(targets.clone()).chain(hidden) {
+            replaced.remove(name);
+            replaced.extend(head.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
-        kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+        if let Some(downstream) = downstream {
+            REPLACED.iter().chain(targets).for_each(|name| drop(kept.remove(name)));
+            kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+        }
         Arc::new(compact(&replaced))
     });
     (kept, replaced)
