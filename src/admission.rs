@@ -101,7 +101,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         Some(BypassReason::Rerouted)
     } else if facts.strips_fields {
         Some(BypassReason::ConnectionOption)
-    } else if route.policy.ttl.is_some() && may_be_another_path(cache, head.uri.path(), route) {
+    } else if route.policy.has_ttl() && may_be_another_path(cache, head.uri.path(), route) {
         Some(BypassReason::AmbiguousPath)
     } else {
         route.policy.bypasses(&head, &facts)

@@ -215,7 +215,8 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
     } = settings;
     vec![
         described("outcome_extension", outcome_extension.to_string(), Matters::Ahead),
-        described("targeted_fields", listed(targets), Matters::Terms),
+        // Whose words were heard decided also whether the answer to a request with `Authorization` is for others.
+        described("targeted_fields", listed(targets), Matters::Audience),
         described("heuristics", heuristics.to_string(), Matters::Terms),
         described("leniency", format!("{leniency:?}"), Matters::Terms),
         // Variants are stored by what makes them equal.

@@ -95,7 +95,7 @@ impl Errand {
     }
 
     /// Waits for the handler, but no longer than the rule allows if a stale response can stand in; the handler's answer then comes
-    /// too late for this client, and still refreshes the store.
+    /// too late for this client, and still refreshes the store, as one of the refreshes.
     pub(crate) async fn run<B, E>(
         self,
         call: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -115,8 +115,13 @@ impl Errand {
         // While the handler took its time, a purge may have come, or the stale window ended.
         let Some(stand_in) = self.stand_in(false) else { return self.settle(call.await).await };
         let response = self.in_its_place(&stand_in);
+        // Nobody waits for it any more, so what bounds the clients doesn't bound it. Where there is no place, it ends as if its client had left.
+        let Some(refresh) = self.core.begin_refresh(&self.ask, &stand_in) else { return Ok(response) };
         let core = self.core.clone();
-        core.spawn(finish_unattended(async move { self.unattended().settle(call.await).await }));
+        core.spawn(async move {
+            let _until_done = refresh;
+            finish_unattended(async move { self.unattended().settle(call.await).await }).await;
+        });
         Ok(response)
     }
 
@@ -294,6 +299,8 @@ impl Errand {
                 Some(_) => self.core.forget(&self.ask.key),
                 None => self.core.flights.seal_resource(&self.stamp),
             }
+            // What a learned rule hides would come back when the rule is forgotten.
+            self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();

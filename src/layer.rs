@@ -239,7 +239,8 @@ impl CacheLayer {
         self.set(|settings| settings.max_variants = most.max(1))
     }
 
-    /// The most refreshes that run behind stale answers at a time; 64 by default. Beyond, stale answers go out without a refresh.
+    /// The most refreshes that run behind stale answers at a time, with those answers of handlers that came too late; 64 by default. Beyond, stale
+    /// answers go out without a refresh.
     pub fn max_refreshes(self, most: usize) -> Self {
         self.set(|settings| settings.max_refreshes = most)
     }

@@ -85,15 +85,22 @@ impl Partitions {
         bytes: u64,
         stored: impl FnOnce() -> Option<Vec<u64>>,
     ) -> MakeRoom {
-        let mut shard = self.shard(&charge.account.0);
-        let holdings = shard.entry(charge.account).or_default();
-        holdings.bytes += bytes;
-        holdings.responses.insert(charge.number, (key.clone(), bytes));
+        let is_within = {
+            let mut shard = self.shard(&charge.account.0);
+            let holdings = shard.entry(charge.account).or_default();
+            holdings.bytes += bytes;
+            holdings.responses.insert(charge.number, (key.clone(), bytes));
+            !holdings.exceed(charge.quota)
+        };
         let mut room = MakeRoom::default();
-        if !holdings.exceed(charge.quota) {
+        if is_within {
             return room;
         }
-        if let Some(current) = stored() {
+        // Not under the lock: who reads the store may be the one who frees what has left it, and that gives back charges of this shard.
+        let current = stored();
+        let mut shard = self.shard(&charge.account.0);
+        let Some(holdings) = shard.get_mut(&charge.account) else { return room };
+        if let Some(current) = current {
             holdings.forget(|number, other| number != charge.number && other == key && !current.contains(&number));
         }
         while holdings.exceed(charge.quota) {
@@ -207,6 +214,27 @@ mod tests {
         let (_other, _) = store(&partitions, "/b", 40);
         let new = partitions.charge(ME, None, QUOTA);
         assert_eq!(partitions.enter(&new, &key("/a"), 60, || Some(vec![new.number])), MakeRoom::default());
+    }
+
+    #[test]
+    fn whoever_looks_into_the_store_may_be_the_one_who_frees_what_left_it() {
+        let partitions = Arc::<Partitions>::default();
+        let (left, _) = store(&partitions, "/left", 60);
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn({
+            let partitions = partitions.clone();
+            move || {
+                let new = partitions.charge(ME, None, QUOTA);
+                let stored = || {
+                    drop(left);
+                    Some(vec![new.number])
+                };
+                let room = partitions.enter(&new, &key("/new"), 60, stored);
+                done.send((new, room)).unwrap();
+            }
+        });
+        let (_new, room) = is_done.recv_timeout(std::time::Duration::from_secs(10)).expect("it waits for itself");
+        assert_eq!(room, MakeRoom::default(), "with what left there is room");
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::precedence::Verdict;
 use crate::regime::Regime;
 use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
+use crate::rfc9111::groups::CACHE_GROUPS;
+use crate::rfc9111::search::NO_VARY_SEARCH;
 use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
@@ -30,6 +32,9 @@ pub(crate) struct Plan {
     pub(crate) core: Arc<CacheCore>,
     pub(crate) flight: Flight,
     pub(crate) key: CacheKey,
+    /// The key with the query as it is, where the other one is by a learned rule: what lies there is older, and must not come back when
+    /// the rule is forgotten.
+    hidden: Option<CacheKey>,
     regime: Regime,
     pub(crate) stamp: Stamp,
     pub(crate) received: Moment,
@@ -97,12 +102,13 @@ impl Plan {
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
         let (head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
-        let (key, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
+        let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
             flight,
             key,
+            hidden,
             regime: draft.regime,
             stamp,
             received: draft.received,
@@ -151,6 +157,9 @@ impl Plan {
         });
         let committed = self.core.commit(&self.flight, &self.key, stored.clone());
         self.core.counters.stored(committed);
+        if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
+            self.core.drop_key(&hidden);
+        }
         committed.map(|()| stored)
     }
 
@@ -185,7 +194,7 @@ impl Plan {
     }
 }
 
-/// The key that a response is stored under, and the stamp with all that it can be purged by.
+/// The key that a response is stored under; the one with the query as it is, if that is another; and the stamp with all that it can be purged by.
 fn placed(
     core: &CacheCore,
     mut key: CacheKey,
@@ -193,7 +202,7 @@ fn placed(
     changes: u64,
     mut stamp: Stamp,
     head: &HeaderMap,
-) -> (CacheKey, Stamp) {
+) -> (CacheKey, Option<CacheKey>, Stamp) {
     let listened_to = core.settings.no_vary_search.then_some(head);
     let place = core.searches.place(plain.as_deref().unwrap_or(&key), plain.is_some(), changes, listened_to);
     let groups = core.groups.of_response(&key, head);
@@ -201,20 +210,27 @@ fn placed(
         // A write knows the URI, and not under which key its responses are.
         core.groups.link(&core.purges.stamp(plain.as_deref().unwrap_or(&key), 0), groups);
     }
+    let mut hidden = plain.map(|plain| *plain);
     if let Some(own) = place.key.filter(|own| *own != key) {
         stamp = core.purges.stamp(&own, stamp.number);
-        key = own;
+        let asked = std::mem::replace(&mut key, own);
+        hidden = hidden.or(Some(asked)).filter(|hidden| *hidden != key);
     }
     let spellings = place.tags.iter().flatten();
     stamp.tags = match groups {
         groups if place.tags.is_none() => groups,
         groups => Some(groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect()),
     };
-    (key, stamp)
+    (key, hidden, stamp)
 }
 
+/// What says how a response may be used, beside targeted fields. Where the settings keep it out of what is stored, it is remembered all
+/// the same: a 304 that comes without it takes none of it back.
+const DECISIVE: [HeaderName; 6] =
+    [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA, header::VARY, CACHE_GROUPS, NO_VARY_SEARCH];
+
 /// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
-/// and with the downstream lifetime in place of the origin's. Second, what that replaced.
+/// and with the downstream lifetime in place of the origin's. Second, what that replaced, and what else of the origin's words isn't there.
 pub(crate) fn stored_head(
     head: &HeaderMap,
     drops_cookies: bool,
@@ -238,17 +254,20 @@ pub(crate) fn stored_head(
         kept.append(name.clone(), value.clone());
     }
     ensure_date(&mut kept, received);
-    let replaced = downstream.map(|downstream| {
+    let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
+    let hidden = settings.never_stored.iter().filter(decides);
+    let replaced = (downstream.is_some() || hidden.clone().next().is_some()).then(|| {
         let mut replaced = HeaderMap::new();
         // In a partition targeted fields go as well: for others the answer is not, whatever they say.
-        let targets = settings.targets.iter().filter(|_| downstream.private);
-        for name in REPLACED.iter().chain(targets) {
-            for value in kept.get_all(name) {
-                replaced.append(name.clone(), value.clone());
-            }
-            kept.remove(name);
+        let targets = settings.targets.iter().filter(|_| downstream.is_some_and(|downstream| downstream.private));
+        for name in REPLACED.iter().chain(targets.clone()).chain(hidden) {
+            replaced.remove(name);
+            replaced.extend(head.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
-        kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+        if let Some(downstream) = downstream {
+            REPLACED.iter().chain(targets).for_each(|name| drop(kept.remove(name)));
+            kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+        }
         Arc::new(compact(&replaced))
     });
     (kept, replaced)

@@ -226,7 +226,7 @@ impl Policy {
     }
 
     /// How long the handler may take before a stale response stands in, where [`stale_if_error`](Self::stale_if_error) allows one; the
-    /// handler's answer still refreshes the store. No limit by default.
+    /// handler's answer still refreshes the store, as one of the [refreshes](crate::CacheLayer::max_refreshes). No limit by default.
     pub fn fill_timeout(mut self, limit: Duration) -> Self {
         self.fill_timeout = Some(limit);
         self
@@ -324,6 +324,11 @@ impl Policy {
             None => GOOD.contains(&status.as_u16()),
         };
         self.ttl.filter(|_| applies)
+    }
+
+    /// Whether the rule gives any answer a lifetime that its handler didn't.
+    pub(crate) fn has_ttl(&self) -> bool {
+        self.ttl.is_some() || !self.status_ttls.is_empty()
     }
 
     /// Whether the rule stores this status at all.

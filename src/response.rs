@@ -48,7 +48,7 @@ pub struct StoredResponse {
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin {
-    /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime.
+    /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime, and what else the head lacks of what decides on its use.
     pub(crate) replaced: Option<Arc<HeaderMap>>,
     /// `ETag` is the cache's own.
     pub(crate) own_etag: bool,

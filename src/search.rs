@@ -5,6 +5,7 @@
 //!
 //! - **A response is stored under the key that its own field gives.** A rule only says where to look, and the key holds the rule: what was
 //!   stored under one rule, or under none, answers nobody who is looked up under another. The newest response stored makes the rule, as with `Vary`.
+//!   A rule that is learned again is another one: what was stored before it was forgotten may be older than what was stored since.
 //! - **A rule holds for the path it came from, on the authority and with all that rules and forwarding fields add to the key.** What a forged
 //!   field provokes changes nothing for others.
 //! - **A purge or a write reaches every spelling.** What is stored with the field has the path as a [tag](crate::response::Stamp::tags), and who purges any
@@ -34,6 +35,8 @@ pub(crate) struct Searches {
     known: Box<[AtomicU64]>,
     /// How many URIs were purged or written to.
     changes: AtomicU64,
+    /// Numbers the rules in the order in which they are learned.
+    next: AtomicU64,
     hasher: ahash::RandomState,
 }
 
@@ -42,6 +45,8 @@ struct Rule {
     variance: SearchVariance,
     /// A digest of the variance, for keys.
     id: [u8; 32],
+    /// Tells it from the same rule learned at another time, likewise.
+    number: u64,
 }
 
 /// Where a response belongs.
@@ -62,6 +67,7 @@ impl Default for Searches {
             rules: moka::sync::Cache::builder().weigher(size).max_capacity(RULES).build(),
             known: (0..PLACES / 64).map(|_| AtomicU64::new(0)).collect(),
             changes: AtomicU64::new(0),
+            next: AtomicU64::new(0),
             hasher: ahash::RandomState::new(),
         }
     }
@@ -107,9 +113,9 @@ impl Searches {
         // First it is known that the path has a rule, and then looked whether a purge came that didn't know; `touch` does it the other way round.
         tags.iter().for_each(|tag| self.note(*tag));
         self.any.store(true, Ordering::Release);
-        let rule = Arc::new(Rule { id: Sha256::digest(variance.to_bytes()).into(), variance });
-        let key = rule.key(plain);
-        self.rules.entry(path).or_insert_with_if(|| rule.clone(), |old| old.id != rule.id);
+        let id = Sha256::digest(variance.to_bytes()).into();
+        let learned = || Arc::new(Rule { id, number: self.next.fetch_add(1, Ordering::Relaxed), variance });
+        let key = self.rules.entry(path).or_insert_with_if(learned, |old| old.id != id).value().key(plain);
         // A purge of another spelling, made before this path was known to have a rule, would not find the response under the rule's key.
         let undisturbed = ruled || self.changes() == changes;
         Place { key: Some(key.filter(|_| undisturbed).unwrap_or_else(|| plain.clone())), tags: Some(tags) }
@@ -140,6 +146,7 @@ impl Rule {
     /// The key of a request by this rule, unless it would be too long.
     fn key(&self, plain: &CacheKey) -> Option<CacheKey> {
         let mut search = self.id.to_vec();
+        search.extend_from_slice(&self.number.to_le_bytes());
         search.extend_from_slice(&self.variance.canonical(plain.query()));
         let key = plain.with_search(&search);
         (key.as_bytes().len() <= LONGEST).then_some(key)

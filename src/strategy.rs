@@ -39,7 +39,8 @@ pub enum Strategy {
     CacheFirst,
     /// The handler is asked for each request. If it fails, answers with any 5xx status, or takes longer than `limit` (`None`: no limit but
     /// [`Policy::fill_timeout`](crate::Policy::fill_timeout)), the stored response answers if it is fresh or within one of its stale windows
-    /// (RFC 5861); an answer that comes too late still refreshes the store. Where nothing stored may answer, the handler is waited for.
+    /// (RFC 5861); an answer that comes too late still refreshes the store, as one of the
+    /// [refreshes](crate::CacheLayer::max_refreshes). Where nothing stored may answer, the handler is waited for.
     NetworkFirst {
         /// How long the handler may take before what is stored answers.
         limit: Option<Duration>,

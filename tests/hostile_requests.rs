@@ -5,7 +5,7 @@ mod support;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, Version};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -316,7 +316,12 @@ async fn a_rule_vouches_for_no_path_that_could_be_read_as_another() {
         "/static/%252e%252e/me",
     ];
     for path in paths {
-        for policy in [Policy::shared(MINUTE), Policy::guarded(MINUTE), Policy::per(|_: &_| Some("all"), MINUTE)] {
+        for policy in [
+            Policy::shared(MINUTE),
+            Policy::guarded(MINUTE),
+            Policy::per(|_: &_| Some("all"), MINUTE),
+            Policy::from_origin().status_ttl(StatusCode::OK, MINUTE),
+        ] {
             let house = House::with(handler(), |layer| layer.rule("/static/", policy.clone()).rule("^/me", policy));
             for user in ["victim", "attacker"] {
                 let exchange = house.ask(path, &[("cookie", user)]).await;

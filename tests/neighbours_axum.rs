@@ -156,6 +156,34 @@ async fn a_target_rewritten_on_the_way_belongs_to_the_key() {
     assert_eq!(get_from(&app, "/page", &[("accept-language", "de")]).await.x_cache, "MISS", "purged");
 }
 
+/// Only a `nest` takes a prefix away without further ado; a layer that does it by a field makes of one URI two.
+#[tokio::test]
+async fn a_prefix_that_a_layer_takes_away_belongs_to_the_key_as_well() {
+    async fn into_beta(mut request: Request, next: Next) -> axum::response::Response {
+        if request.headers().contains_key("x-beta") {
+            let target = request.uri().path().replacen("/try", "", 1);
+            *request.uri_mut() = target.parse().expect("a target");
+        }
+        next.run(request).await
+    }
+    let echo = tower::service_fn(|request: Request| async move {
+        Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(request.uri().to_string())))
+    });
+    let inner = || {
+        let service = ServiceBuilder::new().layer(middleware::from_fn(into_beta)).layer(vouched()).service(echo);
+        Router::new().fallback_service(service)
+    };
+    let app = inner().nest("/nested/{tenant}", inner()).nest_service("/served", inner());
+    for prefix in ["", "/nested/a", "/served"] {
+        for expected in ["MISS", "HIT"] {
+            for (fields, seen) in [(&[("x-beta", "1")][..], "/page"), (&[], "/try/page")] {
+                let got = get_from(&app, &format!("{prefix}/try/page"), fields).await;
+                assert_eq!((got.body.as_str(), got.x_cache.as_str()), (seen, expected), "{prefix} {fields:?}");
+            }
+        }
+    }
+}
+
 /// The same for a query, as a layer adds it that finds out the tenant.
 #[tokio::test]
 async fn a_query_that_is_rewritten_belongs_to_the_key_too() {

@@ -139,6 +139,42 @@ async fn a_purge_or_a_write_of_any_spelling_reaches_it() {
     }
 }
 
+/// Where a URI's answers are found changes with what they say of its query; the newest one counts all the same.
+#[tokio::test]
+async fn an_older_answer_never_comes_back_whatever_is_learned_of_its_path() {
+    const GONE: Fields = &[("cache-control", "no-store")];
+    const ORDER: Fields = &[PLAIN[0], ("no-vary-search", "key-order")];
+    // What the handler says of `/a?id=1` at first and then, with what it says of another query before and after that.
+    let rows = [
+        ("it learns", PLAIN, None, UTM, Some(PLAIN)),
+        ("it forgets", UTM, None, PLAIN, Some(UTM)),
+        ("the path learned", PLAIN, Some(UTM), UTM, Some(PLAIN)),
+        ("the path learned, and it is gone", PLAIN, Some(UTM), GONE, Some(PLAIN)),
+        ("another rule", UTM, None, ORDER, Some(UTM)),
+        ("the path forgot", UTM, Some(PLAIN), PLAIN, Some(UTM)),
+        ("the path forgot, and it is gone", UTM, Some(PLAIN), GONE, Some(UTM)),
+    ];
+    for (why, first, between, then, after) in rows {
+        let says = Arc::new(std::sync::Mutex::new(first));
+        let handler = Handler::new({
+            let says = says.clone();
+            move |_, n| answer(200, *says.lock().expect("no panic"), n.to_string())
+        });
+        let house = House::new(handler);
+        let asked = async |target: &str, fields: Fields, said: Option<Fields>| {
+            let Some(said) = said else { return String::new() };
+            *says.lock().expect("no panic") = said;
+            house.ask(target, fields).await.body
+        };
+        let old = asked("/a?id=1", &[], Some(first)).await;
+        asked("/a?id=2", &[], between).await;
+        let new = asked("/a?id=1", &[("cache-control", "no-cache")], Some(then)).await;
+        assert_ne!(old, new, "{why}");
+        asked("/a?id=3", &[], after).await;
+        assert_ne!(house.get("/a?id=1").await.body, old, "{why}");
+    }
+}
+
 #[tokio::test]
 async fn other_paths_and_hosts_keep_what_they_have() {
     let house = House::new(Handler::saying(UTM));

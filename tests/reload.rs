@@ -123,6 +123,21 @@ async fn what_strict_rfc_stored_is_not_used_without_it() {
     assert_eq!(house.get("/").await.x_cache, "MISS");
 }
 
+/// Whose words count says also whether the answer to somebody who is logged in is for others.
+#[tokio::test]
+async fn what_targeted_fields_let_others_have_is_not_used_where_others_are_heard() {
+    let of_cdn: Fields = &[("cache-control", "max-age=60"), ("cdn-cache-control", "public, max-age=60")];
+    let of_all: Fields = &[("cache-control", "public, max-age=60"), ("cdn-cache-control", "max-age=60")];
+    let unheard = || layer().targeted_fields([]);
+    for (fields, before, after) in [(of_cdn, layer(), unheard()), (of_all, unheard(), layer())] {
+        let house = House::around(Handler::saying(fields), before);
+        house.ask("/", &[("authorization", "me")]).await;
+        assert_eq!(house.get("/").await.x_cache, "HIT", "{fields:?}");
+        house.handle.reconfigure(&after).unwrap();
+        assert_eq!(house.get("/").await.x_cache, "MISS", "{fields:?}");
+    }
+}
+
 #[tokio::test]
 async fn variants_are_matched_by_the_settings_they_were_stored_under() {
     let vary: Fields = &[FRESH, ("vary", "accept-language")];

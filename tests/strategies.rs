@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use larder::storage::{Query, Storage, StorageUsage, Variants, with_variant};
@@ -174,6 +175,45 @@ async fn network_first_stores_the_answer_that_came_too_late() {
     let stored = house.ask("/", &[("cache-control", "only-if-cached")]).await;
     assert_eq!(stored.body, "answer 2");
     assert_eq!(house.handle.stats().hits, 2, "a fallback that is fresh counts as a hit");
+}
+
+/// Nobody waits for them any more, so what bounds clients doesn't bound them.
+#[tokio::test(start_paused = true)]
+async fn answers_that_come_too_late_are_waited_for_within_the_bounds_of_refreshes() {
+    struct Running(Arc<AtomicUsize>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let policies = [Policy::from_origin().network_first(secs(1)), Policy::from_origin().fill_timeout(secs(1))];
+    for policy in policies {
+        let running = Arc::new(AtomicUsize::new(0));
+        let handler = Handler::waiting({
+            let running = running.clone();
+            move |_, n| {
+                running.fetch_add(1, Ordering::Relaxed);
+                let running = Running(running.clone());
+                async move {
+                    let _running = running;
+                    if n > 5 {
+                        pending::<()>().await;
+                    }
+                    Ok(answer(200, &FIELDS, ""))
+                }
+            }
+        });
+        let house = House::with(handler, |layer| layer.otherwise(policy).max_refreshes(3));
+        for n in 0..5 {
+            house.get(&format!("/{n}")).await;
+        }
+        house.advance(65);
+        for n in 0..20 {
+            assert_eq!(house.get(&format!("/{}", n % 5)).await.x_cache, "STALE");
+        }
+        quiet().await;
+        assert_eq!(running.load(Ordering::Relaxed), 3);
+    }
 }
 
 #[tokio::test]

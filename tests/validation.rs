@@ -3,7 +3,7 @@
 mod support;
 
 use http::request::Parts;
-use larder::{Outcome, StaleReason};
+use larder::{Outcome, Policy, StaleReason};
 use support::exchange::*;
 
 type Fields = &'static [(&'static str, &'static str)];
@@ -398,5 +398,33 @@ async fn conditions_and_ranges_count_for_what_is_too_large_to_store() {
             }
             assert_eq!(house.handle.stats().storage.entries, 0, "{why}");
         }
+    }
+}
+
+/// What isn't to go out from the store is decided by all the same, also after a 304 that doesn't repeat it.
+#[tokio::test]
+async fn a_field_that_is_never_stored_counts_after_a_304_as_before() {
+    let rows: [(&str, &'static [(&'static str, &'static str)], &str); 4] = [
+        ("vary", &[("cache-control", "max-age=60"), ("vary", "accept-language")], "MISS"),
+        ("cache-control", &[("cache-control", "no-cache")], "REVALIDATED"),
+        ("cdn-cache-control", &[("cdn-cache-control", "no-cache")], "REVALIDATED"),
+        ("cache-groups", &[("cache-control", "max-age=60"), ("cache-groups", "\"a\"")], "MISS"),
+    ];
+    for (name, fields, expected) in rows {
+        let handler = Handler::new(move |head, n| match head.method.as_str() {
+            "POST" => answer(200, &[("cache-group-invalidation", "\"a\"")], ""),
+            _ if head.headers.contains_key("if-none-match") => answer(304, &[("etag", "\"v\"")], ""),
+            _ => answer(200, &[fields, &[("etag", "\"v\"")]].concat(), format!("answer {n}")),
+        });
+        let house = House::with(handler, |layer| {
+            layer.otherwise(Policy::shared(MINUTE)).never_store(name.parse().expect("a name"))
+        });
+        house.ask("/", &[("accept-language", "de")]).await;
+        let confirmed = house.ask("/", &[("accept-language", "de"), ("cache-control", "no-cache")]).await;
+        assert_eq!(confirmed.x_cache, "REVALIDATED", "{name}");
+        // Where the rule gives the lifetime, `Cache-Control` is the cache's own.
+        assert!(name == "cache-control" || !confirmed.has(name), "{name}");
+        house.exchange(request("POST", "/other", &[])).await;
+        assert_eq!(house.ask("/", &[("accept-language", "en")]).await.x_cache, expected, "{name}");
     }
 }
