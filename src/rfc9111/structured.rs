@@ -151,8 +151,11 @@ impl<'a> Parser<'a> {
 
     fn bytes(&mut self) -> Option<Item<'a>> {
         self.0 = &self.0[1..];
-        self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
-        self.eat(b':').then_some(Item::Other)
+        let digits = self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')).len();
+        let padding = self.take_while(|b| *b == b'=').len();
+        // §4.2.7: padding may be left out, but not be wrong; a single digit of base64 is no byte.
+        let decodes = digits % 4 != 1 && (padding == 0 || (digits + padding).is_multiple_of(4) && padding <= 2);
+        (self.eat(b':') && decodes).then_some(Item::Other)
     }
 
     /// §4.2.9: an Integer behind the sign.
