@@ -180,6 +180,10 @@ fn delta_seconds(member: &[u8]) {
         return;
     };
     let text = std::str::from_utf8(value).expect("digits are text").trim_start_matches('0');
-    let expected = if text.len() > 30 { u64::MAX } else { text.parse::<u128>().map_or(0, |n| u64::try_from(n).unwrap_or(u64::MAX)) };
+    let expected = if text.len() > 30 {
+        u64::MAX
+    } else {
+        text.parse::<u128>().map_or(0, |n| u64::try_from(n).unwrap_or(u64::MAX))
+    };
     assert_eq!(number, expected, "numbers saturate");
 }

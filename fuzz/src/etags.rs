@@ -65,7 +65,8 @@ fn in_a_list(stored: &HeaderMap, tag: &HeaderValue, list: &[HeaderValue]) {
     }
     // Put it in front of each line's members and behind them: it is found.
     for line in list.iter().map(HeaderValue::as_bytes).chain([&b""[..]]) {
-        for joined in [[tag, b", ", line].concat(), [line, b",", tag].concat(), [line, b" ,\t, ", tag, b" ,"].concat()] {
+        for joined in [[tag, b", ", line].concat(), [line, b",", tag].concat(), [line, b" ,\t, ", tag, b" ,"].concat()]
+        {
             let Ok(joined) = HeaderValue::from_bytes(&joined) else { continue };
             let ask = |name| evaluate(&super::field(name, [&joined]), Validators::of(stored));
             assert_eq!(ask(&IF_NONE_MATCH), Precondition::NotModified, "{joined:?}");

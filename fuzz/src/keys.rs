@@ -14,9 +14,8 @@ pub fn check(data: &[u8]) {
         (authority, path, Some(query).filter(|query| query != "-"))
     };
     let (one, other) = (parts(), parts());
-    let key = |(authority, path, query): &(&[u8], String, Option<String>)| {
-        CacheKey::new(authority, path, query.as_deref())
-    };
+    let key =
+        |(authority, path, query): &(&[u8], String, Option<String>)| CacheKey::new(authority, path, query.as_deref());
     let (a, b) = (key(&one), key(&other));
     assert_eq!(one == other, a == b, "keys are equal where their parts are");
     assert_eq!(a == b, a.as_bytes() == b.as_bytes(), "and so are their bytes");

@@ -37,8 +37,7 @@ fn numbers(first: u64, last: u64, length: u64) {
     let or_none = |from: u64, to: u64| {
         if from < length { RangeRequest::Part(from..to.min(length)) } else { RangeRequest::Unsatisfiable }
     };
-    let closed =
-        if first > last { RangeRequest::Whole } else { or_none(first, last.saturating_add(1)) };
+    let closed = if first > last { RangeRequest::Whole } else { or_none(first, last.saturating_add(1)) };
     assert_eq!(ask(format!("bytes={first}-{last}")), closed, "{first}-{last} of {length}");
     assert_eq!(ask(format!("bytes={first}-")), or_none(first, length), "{first}- of {length}");
     let suffix = if first == 0 || length == 0 {

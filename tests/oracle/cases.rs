@@ -144,14 +144,33 @@ fn response_fields() -> impl Strategy<Value = Vec<(&'static str, String)>> {
         let list = (prop::collection::vec(directive(), 1..most), prop::bool::weighted(0.1));
         list.prop_map(|(list, repeats)| if repeats { list.join(", ") } else { once_each(&list).join(", ") }).boxed()
     };
-    let dates = || prop_oneof![5 => offset().prop_map(at), 1 => (offset(), 0u8..5).prop_map(|(o, form)| odd_date(o, form))].boxed();
+    let dates = || {
+        prop_oneof![5 => offset().prop_map(at), 1 => (offset(), 0u8..5).prop_map(|(o, form)| odd_date(o, form))].boxed()
+    };
     let etag = || plain(vec!["\"a\"", "W/\"a\""]);
-    let vary = || plain(vec!["x-a", "X-A", "accept", "accept", "accept, x-a", "*", "x-a, *", "cookie", "authorization", "", "bad name"]);
+    let vary = || {
+        plain(vec![
+            "x-a",
+            "X-A",
+            "accept",
+            "accept",
+            "accept, x-a",
+            "*",
+            "x-a, *",
+            "cookie",
+            "authorization",
+            "",
+            "bad name",
+        ])
+    };
     (
         (some(0.85, "cache-control", directives(4)), some(0.04, "cache-control", directives(2))),
         (some(0.25, "expires", dates()), some(0.05, "expires", dates())),
         (some(0.3, "date", dates()), some(0.2, "last-modified", dates())),
-        (some(0.1, "age", plain(vec!["0", "5", "40", "4,0", "0, 5", "x", "-1", ""])), some(0.02, "age", plain(vec!["5"]))),
+        (
+            some(0.1, "age", plain(vec!["0", "5", "40", "4,0", "0, 5", "x", "-1", ""])),
+            some(0.02, "age", plain(vec!["5"])),
+        ),
         (some(0.3, "etag", etag()), some(0.2, "vary", vary()), some(0.05, "set-cookie", plain(vec!["a=b"]))),
         some(0.03, "pragma", plain(vec!["no-cache"])),
     )
@@ -162,10 +181,12 @@ fn response_fields() -> impl Strategy<Value = Vec<(&'static str, String)>> {
 
 fn request_fields(directives: f64) -> impl Strategy<Value = Fields> {
     let some = |weight: f64, name: &'static str, values: Vec<&'static str>| {
-        prop::option::weighted(weight, prop::sample::select(values)).prop_map(move |value| value.map(|value| (name, value)))
+        prop::option::weighted(weight, prop::sample::select(values))
+            .prop_map(move |value| value.map(|value| (name, value)))
     };
     (
-        prop::option::weighted(directives, request_directive()).prop_map(|value| value.map(|value| ("cache-control", value))),
+        prop::option::weighted(directives, request_directive())
+            .prop_map(|value| value.map(|value| ("cache-control", value))),
         some(0.08, "authorization", vec!["x"]),
         some(0.05, "cookie", vec!["a=1"]),
         some(0.15, "x-a", vec!["1", "2", "1, 2"]),
@@ -176,7 +197,10 @@ fn request_fields(directives: f64) -> impl Strategy<Value = Fields> {
 }
 
 fn status() -> impl Strategy<Value = u16> {
-    let odd = vec![201, 203, 204, 206, 299, 300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 410, 414, 416, 429, 500, 501, 503, 599];
+    let odd = vec![
+        201, 203, 204, 206, 299, 300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 410, 414, 416, 429, 500, 501,
+        503, 599,
+    ];
     prop_oneof![4 => Just(200u16), 1 => prop::sample::select(odd)]
 }
 

@@ -26,7 +26,6 @@ pub struct Class {
     pub explains: fn(&Compared) -> bool,
 }
 
-
 const STORED_BY_ORACLE: &[Difference] = &[OnlyOracleStores];
 const FIGURES_AND_STORING: &[Difference] = &[OnlyOracleStores, OnlyLarderReuses, OnlyOracleReuses, Age, Lifetime];
 const FIGURES: &[Difference] = &[OnlyLarderReuses, OnlyOracleReuses, Age, Lifetime];
@@ -319,7 +318,10 @@ fn has_asked(c: &Compared, field: &str) -> bool {
 }
 
 fn repeats(directives: &[String]) -> bool {
-    directives.iter().enumerate().any(|(n, one)| directives[n + 1..].iter().any(|other| name(one) == name(other) && one != other))
+    directives
+        .iter()
+        .enumerate()
+        .any(|(n, one)| directives[n + 1..].iter().any(|other| name(one) == name(other) && one != other))
 }
 
 fn by_default(c: &Compared, reason: DeclineReason) -> bool {
@@ -332,7 +334,10 @@ fn is_stated(c: &Compared) -> bool {
 }
 
 fn is_useless(c: &Compared) -> bool {
-    matches!(c.larder.reason, Some(DeclineReason::NoFreshness | DeclineReason::AlreadyStale | DeclineReason::ErrorStatus))
+    matches!(
+        c.larder.reason,
+        Some(DeclineReason::NoFreshness | DeclineReason::AlreadyStale | DeclineReason::ErrorStatus)
+    )
 }
 
 /// Whether a date is written otherwise than as IMF-fixdate, or not at all.
