@@ -73,18 +73,21 @@ pub struct Compared {
     pub difference: Option<Difference>,
 }
 
+/// A status and fields.
+type Said = (u16, Vec<(&'static str, String)>);
+
 /// A cache of each profile, in which each case has a path of its own.
 struct Larders {
     runtime: tokio::runtime::Runtime,
     houses: [House; 2],
     /// What the handler answers now.
-    response: Arc<Mutex<(u16, Vec<(&'static str, String)>)>>,
+    response: Arc<Mutex<Said>>,
     cases: usize,
 }
 
 impl Larders {
     fn new() -> Self {
-        let response = Arc::new(Mutex::new((200, Vec::<(&str, String)>::new())));
+        let response = Arc::new(Mutex::new(Said::default()));
         let house = |layer: CacheLayer| {
             let response = response.clone();
             let handler = Handler::new(move |_, _| {
