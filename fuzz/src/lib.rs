@@ -3,6 +3,8 @@
 //! Inputs are text, cut into lines, so that seeds and findings can be read; they are the same functions that
 //! `tests/fuzz_seeds.rs` runs on a stable compiler.
 
+#[cfg(feature = "config")]
+pub mod configuration;
 pub mod dates;
 pub mod directives;
 pub mod etags;
@@ -13,13 +15,20 @@ pub mod requests;
 pub mod targeted;
 pub mod vary;
 
+/// Without the feature, there is nothing to check.
+#[cfg(not(feature = "config"))]
+pub mod configuration {
+    pub fn check(_: &[u8]) {}
+}
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// One target's assertions.
 pub type Check = fn(&[u8]);
 
 /// All targets by name: that of the binary, of the folder of its seeds, and of its module.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
+    ("configuration", configuration::check),
     ("dates", dates::check),
     ("directives", directives::check),
     ("etags", etags::check),
