@@ -324,8 +324,27 @@ mod tests {
     }
 
     #[test]
+    fn a_query_of_which_nothing_is_left_is_none() {
+        let (plain, only_a) =
+            (QueryRule::default(), QueryRule { allowed: Some(vec!["a".into()]), ..QueryRule::default() });
+        let rows = [
+            (&plain, Some("b"), Some("b")),
+            (&plain, Some(""), Some("")),
+            (&plain, None, None),
+            (&only_a, Some("b&a"), Some("a")),
+            (&only_a, Some("b"), None),
+            (&only_a, Some(""), None),
+            (&only_a, None, None),
+        ];
+        for (rule, query, expected) in rows {
+            assert_eq!(rule.keyed(query).as_deref(), expected, "{rule:?} {query:?}");
+        }
+    }
+
+    #[test]
     fn the_parts_of_a_key_can_be_looked_at() {
         let mut key = CacheKey::new(b"h1", "/p", Some("q"));
+        assert_eq!(key.path(), b"/p");
         assert_eq!(key.path_and_query(), b"\x02\x02\0\0\0/p\x03\x01\0\0\0q");
         assert_eq!(key.resource(), [b"\x01\x02\0\0\0h1", key.path_and_query()].concat());
         assert!(!key.has_additions());

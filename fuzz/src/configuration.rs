@@ -9,6 +9,8 @@ const UNKNOWN: &str = "some_unknown_section";
 
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    // A byte order mark means nothing at the beginning only, and there are going to be lines before it.
+    let text = text.trim_start_matches('\u{feff}');
     match text.parse::<Config>() {
         Ok(config) => accepted(text, config),
         Err(error) => refused(text, &error),
@@ -30,7 +32,7 @@ fn refused(text: &str, error: &ConfigError) {
         assert!(shown.starts_with(&format!("configuration:{}:{}: ", problem.line, problem.column)), "{shown}");
         assert!(shown.ends_with('^'), "it points to its place: {shown}");
     }
-    // A comment in front, and one behind, make nothing right.
+    // A comment in front makes nothing right.
     assert!(format!("# a comment\n{text}").parse::<Config>().is_err());
 }
 
