@@ -153,8 +153,12 @@ impl<'a> Parser<'a> {
         self.0 = &self.0[1..];
         let digits = self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')).len();
         let padding = self.take_while(|b| *b == b'=').len();
-        // §4.2.7: padding may be left out, but not be wrong; a single digit of base64 is no byte.
-        let decodes = digits % 4 != 1 && (padding == 0 || (digits + padding).is_multiple_of(4) && padding <= 2);
+        // §4.2.7: padding may be left out, but there can't be too much of it; and a single digit of base64 is no byte.
+        let decodes = match digits % 4 {
+            0 => padding == 0,
+            1 => false,
+            over => over + padding <= 4,
+        };
         (self.eat(b':') && decodes).then_some(Item::Other)
     }
 

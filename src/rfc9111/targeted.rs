@@ -72,7 +72,7 @@ mod tests {
             ("max-age=60", 60),
             ("max-age=60;ext=1", 60),
             ("a=(1 \"x\");q=2.5, max-age=60, b=:aGk=:", 60),
-            ("a=::, b=:aGk:, max-age=60", 60),
+            ("a=::, b=:aGk:, c=:aG=:, d=:aGkx:, max-age=60", 60),
             ("a=*tok/en:1, b=\"x\\\"y\\\\\", max-age=60", 60),
             ("a=-1, b=-1.5, c=?0, d=(), max-age=60 \t,\te", 60),
             ("max-age=5, max-age=60", 5),
@@ -114,6 +114,7 @@ mod tests {
             "a=:a:",
             "a=:aGk==:",
             "a=:aG===:",
+            "a=:aGkx=:",
         ] {
             let (said, used) = cdn(value);
             assert!(!used, "{value}");
