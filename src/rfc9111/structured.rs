@@ -259,6 +259,8 @@ mod tests {
             (r#"("a")"#, None),
             (r#""a";X"#, None),
             (r#""a";x=@1.5"#, None),
+            (r#""a";x=@"#, None),
+            (r#""a";x=@1234567890123456"#, None),
             (r#""a";y=%"%C3""#, None),
         ];
         for (text, expected) in rows {
