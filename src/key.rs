@@ -284,6 +284,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_says_nothing_leaves_a_query_as_it_is() {
+        let rule = QueryRule::default();
+        assert!(rule.is_plain() && matches!(rule.canonical("b=1&&a"), Cow::Borrowed("b=1&&a")));
+        for rule in [
+            QueryRule { sorted: true, ..rule.clone() },
+            QueryRule { ignored: vec!["a".into()], ..rule.clone() },
+            QueryRule { allowed: Some(vec![]), ..rule.clone() },
+        ] {
+            assert!(!rule.is_plain(), "{rule:?}");
+        }
+    }
+
+    #[test]
     fn the_origin_is_read_back_from_the_key() {
         let mut key = CacheKey::new(b"h:8080", "/p", Some("q"));
         assert_eq!(key.origin(), Origin { authority: Some(b"h:8080"), scheme: None });
@@ -311,9 +324,40 @@ mod tests {
     }
 
     #[test]
+    fn a_query_of_which_nothing_is_left_is_none() {
+        let (plain, only_a) =
+            (QueryRule::default(), QueryRule { allowed: Some(vec!["a".into()]), ..QueryRule::default() });
+        let rows = [
+            (&plain, Some("b"), Some("b")),
+            (&plain, Some(""), Some("")),
+            (&plain, None, None),
+            (&only_a, Some("b&a"), Some("a")),
+            (&only_a, Some("b"), None),
+            (&only_a, Some(""), None),
+            (&only_a, None, None),
+        ];
+        for (rule, query, expected) in rows {
+            assert_eq!(rule.keyed(query).as_deref(), expected, "{rule:?} {query:?}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_key_can_be_looked_at() {
+        let mut key = CacheKey::new(b"h1", "/p", Some("q"));
+        assert_eq!(key.path(), b"/p");
+        assert_eq!(key.path_and_query(), b"\x02\x02\0\0\0/p\x03\x01\0\0\0q");
+        assert_eq!(key.resource(), [b"\x01\x02\0\0\0h1", key.path_and_query()].concat());
+        assert!(!key.has_additions());
+        key.push(Part::CookieName, b"");
+        assert!(key.has_additions());
+        assert_eq!(key.as_bytes(), [key.resource(), b"\x06\0\0\0\0"].concat());
+    }
+
+    #[test]
     fn the_debug_form_hides_what_rules_add() {
         let mut key = CacheKey::new(b"h", "/p", None);
         key.push(Part::Partition, b"secret");
-        assert!(!format!("{key:?}").contains("secret"));
+        let text = format!("{key:?}");
+        assert!(!text.contains("secret") && text.contains("/p") && text.ends_with(", +11 bytes)"), "{text}");
     }
 }

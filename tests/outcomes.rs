@@ -233,6 +233,27 @@ async fn each_reason_to_keep_out_is_told() {
 }
 
 #[tokio::test]
+async fn a_key_of_eight_kib_is_not_too_long() {
+    let house = House::new(Handler::saying(&[("cache-control", "max-age=60")]));
+    // Host and path, each with five bytes before it, come to exactly that; one byte more is too many.
+    let longest = 8 * 1024 - 2 * 5 - "example.com".len();
+    for (length, words) in [(longest, ["MISS", "HIT"]), (longest + 1, ["BYPASS", "BYPASS"])] {
+        let target = format!("/{}", "a".repeat(length - 1));
+        for word in words {
+            assert_eq!(house.get(&target).await.x_cache, word, "a path of {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn debug_forms_say_what_they_are() {
+    let service = CacheLayer::in_memory(1).layer("the handler");
+    assert_eq!(format!("{service:?}"), "Cache { inner: \"the handler\", .. }");
+    assert_eq!(*service.inner(), "the handler");
+    assert!(format!("{:?}", Policy::per(|_: &_| None::<&str>, MINUTE)).starts_with("Policy { audience: \"per\""));
+}
+
+#[tokio::test]
 async fn a_layer_inside_another_of_the_same_cache_passes_through() {
     let handler = Handler::saying(&[("cache-control", "max-age=60")]);
     let layer = CacheLayer::in_memory(1 << 20);

@@ -588,3 +588,17 @@ async fn clones_of_a_layer_share_one_cache() {
     assert_eq!(other.oneshot(get("/")).await.unwrap().headers()["x-cache"], "HIT");
     assert_eq!(layer.handle().stats().hits, 1);
 }
+
+#[tokio::test]
+async fn a_status_with_a_ttl_of_its_own_is_stored_beside_those_that_a_rule_names() {
+    let rows = [(200, "HIT"), (404, "HIT"), (410, "MISS"), (301, "MISS")];
+    for (status, word) in rows {
+        let handler = Handler::saying_status(status, &[("cache-control", "max-age=60")]);
+        let house = House::with(handler, |layer| {
+            let policy = Policy::shared(MINUTE).statuses([StatusCode::OK]).status_ttl(StatusCode::NOT_FOUND, MINUTE);
+            layer.otherwise(policy)
+        });
+        house.get("/").await;
+        assert_eq!(house.get("/").await.x_cache, word, "{status}");
+    }
+}

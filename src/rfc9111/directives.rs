@@ -318,6 +318,7 @@ mod tests {
             "a=b\"c, private, d\"e",
             "x y private",
             "PRIVATE;",
+            "x=\"a\" private \"b\"",
         ] {
             assert!(response(&[junk.as_bytes()]).private, "{junk}");
         }
@@ -339,6 +340,30 @@ mod tests {
     }
 
     #[test]
+    fn each_directive_of_a_response_has_its_place() {
+        // §5.2.2, RFC 5861 §3 and §4, RFC 8246
+        let said = response(&[b"immutable, immutable, stale-while-revalidate=5, stale-if-error=6, must-understand"]);
+        assert!(said.immutable && said.must_understand && !said.must_revalidate && !said.public);
+        assert_eq!((said.stale_while_revalidate, said.stale_if_error), (secs(5), secs(6)));
+        assert_eq!((said.max_age, said.s_maxage), (None, None));
+    }
+
+    #[test]
+    fn what_forbids_stale_answers() {
+        // §4.2.4, §5.2.2.10
+        for (line, expected) in [
+            ("must-revalidate", true),
+            ("proxy-revalidate", true),
+            ("no-cache", true),
+            ("s-maxage=5", true),
+            ("max-age=5, public, private, no-transform", false),
+            ("", false),
+        ] {
+            assert_eq!(response(&[line.as_bytes()]).forbids_stale(), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_harmless() {
         assert_eq!(response(&[b"\xff\xfe=\xfd, max-age=5"]).max_age, secs(5));
     }
@@ -356,6 +381,7 @@ mod tests {
             request("No-Cache").no_cache && request("no-store").no_store && request("only-if-cached").only_if_cached
         );
         assert_eq!(request("stale-if-error=9").stale_if_error, secs(9));
+        assert!(request("max-age=5, ext=\"open").no_store && !request("max-age=5, ext=\"closed\"").no_store);
     }
 
     #[test]

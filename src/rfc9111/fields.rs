@@ -74,6 +74,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_one_connection_or_one_exchange() {
+        for (name, hop_by_hop, exchange) in [
+            ("connection", true, false),
+            ("transfer-encoding", true, false),
+            ("x-request-id", false, true),
+            ("server-timing", false, true),
+            ("traceparent", false, true),
+            ("content-type", false, false),
+            ("x-request", false, false),
+        ] {
+            let field = HeaderName::from_static(name);
+            assert_eq!((is_hop_by_hop(&field), is_of_one_exchange(&field)), (hop_by_hop, exchange), "{name}");
+        }
+    }
+
+    #[test]
     fn an_age_is_cut_to_whole_seconds() {
         assert_eq!(age(Duration::from_millis(2999)), "2");
         assert_eq!(age(Duration::MAX), u64::MAX.to_string());

@@ -108,6 +108,9 @@ mod tests {
             ("http://example.com:8080/x", None),
             ("mailto:x@example.com", None),
             ("/x:y", Some("/x:y")),
+            ("x//y", Some("/a/x//y")),
+            ("http:", None),
+            ("http:x", None),
             ("/x?ref=http://a", Some("/x?ref=http://a")),
         ];
         for (reference, expected) in rows {

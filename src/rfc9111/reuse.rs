@@ -189,6 +189,34 @@ mod tests {
     }
 
     #[test]
+    fn the_stricter_of_two_terms_counts_in_each_of_them() {
+        let loose = Terms {
+            lifetime: secs(60),
+            initial_age: secs(1),
+            no_cache: false,
+            no_stale: false,
+            immutable: true,
+            stale_while_revalidate: secs(50),
+            stale_if_error: secs(40),
+            for_authorized: true,
+        };
+        assert_eq!(loose.stricter(loose), loose);
+        // The age on arrival is the stored response's own.
+        for strict in [
+            Terms { lifetime: secs(5), ..loose },
+            Terms { no_cache: true, ..loose },
+            Terms { no_stale: true, ..loose },
+            Terms { immutable: false, ..loose },
+            Terms { stale_while_revalidate: secs(0), ..loose },
+            Terms { stale_if_error: secs(0), ..loose },
+            Terms { for_authorized: false, ..loose },
+        ] {
+            assert_eq!(loose.stricter(Terms { initial_age: secs(9), ..strict }), strict);
+            assert_eq!(strict.stricter(Terms { initial_age: secs(9), ..loose }), strict);
+        }
+    }
+
+    #[test]
     fn authorization_needs_a_response_for_everybody() {
         // §3.5
         let terms = Terms { for_authorized: false, ..terms() };

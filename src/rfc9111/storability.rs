@@ -397,8 +397,11 @@ mod tests {
             row!("§3.5 must-revalidate", 200, [("cache-control", "max-age=6, must-revalidate")], STORE, auth = true),
             row!("safe default", 200, [FRESH, ("set-cookie", "a=b")], decline(SetCookie)),
             row!("safe default", 400, [FRESH], decline(ErrorStatus)),
+            row!("safe default", 500, [FRESH], decline(ErrorStatus)),
             row!("safe default", 503, [FRESH], decline(ErrorStatus)),
             row!("safe default", 200, [FRESH, ("vary", "Accept, Cookie")], decline(VaryCredentials)),
+            row!("safe default", 200, [FRESH, ("vary", "Authorization")], decline(VaryCredentials)),
+            row!("§4.1 nothing telling", 200, [FRESH, ("vary", "Accept, X-Cookie")], STORE),
             row!("safe default, a partition", 200, [FRESH, ("vary", "Cookie")], STORE, declared = true),
             row!("§4.1", 200, [FRESH, ("vary", "accept, *")], decline(VaryStar)),
             row!("§5.2.2.3", 599, [("cache-control", "max-age=60, must-understand")], decline(MustUnderstand)),
@@ -442,5 +445,20 @@ mod tests {
     fn names_are_distinct_and_all_is_complete() {
         let names: std::collections::HashSet<_> = DeclineReason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(names.len(), DeclineReason::ALL.len());
+        assert!(DeclineReason::ALL.iter().all(|reason| reason.to_string() == reason.as_str()));
+    }
+
+    #[test]
+    fn a_response_that_speaks_against_itself_condemns_what_was_stored() {
+        for (reason, expected) in [
+            (DeclineReason::NoStore, true),
+            (DeclineReason::SetCookie, true),
+            (DeclineReason::BodyTooLarge, true),
+            (DeclineReason::ErrorStatus, false),
+            (DeclineReason::RequestNoStore, false),
+            (DeclineReason::Purged, false),
+        ] {
+            assert_eq!(reason.condemns_stored(), expected, "{reason}");
+        }
     }
 }

@@ -151,8 +151,15 @@ impl<'a> Parser<'a> {
 
     fn bytes(&mut self) -> Option<Item<'a>> {
         self.0 = &self.0[1..];
-        self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
-        self.eat(b':').then_some(Item::Other)
+        let digits = self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')).len();
+        let padding = self.take_while(|b| *b == b'=').len();
+        // §4.2.7: padding may be left out, but there can't be too much of it; and a single digit of base64 is no byte.
+        let decodes = match digits % 4 {
+            0 => padding == 0,
+            1 => false,
+            over => over + padding <= 4,
+        };
+        (self.eat(b':') && decodes).then_some(Item::Other)
     }
 
     /// §4.2.9: an Integer behind the sign.
@@ -252,6 +259,8 @@ mod tests {
             (r#"("a")"#, None),
             (r#""a";X"#, None),
             (r#""a";x=@1.5"#, None),
+            (r#""a";x=@"#, None),
+            (r#""a";x=@1234567890123456"#, None),
             (r#""a";y=%"%C3""#, None),
         ];
         for (text, expected) in rows {

@@ -72,6 +72,9 @@ mod tests {
             ("max-age=60", 60),
             ("max-age=60;ext=1", 60),
             ("a=(1 \"x\");q=2.5, max-age=60, b=:aGk=:", 60),
+            ("a=::, b=:aGk:, c=:aG=:, d=:aGkx:, max-age=60", 60),
+            ("a=*tok/en:1, b=\"x\\\"y\\\\\", max-age=60", 60),
+            ("a=-1, b=-1.5, c=?0, d=(), max-age=60 \t,\te", 60),
             ("max-age=5, max-age=60", 5),
         ] {
             let (said, used) = cdn(value);
@@ -79,7 +82,8 @@ mod tests {
             assert_eq!(said.max_age, Some(Duration::from_secs(seconds)), "{value}");
         }
         assert!(cdn("no-store").0.no_store && cdn("no-store=?1").0.no_store);
-        assert!(!cdn("max-age=1, no-store=?0").0.no_store);
+        let (said, used) = cdn("max-age=1, no-store=?0");
+        assert!(used && !said.no_store);
     }
 
     #[test]
@@ -94,7 +98,23 @@ mod tests {
             "max-age=1234567890123456",
             "=",
             "a=((1))",
+            "a=(1\"x\")",
+            "a=(1 2;b=?0x)",
             "a=?2",
+            "a=, b",
+            "a=;b",
+            "a=b c",
+            "a=b\"c",
+            "a=\"x\\y\"",
+            "a=1.2345",
+            "a=1234567890123.1",
+            "a=1.",
+            "a=-",
+            "a=:aGk=a:",
+            "a=:a:",
+            "a=:aGk==:",
+            "a=:aG===:",
+            "a=:aGkx=:",
         ] {
             let (said, used) = cdn(value);
             assert!(!used, "{value}");

@@ -273,6 +273,7 @@ mod tests {
             (&[("if-none-match", b"\"a\"")], &[], SEND),
             (&[("if-none-match", b"\"\xfc\"")], &[("etag", b"\"\xfc\"")], NotModified),
             (&[("if-none-match", b", ,\"a")], &[("etag", b"\"a\"")], SEND),
+            (&[("if-none-match", b"junk, \"a\"")], &[("etag", b"\"a\"")], NotModified),
             // §13.1.3, §13.2.2: If-None-Match has precedence
             (&[("if-modified-since", EARLY)], &[("last-modified", EARLY)], NotModified),
             (&[("if-modified-since", LATE)], &[("last-modified", EARLY)], NotModified),
@@ -294,6 +295,7 @@ mod tests {
             (&[("if-match", b"*")], &[], SEND),
             (&[("if-unmodified-since", EARLY)], &[("last-modified", LATE)], Failed),
             (&[("if-unmodified-since", LATE)], &[("last-modified", EARLY)], SEND),
+            (&[("if-unmodified-since", EARLY)], &[("last-modified", EARLY)], SEND),
             (&[("if-unmodified-since", b"junk")], &[("last-modified", EARLY)], SEND),
             (
                 &[("if-match", b"\"a\""), ("if-unmodified-since", EARLY)],

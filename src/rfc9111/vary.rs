@@ -134,7 +134,7 @@ fn weighted(member: &[u8]) -> SmallVec<[u8; 24]> {
     let (rest, weight) = split_weight(member);
     let mut text: SmallVec<[u8; 24]> = SmallVec::new();
     for (n, piece) in pieces(rest).enumerate() {
-        let equals = piece.iter().position(|b| *b == b'=').filter(|_| n > 0);
+        let equals = piece.iter().position(|b| *b == b'=');
         let (name, value) = piece.split_at(equals.unwrap_or(piece.len()));
         if n > 0 {
             text.push(b';');
@@ -237,10 +237,20 @@ mod tests {
             ("accept", &[b"a/b;q=0.9"], &[b"a/b;q=900"], (false, false)),
             ("accept", &[b"a/b;v=A"], &[b"a/b;v=a"], (false, false)),
             ("accept", &[b"a/b;V=A"], &[b"A/b ; v=A"], (true, true)),
+            ("accept", &[b"a/b;q=0.5"], &[b"a/b;q=0.4"], (false, false)),
+            ("accept", &[b"a/b;q=2"], &[b"a/b"], (false, false)),
+            ("accept", &[b"a/b;q=1.0"], &[b"a/b"], (true, true)),
+            ("accept", &[b"a/b;q=0.1234"], &[b"a/b;q=0.123"], (false, false)),
+            ("accept", &[b"a/b;v=\"x\";W=y"], &[b"a/b;v=\"x\";w=y"], (true, true)),
+            ("accept", &[b"a/b;v=\"x;B=c\""], &[b"a/b;v=\"x;b=c\""], (false, false)),
+            ("accept", &[b"a;b"], &[b"ab"], (false, false)),
+            ("accept", &[b"a, b"], &[b"ab"], (false, false)),
+            ("accept", &[b"a=B"], &[b"a=b"], (false, false)),
             ("accept-language", &[b"e n"], &[b"en"], (false, false)),
             ("foo", &[b"1, 2"], &[b"1", b"2"], (false, true)),
             ("foo", &[b"1,2"], &[b" 1, 2 "], (false, true)),
             ("foo", &[b"1"], &[b"2"], (false, false)),
+            ("foo", &[b"1", b"2"], &[b"12"], (false, false)),
             ("foo", &[b"A"], &[b"a"], (false, false)),
             ("foo", &[], &[b""], (false, false)),
             ("foo", &[], &[], (true, true)),
@@ -248,6 +258,17 @@ mod tests {
         for (name, one, other, expected) in rows {
             assert_eq!(same(name, one, other), *expected, "{name}: {one:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn the_form_of_a_key() {
+        let of = |name: &'static str, lines: &[&[u8]]| {
+            let lines: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
+            variant_key(&[HeaderName::from_static(name)], &headers(&lines), Matching::Careful).to_vec()
+        };
+        assert_eq!(of("foo", &[]), [0]);
+        assert_eq!(of("foo", &[b"a", b"b"]), b"\x01\x03\0\0\0\0\0\0\0a\nb");
+        assert_eq!(of("accept", &[b"A/b ; V=C, d;q=0.5"]), b"\x01\x0d\0\0\0\0\0\0\0a/b;v=C,d\x00500");
     }
 
     #[test]
