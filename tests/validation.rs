@@ -404,7 +404,7 @@ async fn conditions_and_ranges_count_for_what_is_too_large_to_store() {
 /// What isn't to go out from the store is decided by all the same, also after a 304 that doesn't repeat it.
 #[tokio::test]
 async fn a_field_that_is_never_stored_counts_after_a_304_as_before() {
-    let rows: [(&str, &'static [(&'static str, &'static str)], &str); 4] = [
+    let rows: [(&str, Fields, &str); 4] = [
         ("vary", &[("cache-control", "max-age=60"), ("vary", "accept-language")], "MISS"),
         ("cache-control", &[("cache-control", "no-cache")], "REVALIDATED"),
         ("cdn-cache-control", &[("cdn-cache-control", "no-cache")], "REVALIDATED"),
