@@ -209,7 +209,7 @@ fn placed(
     let groups = core.groups.of_response(&key, head);
     if let Some(groups) = &groups {
         // A write knows the URI, and not under which key its responses are.
-        core.groups.link(&core.purges.stamp(plain.as_deref().unwrap_or(&key), 0), groups);
+        core.groups.link(&core.purges.stamp(plain.as_deref().unwrap_or(&key), 0), key.origin(), groups);
     }
     let mut hidden = plain.map(|plain| *plain);
     if let Some(own) = place.key.filter(|own| *own != key) {
