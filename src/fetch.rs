@@ -205,6 +205,7 @@ impl Errand {
         received: Moment,
         exact: Option<u64>,
     ) -> Result<Plan, DeclineReason> {
+        let route = self.core.rules.get(self.ask.rule);
         let draft = Draft {
             core: &self.core,
             key: self.ask.key,
@@ -218,8 +219,8 @@ impl Errand {
             head,
             asked: &self.asked,
             handler,
-            policy: &self.core.rules.get(self.ask.rule).policy,
-            rule: self.ask.rule,
+            policy: &route.policy,
+            account: route.account,
             previous: self.previous,
             exact,
         };

@@ -68,11 +68,13 @@ impl Groups {
     }
 
     /// Remembers the groups of a response by what a write to its resource is known as: its resource, or its path on any authority.
-    pub(crate) fn link(&self, stamp: &Stamp, tags: &[u64]) {
+    /// Responses in too many groups share one with it.
+    pub(crate) fn link(&self, stamp: &Stamp, origin: Origin<'_>, tags: &[u64]) {
         let (own, any) = tags.split_at(tags.len() / 2);
-        for (id, tags) in [(stamp.resource, own), (stamp.path, any)] {
+        for (id, origin, tags) in [(stamp.resource, origin, own), (stamp.path, ANY, any)] {
             let known = self.links.get(&id).unwrap_or_default();
-            let mut fresh = tags.iter().filter(|tag| !known.contains(tag)).peekable();
+            let too_many = self.tag(origin, None);
+            let mut fresh = tags.iter().chain([&too_many]).filter(|tag| !known.contains(tag)).peekable();
             if fresh.peek().is_some() {
                 self.links.insert(id, fresh.chain(known.iter()).copied().take(2 * MOST).collect());
             }

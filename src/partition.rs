@@ -32,8 +32,8 @@ impl Default for Quota {
 
 const SHARDS: usize = 16;
 
-/// A principal under a rule; rules have quotas of their own.
-type Account = (PartitionId, Option<usize>);
+/// A principal under a rule, which is told by a hash; rules have quotas of their own.
+type Account = (PartitionId, u64);
 
 /// All partitions that have something stored.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ pub(crate) struct MakeRoom {
 
 impl Partitions {
     /// A place for a response that may be stored; nothing is accounted before it [is](Self::enter).
-    pub(crate) fn charge(self: &Arc<Self>, id: PartitionId, rule: Option<usize>, quota: Quota) -> Charge {
+    pub(crate) fn charge(self: &Arc<Self>, id: PartitionId, rule: u64, quota: Quota) -> Charge {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Charge { partitions: self.clone(), account: (id, rule), number, quota }
     }
@@ -118,7 +118,7 @@ impl Partitions {
     /// The keys of everything stored for a principal, under whichever rule. They are no longer accounted.
     pub(crate) fn take(&self, id: &PartitionId) -> Vec<CacheKey> {
         let mut shard = self.shard(id);
-        let accounts: Vec<Account> = shard.range((*id, None)..=(*id, Some(usize::MAX))).map(|(key, _)| *key).collect();
+        let accounts: Vec<Account> = shard.range((*id, 0)..=(*id, u64::MAX)).map(|(key, _)| *key).collect();
         let taken = accounts.iter().filter_map(|account| shard.remove(account));
         taken.flat_map(|holdings| holdings.responses.into_values().map(|(key, _)| key)).collect()
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn store(partitions: &Arc<Partitions>, path: &str, bytes: u64) -> (Charge, MakeRoom) {
-        let charge = partitions.charge(ME, None, QUOTA);
+        let charge = partitions.charge(ME, 0, QUOTA);
         let room = partitions.enter(&charge, &key(path), bytes, || None);
         (charge, room)
     }
@@ -212,7 +212,7 @@ mod tests {
         let partitions = Arc::<Partitions>::default();
         let (_old, _) = store(&partitions, "/a", 60);
         let (_other, _) = store(&partitions, "/b", 40);
-        let new = partitions.charge(ME, None, QUOTA);
+        let new = partitions.charge(ME, 0, QUOTA);
         assert_eq!(partitions.enter(&new, &key("/a"), 60, || Some(vec![new.number])), MakeRoom::default());
     }
 
@@ -224,7 +224,7 @@ mod tests {
         std::thread::spawn({
             let partitions = partitions.clone();
             move || {
-                let new = partitions.charge(ME, None, QUOTA);
+                let new = partitions.charge(ME, 0, QUOTA);
                 let stored = || {
                     drop(left);
                     Some(vec![new.number])
@@ -241,7 +241,7 @@ mod tests {
     fn others_are_not_touched_and_rules_have_accounts_of_their_own() {
         let partitions = Arc::<Partitions>::default();
         let mine = store(&partitions, "/a", 100);
-        for (id, rule) in [([2; 16], None), ([17; 16], None), (ME, Some(0)), (ME, Some(usize::MAX))] {
+        for (id, rule) in [([2; 16], 0), ([17; 16], 0), (ME, 1), (ME, u64::MAX)] {
             let charge = partitions.charge(id, rule, QUOTA);
             assert_eq!(partitions.enter(&charge, &key("/x"), 100, || None), MakeRoom::default());
             std::mem::forget(charge);
@@ -256,7 +256,7 @@ mod tests {
     fn who_has_nothing_stored_leaves_no_trace() {
         let partitions = Arc::<Partitions>::default();
         let (charge, _) = store(&partitions, "/a", 1);
-        let never_stored = partitions.charge([3; 16], None, QUOTA);
+        let never_stored = partitions.charge([3; 16], 0, QUOTA);
         assert_eq!(partitions.len(), 1);
         drop((charge, never_stored));
         assert_eq!(partitions.len(), 0);

@@ -70,7 +70,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) asked: &'a HeaderMap,
     pub(crate) handler: Option<Cached>,
     pub(crate) policy: &'a Policy,
-    pub(crate) rule: Option<usize>,
+    /// By which the rule's quotas are told from those of others.
+    pub(crate) account: u64,
     pub(crate) previous: Option<Arc<StoredResponse>>,
     /// The length of the body, where it knows it: a server announces that to the client as well.
     pub(crate) exact: Option<u64>,
@@ -88,7 +89,7 @@ impl Plan {
             return Err(DeclineReason::PartitionQuota);
         }
         let account = quota.zip(draft.key.partition());
-        let charge = account.map(|(quota, id)| Arc::new(draft.core.partitions.charge(id, draft.rule, quota)));
+        let charge = account.map(|(quota, id)| Arc::new(draft.core.partitions.charge(id, draft.account, quota)));
         let Vary::Fields(mut fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
         let silent_coding = settings.matching == Matching::Careful
             && is_coded(draft.head)
@@ -208,7 +209,7 @@ fn placed(
     let groups = core.groups.of_response(&key, head);
     if let Some(groups) = &groups {
         // A write knows the URI, and not under which key its responses are.
-        core.groups.link(&core.purges.stamp(plain.as_deref().unwrap_or(&key), 0), groups);
+        core.groups.link(&core.purges.stamp(plain.as_deref().unwrap_or(&key), 0), key.origin(), groups);
     }
     let mut hidden = plain.map(|plain| *plain);
     if let Some(own) = place.key.filter(|own| *own != key) {

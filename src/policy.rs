@@ -328,7 +328,7 @@ impl Policy {
 
     /// Whether the rule gives any answer a lifetime that its handler didn't.
     pub(crate) fn has_ttl(&self) -> bool {
-        self.ttl.is_some() || !self.status_ttls.is_empty()
+        self.ttl.is_some() || !self.status_ttls.is_empty() || self.heuristics == Some(true)
     }
 
     /// Whether the rule stores this status at all.

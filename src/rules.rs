@@ -1,5 +1,6 @@
 //! Which policy a path has: the first rule whose pattern matches, else what `otherwise` says.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use regex::{Regex, RegexSet, RegexSetBuilder};
@@ -94,6 +95,8 @@ pub(crate) struct Route {
     pub(crate) rule: Option<usize>,
     pub(crate) policy: Policy,
     pub(crate) regime: Regime,
+    /// Tells it from others by its pattern, since its place is another one's after a change of the rules.
+    pub(crate) account: u64,
     pattern: String,
     warned: AtomicBool,
     pub(crate) neighbours: Neighbours,
@@ -147,7 +150,10 @@ impl Rules {
 impl Route {
     fn new(rule: Option<usize>, pattern: &str, policy: Policy) -> Self {
         let (warned, neighbours) = (AtomicBool::new(false), Neighbours::new());
-        Self { rule, policy, regime: Regime::default(), pattern: pattern.into(), warned, neighbours }
+        let mut account = DefaultHasher::new();
+        (rule.is_some(), pattern).hash(&mut account);
+        let (regime, account) = (Regime::default(), account.finish());
+        Self { rule, policy, regime, account, pattern: pattern.into(), warned, neighbours }
     }
 
     /// Says once for each rule, in debug builds, that layers stand in the wrong order.

@@ -230,6 +230,16 @@ async fn a_response_in_very_many_groups_counts_as_in_all() {
         assert_eq!(hit(&house, &most).await, most_survives, "{write}");
         assert!(!hit(&house, &too_many).await, "{write}");
     }
+    // So a write to what is in one of its groups takes it as well, whatever it names itself.
+    let handler = Handler::new(|head, n| match head.method.as_str() {
+        "PUT" => answer(200, &[], ""),
+        _ => grouping(head, n, 200),
+    });
+    let house = House::new(handler);
+    house.get("/c?7").await;
+    house.get(&too_many).await;
+    house.exchange(request("PUT", "/c?7", &[])).await;
+    assert!(!hit(&house, &too_many).await);
 }
 
 #[tokio::test]

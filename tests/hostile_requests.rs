@@ -321,6 +321,7 @@ async fn a_rule_vouches_for_no_path_that_could_be_read_as_another() {
             Policy::guarded(MINUTE),
             Policy::per(|_: &_| Some("all"), MINUTE),
             Policy::from_origin().status_ttl(StatusCode::OK, MINUTE),
+            Policy::from_origin().heuristics(true),
         ] {
             let house = House::with(handler(), |layer| layer.rule("/static/", policy.clone()).rule("^/me", policy));
             for user in ["victim", "attacker"] {

@@ -64,6 +64,27 @@ async fn beyond_its_quota_a_principals_own_oldest_leave() {
     }
 }
 
+/// A rule is told by its pattern, wherever it stands.
+#[tokio::test]
+async fn a_quota_holds_through_a_change_of_rules_and_is_of_one_rule() {
+    let rules = |patterns: &[(&str, usize)]| {
+        let layer = CacheLayer::in_memory(1 << 20);
+        patterns.iter().fold(layer, |layer, (pattern, most)| layer.rule(pattern, per_user().quota(1 << 20, *most)))
+    };
+    let house = House::around(letters(), rules(&[("^/a", 3), ("^/b", 3)]));
+    for path in ["/a1", "/a2", "/a3", "/b1", "/b2", "/b3"] {
+        ask(&house, "me", path).await;
+    }
+    house.handle.reconfigure(&rules(&[("^/new", 1), ("^/a", 3), ("^/b", 3)])).expect("the same store");
+    ask(&house, "me", "/new").await;
+    assert_eq!(house.handle.stats().quota_evictions, 0, "what another rule let in counts elsewhere");
+    ask(&house, "me", "/a4").await;
+    ask(&house, "me", "/b4").await;
+    for (path, expected) in [("/a1", false), ("/a2", true), ("/b1", false), ("/b2", true), ("/new", true)] {
+        assert_eq!(is_stored(&house, "me", path).await, expected, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn the_quota_is_of_the_house_where_a_policy_names_none() {
     let house = House::around(letters(), CacheLayer::in_memory(64 << 20).otherwise(per_user()));
