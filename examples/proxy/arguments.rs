@@ -23,8 +23,8 @@ pub const USAGE: &str =
   --default-ttl  cache what states no lifetime of its own for so long, for requests without credentials
   --capacity     the size of the store in bytes; 268435456 by default
   --config       rules, limits and header switches from a TOML file (docs/configuration.md); SIGHUP reads it anew, and a file
-                 with a mistake leaves everything as it is. Needs a build with --features config. The other options win
-                 over the file: --strict-rfc over its switches, --default-ttl over [otherwise], --capacity over [store]
+                 with a mistake leaves everything as it is. The other options win over the file: --strict-rfc over its
+                 switches, --default-ttl over [otherwise], --capacity over [store]
   --store        memory (the default); redis is not built yet
   --admin        not built yet";
 

@@ -1,7 +1,7 @@
 //! Rules from a file: an application whose cache reads `larder.toml`, and reads it anew on SIGHUP.
 //!
 //! ```text
-//! cargo run --features config --example toml_file
+//! cargo run --example toml_file
 //! curl -si http://127.0.0.1:3000/products | grep -i cache
 //! # change examples/toml_file/larder.toml, and then
 //! kill -HUP $(pgrep toml_file)
