@@ -150,7 +150,9 @@ impl MemoryStore {
             weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(token.number as u32) };
+        // Reads are counted from anywhere, so that which of them is told to moka is as good as chance, and seldom the first.
+        let reads = AtomicU32::new(token.number as u32);
+        let slot = Slot { number: token.number, bytes: size, variants, reads };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
         if let Some(old) = slots.insert(IndexKey::from_slice(key.as_bytes()), slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
