@@ -1,24 +1,24 @@
-//! [`ResponseBody`]: the content of what passes the cache. What is not stored passes untouched; what is stored is copied as it streams by.
+//! [`ResponseBody`]: the content of what passes the cache. What is not stored passes untouched; what is stored is read from the stream that also
+//! fills the store.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::cache::CacheCore;
-use crate::fill::Fill;
+use crate::error::{BodyError, BoxError};
 use crate::head::COPIED_WHEN_STORED;
-use crate::rfc9111::storability::DeclineReason;
+use crate::stream::{Reader, Source};
 
 pin_project! {
-    /// The body of a response that passed the cache: the handler's own, a copy from the store, or nothing.
+    /// The body of a response that passed the cache: the handler's own, content that streams into the store as well, a copy from the store, or
+    /// nothing.
     pub struct ResponseBody<B>
     where
         B: Body,
@@ -38,8 +38,8 @@ pin_project! {
         Empty,
         Stored { content: Bytes },
         Untouched { #[pin] body: B },
-        Copied { copy: Box<Copied<B>> },
-        Part { part: Box<Part<B>> },
+        Streaming { reader: Box<Reader> },
+        Part { part: Box<Part> },
     }
 }
 
@@ -56,18 +56,21 @@ impl<B: Body> ResponseBody<B> {
         Self { kind: Kind::Untouched { body } }
     }
 
-    pub(crate) fn copied(copy: Copied<B>) -> Self {
-        Self { kind: Kind::Copied { copy: Box::new(copy) } }
+    pub(crate) fn streaming(reader: Reader) -> Self {
+        Self { kind: Kind::Streaming { reader: Box::new(reader) } }
     }
 
-    pub(crate) fn part(part: Part<B>) -> Self {
+    /// A part of what streams; the rest fills the store all the same.
+    pub(crate) fn part(reader: Reader, wanted: Range<u64>) -> Self {
+        let part = Part { reader: Some(reader), wanted, position: 0 };
         Self { kind: Kind::Part { part: Box::new(part) } }
     }
 
-    /// The copy in progress, to be finished without a client.
-    pub(crate) fn into_copy(self) -> Option<Copied<B>> {
+    /// What streams, to be read without a client.
+    pub(crate) fn into_reader(self) -> Option<Reader> {
         match self.kind {
-            Kind::Copied { copy } => Some(*copy),
+            Kind::Streaming { reader } => Some(*reader),
+            Kind::Part { part } => part.reader,
             _ => None,
         }
     }
@@ -85,7 +88,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
             Kind::Empty => "empty",
             Kind::Stored { .. } => "stored",
             Kind::Untouched { .. } => "untouched",
-            Kind::Copied { .. } => "copied",
+            Kind::Streaming { .. } => "streaming",
             Kind::Part { .. } => "part",
         };
         f.debug_tuple("ResponseBody").field(&kind).finish()
@@ -94,21 +97,20 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
 
 impl<B> Body for ResponseBody<B>
 where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Send,
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.project().kind.project() {
             KindProjection::Empty => Poll::Ready(None),
             KindProjection::Stored { content } => {
                 let content = std::mem::take(content);
                 Poll::Ready((!content.is_empty()).then(|| Ok(Frame::data(content))))
             }
-            KindProjection::Untouched { body } => body.poll_frame(cx),
-            KindProjection::Copied { copy } => copy.poll_frame(cx),
+            KindProjection::Untouched { body } => body.poll_frame(cx).map_err(BodyError::new),
+            KindProjection::Streaming { reader } => reader.poll_frame(cx),
             KindProjection::Part { part } => part.poll_frame(cx),
         }
     }
@@ -118,7 +120,7 @@ where
             Kind::Empty => true,
             Kind::Stored { content } => content.is_empty(),
             Kind::Untouched { body } => body.is_end_stream(),
-            Kind::Copied { copy } => copy.is_end_stream(),
+            Kind::Streaming { reader } => reader.is_end_stream(),
             Kind::Part { part } => part.left() == 0,
         }
     }
@@ -128,111 +130,27 @@ where
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Stored { content } => SizeHint::with_exact(content.len() as u64),
             Kind::Untouched { body } => body.size_hint(),
-            Kind::Copied { copy } => copy.size_hint(),
+            Kind::Streaming { reader } => reader.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Part { part } => SizeHint::with_exact(part.left()),
         }
     }
 }
 
-/// A handler's body that is copied while its chunks pass.
-pub(crate) struct Copied<B: Body> {
-    body: Pin<Box<B>>,
-    /// Frames that were ready before the head went out. Their data is copied when they pass, as that of later ones.
-    ready: Frames<B>,
-    fill: Fill,
-}
-
-pub(crate) type Frames<B> = VecDeque<Result<Frame<Bytes>, <B as Body>::Error>>;
-
-impl<B: Body<Data = Bytes>> Copied<B> {
-    pub(crate) fn new(body: Pin<Box<B>>, ready: Frames<B>, fill: Fill) -> Self {
-        let mut copy = Self { body, ready, fill };
-        copy.finish_if_ended();
-        copy
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = match self.ready.pop_front() {
-            Some(frame) => Some(frame),
-            None => ready!(self.body.as_mut().poll_frame(cx)),
-        };
-        match &frame {
-            Some(Ok(frame)) => match frame.data_ref() {
-                Some(chunk) => {
-                    self.fill.push(chunk);
-                    self.finish_if_ended();
-                }
-                None => self.fill.give_up(DeclineReason::Trailers),
-            },
-            Some(Err(_)) => self.fill.give_up(DeclineReason::Incomplete),
-            None => self.fill.finish(),
-        }
-        Poll::Ready(frame)
-    }
-
-    /// A server that sees the end coming doesn't ask for another frame, so the copy ends here as well.
-    fn finish_if_ended(&mut self) {
-        if self.is_end_stream() {
-            self.fill.finish();
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ready.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let ahead = |frame: &Result<Frame<Bytes>, B::Error>| {
-            frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, |chunk| chunk.len() as u64)
-        };
-        let ahead: u64 = self.ready.iter().map(ahead).sum();
-        let rest = self.body.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(ahead));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(ahead)) {
-            hint.set_upper(upper);
-        }
-        hint
-    }
-
-    /// Reads on without a client, until the copy has ended well or badly. When all that was announced is there, nothing more is waited for.
-    pub(crate) async fn finish(mut self) {
-        while !self.fill.has_ended() {
-            let next = poll_fn(|cx| match self.poll_frame(cx) {
-                Poll::Pending if self.fill.is_complete() => Poll::Ready(None),
-                next => next,
-            });
-            match next.await {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => break,
-            }
-        }
-    }
-}
-
-/// A part of a handler's body, while the whole of it is copied.
-pub(crate) struct Part<B: Body> {
-    core: Arc<CacheCore>,
-    /// `None` once the rest was handed to a task of the cache.
-    copy: Option<Copied<B>>,
+/// A part of what streams.
+struct Part {
+    /// `None` once it has all it wants: the rest is for others, or for a task of the cache.
+    reader: Option<Reader>,
     wanted: Range<u64>,
     position: u64,
 }
 
-impl<B: Body<Data = Bytes> + Send + 'static> Part<B>
-where
-    B::Error: Send,
-{
-    pub(crate) fn new(core: Arc<CacheCore>, copy: Copied<B>, wanted: Range<u64>) -> Self {
-        Self { core, copy: Some(copy), wanted, position: 0 }
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        while let Some(copy) = &mut self.copy {
+impl Part {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        while let Some(reader) = &mut self.reader {
             if self.position >= self.wanted.end {
                 break;
             }
-            let frame = match ready!(copy.poll_frame(cx)) {
+            let frame = match ready!(reader.poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 other => return Poll::Ready(other),
             };
@@ -242,7 +160,7 @@ where
             let from = self.wanted.start.clamp(start, self.position) - start;
             let to = self.wanted.end.clamp(start, self.position) - start;
             if self.position >= self.wanted.end {
-                self.hand_over();
+                self.reader = None;
             }
             if from < to {
                 return Poll::Ready(Some(Ok(Frame::data(chunk.slice(from as usize..to as usize)))));
@@ -251,34 +169,59 @@ where
         Poll::Ready(None)
     }
 
-    /// The client has all it wanted; what is left fills the store.
-    fn hand_over(&mut self) {
-        if let Some(copy) = self.copy.take() {
-            self.core.spawn(copy.finish());
-        }
-    }
-}
-
-impl<B: Body> Part<B> {
     fn left(&self) -> u64 {
         self.wanted.end.saturating_sub(self.position.max(self.wanted.start))
     }
 }
 
+/// The handler's body without its type: what reads along has another one.
+pub(crate) fn source<B>(body: B) -> Source
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    Box::pin(Untyped { body })
+}
+
+pin_project! {
+    struct Untyped<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B: Body<Data = Bytes, Error: Into<BoxError>>> Body for Untyped<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.project().body.poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+pub(crate) type Frames = VecDeque<Result<Frame<Bytes>, BoxError>>;
+
 /// What [`read_ahead`] found.
-pub(crate) enum ReadAhead<B: Body> {
+pub(crate) enum ReadAhead {
     /// The whole content.
     Complete(Bytes),
     /// Some frames, and more to come.
-    Streaming(Pin<Box<B>>, Frames<B>),
+    Streaming(Source, Frames),
 }
 
 /// The most frames that are read ahead.
 const MOST_READ_AHEAD: usize = 64;
 
 /// Reads what of a body is ready, without waiting, up to `limit` bytes.
-pub(crate) async fn read_ahead<B: Body<Data = Bytes>>(mut body: Pin<Box<B>>, limit: usize) -> ReadAhead<B> {
-    let mut ready = Frames::<B>::new();
+pub(crate) async fn read_ahead(mut body: Source, limit: usize) -> ReadAhead {
+    let mut ready = Frames::new();
     let mut length = 0;
     let complete = poll_fn(|cx| {
         loop {

@@ -2,29 +2,32 @@
 
 use std::borrow::Borrow;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
-use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
 use crate::adoption::adopt;
+use crate::background::Background;
+use crate::boarding::Given;
+use crate::budget::FillBudget;
 use crate::clock::Moment;
 use crate::description::regime;
 use crate::error::StorageError;
-use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
+use crate::flight::{Flight, Flights};
 use crate::groups::Groups;
 use crate::head::SharedHeads;
+use crate::hit_for_miss::HitForMiss;
 use crate::hit_status::HitStatus;
-use crate::key::{CacheKey, Origin, QueryRule};
+use crate::key::{CacheKey, QueryRule};
 use crate::outcome::{ForwardReason, StaleReason};
-use crate::partition::{self, MakeRoom, Partitions};
-use crate::policy::{Policy, digest};
+use crate::partition::{MakeRoom, Partitions};
+use crate::policy::Policy;
 use crate::purge::PurgeIndex;
-use crate::response::{Stamp, StoredResponse};
+use crate::response::StoredResponse;
 use crate::rfc9111::reuse::{Reuse, ValidateReason, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
@@ -45,7 +48,7 @@ pub(crate) struct CacheCore {
     /// Counts how often the cache was set up anew.
     pub(crate) generation: u64,
     /// How queries were keyed by earlier generations, whose entries and fills may still be around.
-    retired: Vec<QueryRule>,
+    pub(crate) retired: Vec<QueryRule>,
     state: Arc<State>,
 }
 
@@ -59,7 +62,10 @@ pub(crate) struct State {
     pub(crate) purges: PurgeIndex,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
-    pub(crate) flights: Arc<Flights>,
+    pub(crate) flights: Arc<Flights<Given>>,
+    pub(crate) hit_for_miss: HitForMiss,
+    /// Large content is put together one after another, since for a moment it takes its size twice.
+    pub(crate) joining: Mutex<()>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
     pub(crate) heads: SharedHeads,
@@ -67,11 +73,11 @@ pub(crate) struct State {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when a shutdown's deadline is over.
     pub(crate) abandon: CancellationToken,
-    closing: AtomicBool,
+    pub(crate) closing: AtomicBool,
     /// Some stored key has more than its resource, so a write has to reach keys that it can't name.
-    keys_have_additions: AtomicBool,
-    refreshes: Arc<Refreshes>,
-    hasher: ahash::RandomState,
+    pub(crate) keys_have_additions: AtomicBool,
+    pub(crate) background: Arc<Background>,
+    pub(crate) hasher: ahash::RandomState,
 }
 
 /// More ways to key a query than any sequence of settings has that makes sense.
@@ -110,7 +116,7 @@ pub(crate) enum Lookup<R = Arc<StoredResponse>> {
 }
 
 /// What may be done with `chosen`, which is or holds `stored` (RFC 9111 §4).
-fn weigh<R>(chosen: R, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup<R> {
+pub(crate) fn weigh<R>(chosen: R, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup<R> {
     match reuse(&stored.terms, stored.age(now), &ask.directives, ask.authorization) {
         Reuse::Fresh => Lookup::Fresh(chosen),
         Reuse::AllowedStale => Lookup::Stale(chosen, StaleReason::MaxStale),
@@ -148,6 +154,8 @@ impl CacheCore {
             groups: Groups::default(),
             searches: Searches::default(),
             flights: Arc::default(),
+            hit_for_miss: HitForMiss::default(),
+            joining: Mutex::default(),
             partitions: Arc::default(),
             budget: FillBudget::default(),
             heads: SharedHeads::default(),
@@ -156,7 +164,7 @@ impl CacheCore {
             abandon: CancellationToken::new(),
             closing: AtomicBool::new(false),
             keys_have_additions: AtomicBool::new(false),
-            refreshes: Arc::default(),
+            background: Arc::default(),
             hasher: ahash::RandomState::new(),
         });
         let hit_status = Arc::new(HitStatus::of(&settings.switches.name));
@@ -232,7 +240,7 @@ impl CacheCore {
         }
     }
 
-    fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
+    pub(crate) fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
         if stored.variance.fields.is_empty() {
             return true;
         }
@@ -247,17 +255,32 @@ impl CacheCore {
         only_language && language.is_some_and(|language| prefers_language(request, language.as_bytes()))
     }
 
-    /// Stores a response, unless a purge touched it or the cache is closing. In memory it is there when this returns.
+    /// Stores a response, unless a purge touched it or the cache has ended, and gives it to the followers. In memory it is there when this returns.
     pub(crate) fn commit(
         self: &Arc<Self>,
-        flight: &Flight,
+        flight: Flight<Given>,
         key: &CacheKey,
-        response: Arc<StoredResponse>,
+        response: &Arc<StoredResponse>,
     ) -> Result<(), DeclineReason> {
-        if self.is_closing() {
+        let flight = Arc::new(flight);
+        let committed = self.put(&flight, key, response);
+        match committed {
+            Ok(()) => flight.give(Given::Stored(response.clone())),
+            Err(_) => flight.decline(),
+        }
+        committed
+    }
+
+    fn put(
+        self: &Arc<Self>,
+        flight: &Arc<Flight<Given>>,
+        key: &CacheKey,
+        response: &Arc<StoredResponse>,
+    ) -> Result<(), DeclineReason> {
+        if self.abandon.is_cancelled() {
             return Err(DeclineReason::Shutdown);
         }
-        if response.charge.as_ref().is_some_and(|charge| weight(key, &response) > charge.quota.bytes) {
+        if response.charge.as_ref().is_some_and(|charge| weight(key, response) > charge.quota.bytes) {
             // What it was to take the place of isn't good any more.
             self.drop_key(key);
             return Err(DeclineReason::PartitionQuota);
@@ -268,23 +291,26 @@ impl CacheCore {
         let most = self.settings.max_variants;
         let committed = match &self.settings.backend {
             Backend::Memory(memory) => flight.commit(|| {
-                memory.put_now(key, &response, most);
+                memory.put_now(key, response, most);
                 let numbers = |variants: &[StoredResponse]| {
                     variants.iter().filter_map(|variant| Some(variant.charge.as_ref()?.number)).collect()
                 };
-                let room = self.keep_quota(key, &response, || Some(memory.read(key, numbers)));
+                let room = self.keep_quota(key, response, || Some(memory.read(key, numbers)));
                 for oldest in &room.oldest {
                     memory.remove_now(oldest);
                 }
                 if room.other_variants {
                     memory.remove_now(key);
-                    memory.put_now(key, &response, most);
+                    memory.put_now(key, response, most);
                 }
             }),
             // A purge that comes while the store is at work has a larger number than this response, so that it is never read.
             Backend::Other(other) => flight.commit(|| {
-                let (cache, other, key) = (self.clone(), other.clone(), key.clone());
+                let (cache, other, key, response) = (self.clone(), other.clone(), key.clone(), response.clone());
+                // Until the store has it, those who come have it from the flight.
+                let until_stored = flight.clone();
                 self.spawn(async move {
+                    let _until_stored = until_stored;
                     let put = other.put(&key, response.clone(), most).await;
                     cache.note_store_error(put);
                     let mut room = cache.keep_quota(&key, &response, || None);
@@ -316,171 +342,12 @@ impl CacheCore {
         room
     }
 
-    /// Erases all that is stored for a principal: what is on its way into the store is sealed, and what is there is deleted. Returns the
-    /// purge's number.
-    pub(crate) async fn erase(&self, principal: &[u8]) -> Result<u64, StorageError> {
-        let id = digest(&self.secret, principal);
-        let number = self.purges.purge_resource(partition::place(&id));
-        self.flights.seal_partition(partition::place(&id));
-        let mut failed = None;
-        for key in self.partitions.take(&id) {
-            match &self.settings.backend {
-                Backend::Memory(memory) => _ = memory.remove_now(&key),
-                // One that fails must not keep the others there.
-                Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
-            }
-        }
-        failed.map_or(Ok(number), Err)
-    }
-
-    /// Drops a stored response that turned out to be wrong. Fills in flight began earlier or know no better, so they aren't stored either.
-    pub(crate) fn forget(self: &Arc<Self>, key: &CacheKey) {
-        self.flights.seal_resource(&self.purges.stamp(key, 0));
-        self.drop_key(key);
-    }
-
-    /// Drops what is stored under a key, and leaves fills in flight alone.
-    pub(crate) fn drop_key(self: &Arc<Self>, key: &CacheKey) {
-        match &self.settings.backend {
-            Backend::Memory(memory) => drop(memory.remove_now(key)),
-            Backend::Other(other) => {
-                let (cache, other, key) = (self.clone(), other.clone(), key.clone());
-                self.spawn(async move {
-                    let removed = other.remove(&key).await;
-                    cache.note_store_error(removed);
-                });
-            }
-        }
-    }
-
-    /// Makes a resource invalid after a write (§4.4): fills in flight are sealed, what is stored goes.
-    ///
-    /// In memory the key is deleted and the number of purges stays, so that writes cost readers nothing. That isn't enough where
-    /// keys have additions that the write doesn't know, or where the store is far away: there the resource is purged by number.
-    ///
-    /// Without an `authority` the target is meant on every host.
-    pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str) {
-        count(&self.counters.invalidations);
-        for key in self.resource_keys(authority.unwrap_or_default(), target) {
-            let stamp = self.purges.stamp(&key, 0);
-            self.purge_with(authority, &key, &stamp);
-            if authority.is_none() {
-                self.flights.seal_path(stamp.path);
-                self.purges.purge_resource(stamp.path);
-                continue;
-            }
-            self.flights.seal_resource(&stamp);
-            let by_key = match &self.settings.backend {
-                Backend::Memory(memory) => {
-                    memory.remove_now(&key);
-                    !self.keys_have_additions.load(Ordering::Acquire)
-                }
-                Backend::Other(_) => false,
-            };
-            if !by_key {
-                self.purges.purge_resource(stamp.resource);
-            }
-        }
-    }
-
-    /// Purges what goes with a resource that is written to: what shares a group with it (RFC 9875 §2.2.1), and not what shares one with that; and
-    /// what is stored for other spellings of it.
-    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp) {
-        if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
-            self.purge_tags(authority, &tags);
-        }
-        self.purge_spellings(authority, key);
-    }
-
-    /// Makes groups invalid that the response to a write names (RFC 9875 §3). They are of its origin only.
-    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String]) {
-        count(&self.counters.invalidations);
-        self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
-    }
-
-    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
-    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) {
-        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
-            self.purge_tags(authority, &[tag]);
-        }
-    }
-
-    /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.
-    fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
-        self.purges.purge_tags(tags);
-        self.flights.seal_tags(authority.map(|authority| self.groups.authority(Some(authority))), tags);
-    }
-
-    /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.
-    pub(crate) fn resource_keys(&self, authority: &[u8], target: &str) -> SmallVec<[CacheKey; 1]> {
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let current = &self.rules.route(path).policy.query;
-        let mut keys = SmallVec::new();
-        for rule in [current].into_iter().chain(&self.retired) {
-            let key = CacheKey::new(authority, path, rule.keyed(query).as_deref());
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        keys
-    }
-
-    /// The right to refresh a variant, unless that is being done or too much is.
-    pub(crate) fn begin_refresh(&self, ask: &Ask, stored: &StoredResponse) -> Option<Refresh> {
-        if self.is_closing() {
-            return None;
-        }
-        let id = self.hasher.hash_one((ask.key.as_bytes(), &stored.variance.key));
-        match self.refreshes.begin(id, self.settings.max_refreshes) {
-            Ok(refresh) => {
-                count(&self.counters.refreshes);
-                Some(refresh)
-            }
-            Err(NoRefresh::Running) => None,
-            Err(NoRefresh::TooMany) => {
-                count(&self.counters.refreshes_refused);
-                None
-            }
-        }
-    }
-
-    /// Runs work of the cache's own, which a shutdown waits for and then abandons.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        // A body may be dropped, and so a fill end, anywhere; to panic there would be worse than to leave the work undone.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            tracing::warn!("there is no tokio runtime here: a refresh is not made, or a response not stored");
-            return;
-        };
-        let abandon = self.abandon.clone();
-        let work = async move {
-            abandon.run_until_cancelled(work).await;
-        };
-        self.tasks.spawn_on(work, &runtime);
-    }
-
-    /// Like [`spawn`](Self::spawn), for work that keeps a processor busy. Without a runtime it is done here and now.
-    pub(crate) fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(self.tasks.spawn_blocking_on(work, &runtime)),
-            Err(_) => work(),
-        }
-    }
-
-    pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.tasks.close();
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
     /// What a store answered; an error is counted, logged, and as if there were nothing.
     pub(crate) fn variants_or_none(&self, answer: Result<Variants, StorageError>) -> Variants {
         self.note_store_error(answer).unwrap_or_default()
     }
 
-    fn note_store_error<T>(&self, answer: Result<T, StorageError>) -> Option<T> {
+    pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>) -> Option<T> {
         answer
             .inspect_err(|error| {
                 count(&self.counters.store_errors);

@@ -172,17 +172,20 @@ fn of_switches(switches: &HeaderSwitches) -> Vec<Described> {
 }
 
 fn of_limits(settings: &Settings) -> Vec<Described> {
-    [
+    let sizes = [
         ("max_body_size", settings.max_body_size),
         ("max_head_size", settings.max_head_size),
         ("max_fill_bytes", settings.max_fill_bytes),
         ("max_variants", settings.max_variants),
         ("max_refreshes", settings.max_refreshes),
+        ("max_waiting", settings.max_waiting),
         ("eager_etag_size", settings.eager_etag_size),
         ("max_query_content", settings.max_query_content),
     ]
-    .map(|(name, value)| described(name, value.to_string(), Matters::Ahead))
-    .into()
+    .map(|(name, value)| (name, value.to_string()));
+    let times = [("max_wait", settings.max_wait), ("max_fill_age", settings.max_fill_age)]
+        .map(|(name, value)| (name, format!("{value:?}")));
+    sizes.into_iter().chain(times).map(|(name, value)| described(name, value, Matters::Ahead)).collect()
 }
 
 /// What the settings say beside rules, switches and limits.
@@ -198,6 +201,9 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         max_fill_bytes: _,
         max_variants: _,
         max_refreshes: _,
+        max_waiting: _,
+        max_wait: _,
+        max_fill_age: _,
         eager_etag_size: _,
         outcome_extension,
         targets,

@@ -1,5 +1,7 @@
 //! What can be wrong with a setting, and what can go wrong in a store. Requests never see either.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
 /// A rule that can't be used.
@@ -49,5 +51,36 @@ impl StorageError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { message: message.into(), source: Some(source.into()) }
+    }
+}
+
+/// Why the content of a response broke off. A server that gets it ends the exchange in a way that its client can tell from a clean end.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the content of a response broke off: {source}")]
+pub struct BodyError {
+    /// Shared, since all who read the same content get it.
+    source: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+/// What a body may fail with, as tower and hyper have it.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What makes content break off where the handler's body has no error to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The handler's body panicked, for whoever asked it, or the process is ending.
+    #[error("its source is gone")]
+    Gone,
+    /// It had another length than the head says.
+    #[error("it has another length than was announced")]
+    Length,
+    /// One of several readers took nothing for so long that the others would have waited.
+    #[error("it was read too slowly, and too large to be kept")]
+    TooSlow,
+}
+
+impl BodyError {
+    pub(crate) fn new(source: impl Into<BoxError>) -> Self {
+        Self { source: Arc::from(source.into()) }
     }
 }

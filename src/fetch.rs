@@ -10,24 +10,26 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::admission::{Ask, InHand};
-use crate::body::{Copied, Part, ReadAhead, ResponseBody, read_ahead};
+use crate::boarding::Departure;
+use crate::body::{ReadAhead, ResponseBody, read_ahead, source};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::downstream::ensure_private;
+use crate::error::BoxError;
 use crate::fill::Fill;
-use crate::flight::Flight;
+use crate::follow::{in_its_place, may_stand_in};
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
 use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
-use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
+use crate::response::{REPLACED, StoredResponse, ensure_date};
 use crate::rfc9111::date;
-use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen, head_agrees};
 use crate::sending::Sending;
+use crate::stream::Stream;
 
 /// One exchange with the handler.
 pub(crate) struct Errand {
@@ -38,11 +40,8 @@ pub(crate) struct Errand {
     asked: HeaderMap,
     /// What the store has, stale or in need of validation.
     previous: Option<Arc<StoredResponse>>,
-    flight: Flight,
-    stamp: Stamp,
+    departure: Departure,
     sent: Moment,
-    /// How many URIs had been purged or written to when the handler was asked.
-    changes: u64,
     /// The handler was asked whether `previous` is still good.
     conditional: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
@@ -50,30 +49,27 @@ pub(crate) struct Errand {
 }
 
 impl Errand {
-    /// Prepares `request` for the handler:
+    /// Prepares `request` for the handler, for which it has departed: from then on purges seal what comes back.
     ///
-    /// 1. From now on purges seal what comes back.
-    /// 2. What the key ignores is hidden from the handler.
-    /// 3. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays where
+    /// 1. What the key ignores is hidden from the handler.
+    /// 2. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays where
     ///    nothing says that the whole is worth having.
-    /// 4. What the store has is asked to be confirmed.
+    /// 3. What the store has is asked to be confirmed.
     pub(crate) fn begin<B>(
         core: &Arc<CacheCore>,
         ask: Ask,
         why: ForwardReason,
         previous: Option<Arc<StoredResponse>>,
         request: &mut Request<B>,
+        departure: Departure,
     ) -> Self {
-        let changes = core.searches.changes();
-        let stamp = core.purges.stamp(&ask.key, core.purges.current());
-        let flight = core.flights.begin(&stamp, core.groups.authority(ask.key.origin().authority));
         // A purge may have come since the lookup; what it touched must not come back with a new number.
         let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
         let asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
-        let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
+        let wants_whole = core.wants_whole(&ask, previous.as_deref());
         let mut conditional = false;
         if wants_whole {
             let headers = request.headers_mut();
@@ -85,7 +81,7 @@ impl Errand {
         }
         let sent = core.now();
         let core = core.clone();
-        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, attended: true }
+        Self { core, ask, why, asked, previous, departure, sent, conditional, attended: true }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -101,8 +97,7 @@ impl Errand {
         call: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
     ) -> Result<Response<ResponseBody<B>>, E>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Send,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
         let limit = self.ask.strategy.limit().or(self.policy().fill_timeout);
@@ -118,10 +113,7 @@ impl Errand {
         // Nobody waits for it any more, so what bounds the clients doesn't bound it. Where there is no place, it ends as if its client had left.
         let Some(refresh) = self.core.begin_refresh(&self.ask, &stand_in) else { return Ok(response) };
         let core = self.core.clone();
-        core.spawn(async move {
-            let _until_done = refresh;
-            finish_unattended(async move { self.unattended().settle(call.await).await }).await;
-        });
+        core.refresh(refresh, read_out(async move { self.unattended().settle(call.await).await }));
         Ok(response)
     }
 
@@ -134,8 +126,7 @@ impl Errand {
     /// - any other: stored or declined.
     async fn settle<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<ResponseBody<B>>, E>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Send,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let response = match answer {
             Ok(response) => response,
@@ -210,9 +201,7 @@ impl Errand {
             core: &self.core,
             key: self.ask.key,
             plain: self.ask.plain,
-            changes: self.changes,
             regime: self.ask.regime,
-            stamp: self.stamp,
             received,
             verdict,
             status,
@@ -224,7 +213,7 @@ impl Errand {
             previous: self.previous,
             exact,
         };
-        Plan::new(draft, self.flight)
+        Plan::new(draft, self.departure)
     }
 
     /// The handler's answer goes to the client and, once it has ended cleanly, into the store.
@@ -236,8 +225,7 @@ impl Errand {
         received: Moment,
     ) -> Response<ResponseBody<B>>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Send,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (core, outcome, counted) = (self.core.clone(), self.outcome(Outcome::Miss(self.why)), self.attended);
         let (mut parts, body) = response.into_parts();
@@ -245,9 +233,11 @@ impl Errand {
         let asked = self.client_asks().cloned();
         let exact = body.size_hint().exact();
         let one_client = self.speaks_to_one_client(&parts.headers);
+        let shared = self.departure.asked;
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
             Err(reason) => {
+                core.remember(shared, Some(reason), received);
                 core.counters.stored(Err(reason));
                 let response = Response::from_parts(parts, body);
                 return from_handler(
@@ -258,6 +248,7 @@ impl Errand {
                 );
             }
         };
+        core.remember(shared, None, received);
         core.rules.get(outcome.rule).watch_stored(parts.status, &plan.key, plan.silent_coding);
         if let Some(downstream) = downstream {
             REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
@@ -274,7 +265,7 @@ impl Errand {
         let announced = announced_length(&parts.headers);
         let sending = Sending { core, parts, asked, outcome, counted, announced, exact };
         let limit = sending.core.settings.eager_etag_size;
-        let body = Box::pin(body);
+        let body = source(body);
         if exact.is_none_or(|length| length > limit as u64) {
             return sending.streamed(plan, body, Default::default());
         }
@@ -288,17 +279,21 @@ impl Errand {
     /// this answer says that it isn't any more.
     fn decline<B>(self, response: Response<B>, reason: DeclineReason) -> Response<ResponseBody<B>>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Send,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         self.core.counters.stored(Err(reason));
+        if !response.status().is_server_error() {
+            // Those who wait go on their own at once. After an error one of them tries first.
+            self.departure.flight.decline();
+            self.core.remember(self.departure.asked, Some(reason), self.core.now());
+        }
         let route = self.core.rules.get(self.ask.rule);
         route.watch_declined(response.status(), reason, &self.ask.key, self.previous.is_some());
         if self.condemns(response.status(), reason) {
             // Fills that began earlier are condemned as well, even where nothing is stored yet.
             match &self.previous {
                 Some(_) => self.core.forget(&self.ask.key),
-                None => self.core.flights.seal_resource(&self.stamp),
+                None => self.core.flights.seal_resource(&self.departure.stamp),
             }
             // What a learned rule hides would come back when the rule is forgotten.
             self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
@@ -314,8 +309,9 @@ impl Errand {
         let body = match shape {
             Shape::Whole => ResponseBody::untouched(body),
             Shape::Part(part) => {
-                let passing = Copied::new(Box::pin(body), Default::default(), Fill::none());
-                ResponseBody::part(Part::new(self.core.clone(), passing, part))
+                let (exact, core) = (body.size_hint().exact(), self.core.clone());
+                let passing = Stream::begin(core, source(body), Default::default(), Fill::none(), exact);
+                ResponseBody::part(passing, part)
             }
             Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
         };
@@ -426,24 +422,15 @@ impl Errand {
     /// The stored response, if it may stand in for an error now.
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.as_ref()?;
-        let authorized = !self.ask.authorization || previous.terms.for_authorized;
-        let age = previous.age(self.core.now());
-        let directives = &self.ask.directives;
-        let usable = || !matches!(reuse(&previous.terms, age, directives, self.ask.authorization), Reuse::Validate(_));
-        let allowed = self.ask.strategy.falls_back() && usable()
-            || may_stand_in_for_error(&previous.terms, age, directives, disconnected);
         // A purge may have come since the lookup.
-        (allowed && authorized && self.core.purges.is_valid(&previous.stamp) && !self.flight.is_sealed())
-            .then(|| previous.clone())
+        let valid = || self.core.purges.is_valid(&previous.stamp) && !self.departure.flight.is_sealed();
+        (may_stand_in(&self.core, &self.ask, previous, disconnected) && valid()).then(|| previous.clone())
     }
 
     /// The stored response, where the handler failed or took too long.
     fn in_its_place<B: Body>(&self, stored: &StoredResponse) -> Response<ResponseBody<B>> {
-        if !self.ask.strategy.falls_back() {
-            return self.stale(stored, StaleReason::IfError);
-        }
         let fresh = stored.terms.is_fresh(stored.age(self.core.now()));
-        self.stored(stored, if fresh { Outcome::Fallback } else { Outcome::Stale(StaleReason::NetworkFirst) })
+        self.stored(stored, in_its_place(&self.ask, fresh))
     }
 
     fn stale<B: Body>(&self, stored: &StoredResponse, reason: StaleReason) -> Response<ResponseBody<B>> {
@@ -467,20 +454,12 @@ impl Errand {
     }
 }
 
-/// How long an exchange may take that no client waits for.
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// Reads the content of an answer that no client waits for, so that it is stored. A handler that hangs must not keep its place for ever.
-pub(crate) async fn finish_unattended<B: Body<Data = Bytes>, E>(
+/// Reads the content of an answer that no client waits for, so that it is stored.
+pub(crate) async fn read_out<B: Body<Data = Bytes>, E>(
     answer: impl Future<Output = Result<Response<ResponseBody<B>>, E>>,
 ) {
-    let whole = async {
-        let copy = answer.await.ok().and_then(|response| response.into_body().into_copy());
-        if let Some(copy) = copy {
-            copy.finish().await;
-        }
-    };
-    if tokio::time::timeout(LONGEST, whole).await.is_err() {
-        tracing::warn!(target: "larder", "a refresh took longer than {LONGEST:?} and was abandoned");
+    let reader = answer.await.ok().and_then(|response| response.into_body().into_reader());
+    if let Some(reader) = reader {
+        reader.finish().await;
     }
 }

@@ -1,5 +1,4 @@
-//! [`Fill`]: a response's content on its way into the store. It keeps what streams by, within the limits, and commits only after a clean end;
-//! dropped before, it leaves nothing behind but a counted reason.
+//! [`Fill`]: what is needed to store a response while its content passes: the plan, and the bytes taken from the budget of all fills.
 
 use std::sync::Arc;
 
@@ -10,40 +9,42 @@ use crate::cache::CacheCore;
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
 
-/// Chunks from this size on are kept as they are; smaller ones are gathered, for each would keep a whole read buffer in memory.
-const KEPT: usize = 4 << 10;
-
-/// How much is gathered before a new piece is begun.
-const GATHERED: usize = 64 << 10;
-
-/// Content up to this size is put together and hashed at once; larger content on a thread that may block, so that no client and no other
-/// request waits for it.
-const AT_ONCE: usize = 64 << 10;
-
-/// A copy in the making.
+/// A response on its way into the store, or only passing.
 pub(crate) struct Fill {
-    /// `None` once it has ended.
+    /// `None` where nothing is kept, or nothing more.
     plan: Option<Plan>,
-    chunks: Vec<Bytes>,
-    gathered: BytesMut,
     length: usize,
-    /// Bytes taken from the budget of all fills.
-    held: usize,
+    /// All that is still to come is in the budget already.
+    reserved: usize,
 }
+
+/// What becomes of a piece of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// It is kept, at this charge to the budget.
+    Kept(usize),
+    /// It only passes.
+    Passes,
+    /// Nothing is kept from now on.
+    Over(DeclineReason),
+}
+
+/// What a piece takes beside its bytes.
+const PIECE: usize = 64;
 
 impl Fill {
     pub(crate) fn new(plan: Plan) -> Self {
-        Self { plan: Some(plan), chunks: Vec::new(), gathered: BytesMut::new(), length: 0, held: 0 }
+        Self { plan: Some(plan), length: 0, reserved: 0 }
     }
 
     /// No copy at all: the content only passes.
     pub(crate) fn none() -> Self {
-        Self { plan: None, chunks: Vec::new(), gathered: BytesMut::new(), length: 0, held: 0 }
+        Self { plan: None, length: 0, reserved: 0 }
     }
 
-    /// Whether nothing more is kept.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.plan.is_none()
+    /// Whether the content is being kept.
+    pub(crate) fn is_keeping(&self) -> bool {
+        self.plan.is_some()
     }
 
     /// Whether all that was announced is there. What may still follow decides: the end, or something that makes the copy worthless.
@@ -51,102 +52,104 @@ impl Fill {
         self.plan.as_ref().is_some_and(|plan| plan.announced == Some(self.length as u64))
     }
 
-    /// Keeps a chunk of the content.
-    pub(crate) fn push(&mut self, chunk: &Bytes) {
-        let Some(plan) = &self.plan else { return };
-        let length = self.length + chunk.len();
+    /// Looks whether a piece may be kept. If nothing may from now on, the plan is for [`stop`](Self::stop).
+    pub(crate) fn admit(&mut self, piece: usize) -> Admitted {
+        let Some(plan) = &self.plan else { return Admitted::Passes };
+        let length = self.length + piece;
         let settings = &plan.core.settings;
         if length > settings.max_body_size {
-            return self.give_up(DeclineReason::BodyTooLarge);
+            return Admitted::Over(DeclineReason::BodyTooLarge);
         }
         if plan.announced.is_some_and(|announced| length as u64 > announced) {
-            return self.give_up(DeclineReason::Incomplete);
+            return Admitted::Over(DeclineReason::Incomplete);
         }
-        if !plan.core.budget.take(chunk.len(), settings.max_fill_bytes) {
-            return self.give_up(DeclineReason::FillBudget);
+        let charge = piece + PIECE;
+        let ahead = self.reserved.min(charge);
+        if !plan.core.budget.take(charge - ahead, settings.max_fill_bytes) {
+            return Admitted::Over(DeclineReason::FillBudget);
         }
-        self.held += chunk.len();
+        self.reserved -= ahead;
         self.length = length;
-        if chunk.len() >= KEPT {
-            self.close_gathered();
-            self.chunks.push(chunk.clone());
-        } else {
-            self.gathered.extend_from_slice(chunk);
-            if self.gathered.len() >= GATHERED {
-                self.close_gathered();
-            }
-        }
+        Admitted::Kept(charge)
     }
 
-    fn close_gathered(&mut self) {
-        if !self.gathered.is_empty() {
-            self.chunks.push(self.gathered.split().freeze());
+    /// Takes what is still to come from the budget, so that nobody who reads along has to be stopped; where its length is known.
+    pub(crate) fn reserve(&mut self) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        let Some(announced) = plan.announced.and_then(|announced| usize::try_from(announced).ok()) else { return true };
+        let rest = announced.saturating_sub(self.length);
+        // Pieces are of some kilobytes each; a source of tiny ones takes more, and is refused when it does.
+        let wanted = (rest + rest / 16).saturating_sub(self.reserved);
+        let taken = plan.core.budget.take(wanted, plan.core.settings.max_fill_bytes);
+        if taken {
+            self.reserved += wanted;
         }
+        taken
     }
 
-    /// The content has ended cleanly: commits, if it has the length that was announced.
-    pub(crate) fn finish(&mut self) {
+    /// Nothing more is kept. What was reserved is free again; the charges of the pieces go with them.
+    pub(crate) fn stop(&mut self) -> Option<Plan> {
+        let plan = self.plan.take()?;
+        plan.core.budget.give_back(std::mem::take(&mut self.reserved));
+        Some(plan)
+    }
+
+    /// The content has ended cleanly: what is to be stored, or the reason against it.
+    pub(crate) fn finish(&mut self) -> Option<Result<Plan, (Plan, DeclineReason)>> {
         let length = self.length as u64;
-        if self.plan.as_ref().is_some_and(|plan| plan.announced.is_some_and(|announced| announced != length)) {
-            return self.give_up(DeclineReason::Incomplete);
-        }
-        let Some(plan) = self.plan.take() else { return };
-        self.close_gathered();
-        let (chunks, length) = (std::mem::take(&mut self.chunks), self.length);
-        let core = plan.core.clone();
-        // Given back also if the work is abandoned.
-        let held = Held { core: core.clone(), bytes: std::mem::take(&mut self.held) };
-        let store = move || {
-            let content = join(chunks, length);
-            let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
-            // A reason not to store is counted where it is found.
-            drop(plan.commit(content, hash));
-            drop(held);
-        };
-        if length <= AT_ONCE { store() } else { core.spawn_blocking(store) }
-    }
-
-    /// Gives up: nothing will be stored, and the copy's memory is free again.
-    pub(crate) fn give_up(&mut self, reason: DeclineReason) {
-        if let Some(plan) = self.plan.take() {
-            (self.chunks, self.gathered) = (Vec::new(), BytesMut::new());
-            plan.core.budget.give_back(std::mem::take(&mut self.held));
-            if matches!(reason, DeclineReason::BodyTooLarge | DeclineReason::Trailers) {
-                plan.forget_previous();
-            }
-            plan.core.counters.stored(Err(reason));
-            tracing::debug!(key = ?plan.key, reason = reason.as_str(), "not stored");
-        }
+        let plan = self.stop()?;
+        let is_whole = plan.announced.is_none_or(|announced| announced == length);
+        Some(if is_whole { Ok(plan) } else { Err((plan, DeclineReason::Incomplete)) })
     }
 }
 
-impl Drop for Fill {
-    /// A server that has sent all that was announced doesn't ask for the end, so then this is it.
-    fn drop(&mut self) {
-        if self.is_complete() {
-            self.finish();
-        }
-        self.give_up(DeclineReason::Incomplete);
+/// Puts the content together and stores it. A reason not to store is counted where it is found.
+pub(crate) fn store(plan: Plan, pieces: impl IntoIterator<Item = Bytes>, length: usize) -> Bytes {
+    let content = join(pieces, length);
+    let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
+    drop(plan.commit(content.clone(), hash));
+    content
+}
+
+/// Nothing will be stored.
+pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
+    if matches!(reason, DeclineReason::BodyTooLarge | DeclineReason::Trailers) {
+        plan.forget_previous();
+        plan.core.remember(plan.asked, Some(reason), plan.core.now());
     }
+    plan.flight.decline();
+    plan.core.counters.stored(Err(reason));
+    tracing::debug!(key = ?plan.key, reason = reason.as_str(), "not stored");
 }
 
 /// Bytes of the budget of all fills.
-struct Held {
-    core: Arc<CacheCore>,
-    bytes: usize,
+pub(crate) struct Held {
+    pub(crate) core: Arc<CacheCore>,
+    pub(crate) bytes: usize,
+}
+
+impl Held {
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.core.budget.give_back(bytes);
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.give_back(self.bytes);
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.core.budget.give_back(self.bytes);
+        self.release();
     }
 }
 
-/// The content in memory of exactly its size.
-fn join(chunks: Vec<Bytes>, length: usize) -> Bytes {
+/// The content in memory of exactly its size. Each piece is let go as soon as it is copied.
+fn join(pieces: impl IntoIterator<Item = Bytes>, length: usize) -> Bytes {
     let mut content = BytesMut::with_capacity(length);
-    for chunk in chunks {
-        content.extend_from_slice(&chunk);
+    for piece in pieces {
+        content.extend_from_slice(&piece);
     }
     content.freeze()
 }

@@ -1,44 +1,205 @@
-//! Fills in flight: requests that went to the handler and whose response may be stored. A purge seals the flights it may touch, and what
-//! was sealed is never stored. This is also where requests for the same thing will join the fill in progress.
+//! Fills in flight: requests that went to the handler and whose response may be stored. A purge seals the flights it may touch: what was sealed
+//! is never stored, and nobody joins it any more. Requests for the same thing join the flight that is there and wait for what it brings.
+//!
+//! ```text
+//! Asked ─┬─ give ────> Given    the head has come and may be shared; followers have it at once
+//!        ├─ decline ─> Alone    nobody else may have it; followers go on their own
+//!        └─ drop ────> Failed   no answer, or none that says anything; followers elect a new leader
+//! Given ─── decline ─> Alone    it turned out too large to be kept; who has it reads on, nobody else joins
+//! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use slab::Slab;
+
+use crate::clock::Moment;
+use crate::key::CacheKey;
+use crate::regime::Regime;
 use crate::response::Stamp;
+use crate::variance::Variance;
 
 const SHARDS: usize = 32;
 
-/// All flights of a cache, by the hash of their path and query.
-#[derive(Debug, Default)]
-pub(crate) struct Flights {
-    shards: [Mutex<HashMap<u64, Vec<Arc<Ticket>>>>; SHARDS],
+/// All flights of a cache, by the hash of their path and query. `T` is what they bring.
+#[derive(Debug)]
+pub(crate) struct Flights<T> {
+    shards: [Mutex<Shard<T>>; SHARDS],
+    waiting: AtomicUsize,
+}
+
+type Shard<T> = HashMap<u64, Vec<Arc<Ticket<T>>>>;
+
+/// What two requests must have in common for one to wait for the answer to the other.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) key: CacheKey,
+    pub(crate) regime: Regime,
+    /// Answers to requests with credentials are judged otherwise (RFC 9111 §3.5).
+    pub(crate) authorization: bool,
+    pub(crate) began: Moment,
+    /// Which variant the answer will be, if it varies as earlier ones did.
+    pub(crate) expected: Option<Variance>,
 }
 
 #[derive(Debug)]
-struct Ticket {
+struct Ticket<T> {
     resource: u64,
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
     tags: OnceLock<Option<Arc<[u64]>>>,
     partition: Option<u64>,
     sealed: AtomicBool,
+    /// `None` where nobody may join.
+    call: Option<Call>,
+    progress: Mutex<Progress<T>>,
+}
+
+#[derive(Debug)]
+struct Progress<T> {
+    stage: Stage<T>,
+    followers: Slab<Option<Waker>>,
+}
+
+#[derive(Clone, Debug)]
+enum Stage<T> {
+    Asked,
+    Given(T),
+    Alone,
+    Failed,
 }
 
 /// One fill, from before its handler is called until its response is stored or given up. Dropping it, however that happens, ends the flight.
 #[derive(Debug)]
-pub(crate) struct Flight {
-    flights: Arc<Flights>,
+pub(crate) struct Flight<T> {
+    flights: Arc<Flights<T>>,
     path: u64,
-    ticket: Arc<Ticket>,
+    ticket: Arc<Ticket<T>>,
 }
 
-impl Flights {
-    pub(crate) fn begin(self: &Arc<Self>, stamp: &Stamp, authority: u64) -> Flight {
-        let (resource, partition, sealed) = (stamp.resource, stamp.partition, AtomicBool::new(false));
-        let ticket = Arc::new(Ticket { resource, authority, tags: OnceLock::new(), partition, sealed });
-        self.shard(stamp.path).entry(stamp.path).or_default().push(ticket.clone());
+/// A request that waits for what a flight brings.
+#[derive(Debug)]
+pub(crate) struct Follower<T> {
+    flights: Arc<Flights<T>>,
+    ticket: Arc<Ticket<T>>,
+    place: usize,
+}
+
+/// What came of waiting.
+#[derive(Clone, Debug)]
+pub(crate) enum Landed<T> {
+    /// The answer, which may be shared; whether with this request is another question.
+    Given(T),
+    /// The answer is nobody else's.
+    Alone,
+    /// There was none, or an error.
+    Failed,
+}
+
+/// Where a request finds itself.
+#[derive(Debug)]
+pub(crate) enum Seat<T> {
+    /// It goes to the handler.
+    Lead(Flight<T>),
+    /// Another one did already.
+    Follow(Follower<T>),
+    /// Too many wait already.
+    Full,
+}
+
+/// The bounds on joining.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// How many requests may wait, for all flights together.
+    pub(crate) waiting: usize,
+    /// How old a flight may be for others to join while it has no answer.
+    pub(crate) age: Duration,
+}
+
+impl<T> Default for Flights<T> {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl<T: Clone> Flights<T> {
+    /// A flight of one's own; others may join if it has a `call`.
+    pub(crate) fn begin(self: &Arc<Self>, stamp: &Stamp, authority: u64, call: Option<Call>) -> Flight<T> {
+        self.take_off(&mut self.shard(stamp.path), stamp, authority, call)
+    }
+
+    /// Joins a flight that was called for the same, if `fits` says that its answer will do or has done; else begins one.
+    pub(crate) fn board(
+        self: &Arc<Self>,
+        stamp: &Stamp,
+        authority: u64,
+        call: Call,
+        bounds: Bounds,
+        fits: impl Fn(&Call, Option<&T>) -> bool,
+    ) -> Seat<T> {
+        let mut shard = self.shard(stamp.path);
+        for ticket in shard.get(&stamp.path).into_iter().flatten() {
+            let Some(theirs) = ticket.call.as_ref().filter(|_| !ticket.is_sealed()) else { continue };
+            if theirs.key != call.key || theirs.regime != call.regime || theirs.authorization != call.authorization {
+                continue;
+            }
+            let mut progress = ticket.progress();
+            let joins = match &progress.stage {
+                Stage::Asked => call.began.since(theirs.began) <= bounds.age && fits(theirs, None),
+                Stage::Given(given) => fits(theirs, Some(given)),
+                Stage::Alone | Stage::Failed => false,
+            };
+            if !joins {
+                continue;
+            }
+            if self.waiting.fetch_add(1, Ordering::Relaxed) >= bounds.waiting {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                return Seat::Full;
+            }
+            let place = progress.followers.insert(None);
+            drop(progress);
+            return Seat::Follow(Follower { flights: self.clone(), ticket: ticket.clone(), place });
+        }
+        Seat::Lead(self.take_off(&mut shard, stamp, authority, Some(call)))
+    }
+
+    fn take_off(
+        self: &Arc<Self>,
+        shard: &mut Shard<T>,
+        stamp: &Stamp,
+        authority: u64,
+        call: Option<Call>,
+    ) -> Flight<T> {
+        let ticket = Arc::new(Ticket {
+            resource: stamp.resource,
+            authority,
+            tags: OnceLock::new(),
+            partition: stamp.partition,
+            sealed: AtomicBool::new(false),
+            call,
+            progress: Mutex::new(Progress { stage: Stage::Asked, followers: Slab::new() }),
+        });
+        shard.entry(stamp.path).or_default().push(ticket.clone());
         Flight { flights: self.clone(), path: stamp.path, ticket }
+    }
+}
+
+impl<T> Flights<T> {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        let count = |shard: &Mutex<Shard<T>>| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum::<usize>()
+        };
+        self.shards.iter().map(count).sum()
+    }
+
+    /// How many requests wait for others.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Seals the flights to one resource.
@@ -69,7 +230,7 @@ impl Flights {
         self.seal_each(|ticket| ticket.partition == Some(partition));
     }
 
-    fn seal_each(&self, which: impl Fn(&Ticket) -> bool) {
+    fn seal_each(&self, which: impl Fn(&Ticket<T>) -> bool) {
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for ticket in shard.values().flatten().filter(|ticket| which(ticket)) {
@@ -78,28 +239,71 @@ impl Flights {
         }
     }
 
-    fn seal_where(&self, path: u64, which: impl Fn(&Ticket) -> bool) {
+    fn seal_where(&self, path: u64, which: impl Fn(&Ticket<T>) -> bool) {
         let shard = self.shard(path);
         for ticket in shard.get(&path).into_iter().flatten().filter(|ticket| which(ticket)) {
             ticket.sealed.store(true, Ordering::Release);
         }
     }
 
-    fn shard(&self, path: u64) -> MutexGuard<'_, HashMap<u64, Vec<Arc<Ticket>>>> {
+    fn shard(&self, path: u64) -> MutexGuard<'_, Shard<T>> {
         self.shards[path as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Flight {
+impl<T> Ticket<T> {
+    fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress<T>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves to another stage, if `from` allows it, and tells the followers.
+    fn advance(&self, to: Stage<T>, from: impl Fn(&Stage<T>) -> bool) {
+        let mut progress = self.progress();
+        if !from(&progress.stage) {
+            return;
+        }
+        progress.stage = to;
+        let followers: Vec<Waker> = progress.followers.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
+        // A waker is somebody else's code.
+        drop(progress);
+        followers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T> Flight<T> {
     /// The head of the response has arrived, and with it what it can be purged by.
     pub(crate) fn know_tags(&self, tags: Option<Arc<[u64]>>) {
         // A flight has one head, so this is set once.
         let _ = self.ticket.tags.set(tags);
     }
 
+    /// Whether others may join it.
+    pub(crate) fn is_joinable(&self) -> bool {
+        self.ticket.call.is_some()
+    }
+
+    /// With which the first part of an answer can be given when the flight itself is elsewhere; `None` where nobody may join.
+    pub(crate) fn announcer(&self) -> Option<Announcer<T>> {
+        self.is_joinable().then(|| Announcer(self.ticket.clone()))
+    }
+
     /// Whether a purge has touched it, so that its response must not be stored.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.ticket.sealed.load(Ordering::Acquire)
+        self.ticket.is_sealed()
+    }
+
+    /// The answer has come, or more of it, and may be shared.
+    pub(crate) fn give(&self, given: T) {
+        self.ticket.advance(Stage::Given(given), |stage| matches!(stage, Stage::Asked | Stage::Given(_)));
+    }
+
+    /// The answer is for nobody else.
+    pub(crate) fn decline(&self) {
+        self.ticket.advance(Stage::Alone, |_| true);
     }
 
     /// Stores by calling `put`, unless the flight is sealed. No purge comes between the look at the seal and the end of `put`: a purge
@@ -114,7 +318,18 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+/// Says what a flight brings before all of it is there.
+#[derive(Debug)]
+pub(crate) struct Announcer<T>(Arc<Ticket<T>>);
+
+impl<T> Announcer<T> {
+    /// The answer has come, unless more is known already.
+    pub(crate) fn announce(self, given: T) {
+        self.0.advance(Stage::Given(given), |stage| matches!(stage, Stage::Asked));
+    }
+}
+
+impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
         let mut shard = self.flights.shard(self.path);
         if let Some(tickets) = shard.get_mut(&self.path) {
@@ -123,100 +338,98 @@ impl Drop for Flight {
                 shard.remove(&self.path);
             }
         }
+        drop(shard);
+        self.ticket.advance(Stage::Failed, |stage| matches!(stage, Stage::Asked));
     }
 }
 
-/// The refreshes that run behind stale answers: one for each variant of a key, and a bounded number in all.
-#[derive(Debug, Default)]
-pub(crate) struct Refreshes {
-    running: Mutex<HashSet<u64>>,
-}
+impl<T: Clone> Follower<T> {
+    /// Waits for what the flight brings.
+    pub(crate) async fn landed(&self) -> Landed<T> {
+        poll_fn(|cx| self.poll_landed(cx)).await
+    }
 
-/// The right to refresh one variant; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Refresh {
-    refreshes: Arc<Refreshes>,
-    id: u64,
-}
-
-/// Why a refresh may not start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoRefresh {
-    /// Another one of the same variant is running.
-    Running,
-    /// Too many are.
-    TooMany,
-}
-
-impl Refreshes {
-    pub(crate) fn begin(self: &Arc<Self>, id: u64, most: usize) -> Result<Refresh, NoRefresh> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.contains(&id) {
-            return Err(NoRefresh::Running);
+    fn poll_landed(&self, cx: &Context<'_>) -> Poll<Landed<T>> {
+        let mut progress = self.ticket.progress();
+        match &progress.stage {
+            Stage::Asked => {}
+            Stage::Given(given) => return Poll::Ready(Landed::Given(given.clone())),
+            Stage::Alone => return Poll::Ready(Landed::Alone),
+            Stage::Failed => return Poll::Ready(Landed::Failed),
         }
-        if running.len() >= most {
-            return Err(NoRefresh::TooMany);
+        if let Some(waker) = progress.followers.get_mut(self.place) {
+            *waker = Some(cx.waker().clone());
         }
-        running.insert(id);
-        Ok(Refresh { refreshes: self.clone(), id })
+        Poll::Pending
     }
 }
 
-impl Drop for Refresh {
+impl<T> Drop for Follower<T> {
     fn drop(&mut self) {
-        self.refreshes.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
-}
-
-/// Bytes held by all fills together, against a limit.
-#[derive(Debug, Default)]
-pub(crate) struct FillBudget {
-    held: AtomicUsize,
-}
-
-impl FillBudget {
-    /// Takes `bytes` more, if that stays within `limit`.
-    pub(crate) fn take(&self, bytes: usize, limit: usize) -> bool {
-        let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            held.checked_add(bytes).filter(|sum| *sum <= limit)
-        });
-        taken.is_ok()
-    }
-
-    pub(crate) fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.ticket.progress().followers.try_remove(self.place);
+        self.flights.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::regime::Regime;
+
+    fn stamp(resource: u64) -> Stamp {
+        Stamp::new(0, resource, 7)
+    }
+
+    fn call(path: &str) -> Call {
+        let began = Moment { wall: std::time::UNIX_EPOCH, monotonic: Duration::ZERO };
+        let key = CacheKey::new(b"h", path, None);
+        Call { key, regime: Regime::default(), authorization: false, began, expected: None }
+    }
+
+    fn later(path: &str, seconds: u64) -> Call {
+        let mut call = call(path);
+        call.began.monotonic = Duration::from_secs(seconds);
+        call
+    }
+
+    const BOUNDS: Bounds = Bounds { waiting: 3, age: Duration::from_secs(10) };
+
+    fn board(flights: &Arc<Flights<u8>>, call: Call) -> Seat<u8> {
+        flights.board(&stamp(1), 0, call, BOUNDS, |_, given| given.is_none_or(|given| *given < 100))
+    }
+
+    fn now(follower: &Follower<u8>) -> Option<Landed<u8>> {
+        match follower.poll_landed(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(landed) => Some(landed),
+            Poll::Pending => None,
+        }
+    }
 
     #[test]
     fn sealed_flights_dont_commit_and_others_do() {
-        let flights = Arc::new(Flights::default());
-        let (one, other) = (Stamp::new(0, 1, 7), Stamp::new(0, 2, 7));
-        let (first, second) = (flights.begin(&one, 0), flights.begin(&other, 0));
+        let flights = Arc::new(Flights::<()>::default());
+        let (one, other) = (stamp(1), stamp(2));
+        let (first, second) = (flights.begin(&one, 0, None), flights.begin(&other, 0, None));
         flights.seal_resource(&one);
         assert!(!first.commit(|| panic!("sealed")));
         assert!(second.commit(|| {}));
         flights.seal_path(7);
         assert!(second.is_sealed());
-        let third = flights.begin(&one, 0);
+        let third = flights.begin(&one, 0, None);
         assert!(!third.is_sealed(), "a flight that begins after the purge is not sealed");
-        let mine = flights.begin(&Stamp::new(0, 1, 7).in_partition(Some(5)), 0);
+        let mine = flights.begin(&Stamp::new(0, 1, 7).in_partition(Some(5)), 0, None);
         flights.seal_partition(5);
         assert!(mine.is_sealed() && !third.is_sealed(), "the flights of one principal, and no other");
         flights.seal_all();
         assert!(third.is_sealed());
         drop((first, second, third, mine));
-        assert!(flights.shards.iter().all(|shard| shard.lock().unwrap().is_empty()), "nothing is left behind");
+        assert_eq!(flights.len(), 0, "nothing is left behind");
     }
 
     #[test]
     fn a_purge_by_tag_seals_what_has_it_or_may_have_it() {
-        let flights = Arc::new(Flights::default());
-        let begin = |authority| flights.begin(&Stamp::new(0, 1, 7), authority);
+        let flights = Arc::new(Flights::<()>::default());
+        let begin = |authority| flights.begin(&stamp(1), authority, None);
         let (tagged, otherwise, untagged, unknown, elsewhere) = (begin(1), begin(1), begin(1), begin(1), begin(2));
         tagged.know_tags(Some([11, 22].into()));
         otherwise.know_tags(Some([33].into()));
@@ -229,21 +442,60 @@ mod tests {
     }
 
     #[test]
-    fn one_refresh_for_each_variant_and_a_bounded_number() {
-        let refreshes = Arc::new(Refreshes::default());
-        let first = refreshes.begin(1, 2).unwrap();
-        assert_eq!(refreshes.begin(1, 2).unwrap_err(), NoRefresh::Running);
-        let _second = refreshes.begin(2, 2).unwrap();
-        assert_eq!(refreshes.begin(3, 2).unwrap_err(), NoRefresh::TooMany);
-        drop(first);
-        assert!(refreshes.begin(1, 2).is_ok());
+    fn those_who_come_later_follow_until_the_flight_is_sealed() {
+        let flights = Arc::new(Flights::default());
+        let Seat::Lead(leader) = board(&flights, call("/a")) else { panic!("the first leads") };
+        let Seat::Follow(follower) = board(&flights, call("/a")) else { panic!("the second follows") };
+        assert!(matches!(board(&flights, call("/b")), Seat::Lead(_)), "another key");
+        assert!(matches!(board(&flights, Call { authorization: true, ..call("/a") }), Seat::Lead(_)));
+        assert!(now(&follower).is_none());
+        leader.give(1);
+        assert!(matches!(now(&follower), Some(Landed::Given(1))));
+        assert!(matches!(board(&flights, call("/a")), Seat::Follow(_)), "also when the answer is there");
+        flights.seal_resource(&stamp(1));
+        assert!(matches!(board(&flights, call("/a")), Seat::Lead(_)), "nobody joins what was purged");
+        assert!(
+            matches!(now(&follower), Some(Landed::Given(1))),
+            "who came before the purge has what was asked before it"
+        );
     }
 
     #[test]
-    fn the_budget_is_never_exceeded() {
-        let budget = FillBudget::default();
-        assert!(budget.take(60, 100) && !budget.take(41, 100) && budget.take(40, 100));
-        budget.give_back(100);
-        assert!(budget.take(100, 100) && !budget.take(usize::MAX, usize::MAX));
+    fn what_ends_a_flight_tells_the_followers() {
+        type End = fn(Flight<u8>);
+        let rows: [(End, fn(&Landed<u8>) -> bool); 5] = [
+            (drop, |landed| matches!(landed, Landed::Failed)),
+            (|flight| flight.decline(), |landed| matches!(landed, Landed::Alone)),
+            (|flight| flight.give(3), |landed| matches!(landed, Landed::Given(3))),
+            (|flight| (flight.give(3), flight.give(4), drop(flight)).2, |landed| matches!(landed, Landed::Given(4))),
+            (|flight| (flight.give(3), flight.decline(), drop(flight)).2, |landed| matches!(landed, Landed::Alone)),
+        ];
+        for (row, (end, expected)) in rows.into_iter().enumerate() {
+            let flights = Arc::new(Flights::default());
+            let Seat::Lead(leader) = board(&flights, call("/a")) else { panic!("the first leads") };
+            let Seat::Follow(follower) = board(&flights, call("/a")) else { panic!("the second follows") };
+            end(leader);
+            assert!(expected(&now(&follower).expect("it has landed")), "row {row}");
+            drop(follower);
+            assert_eq!((flights.len(), flights.waiting()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn joining_is_bounded() {
+        let flights = Arc::new(Flights::default());
+        let Seat::Lead(leader) = board(&flights, call("/a")) else { panic!("the first leads") };
+        assert!(matches!(board(&flights, later("/a", 10)), Seat::Follow(_)));
+        let Seat::Lead(second) = board(&flights, later("/a", 11)) else { panic!("too old to be joined") };
+        leader.give(1);
+        assert!(matches!(board(&flights, later("/a", 30)), Seat::Follow(_)), "not when the answer is there");
+        leader.give(100);
+        drop(second);
+        assert!(matches!(board(&flights, call("/a")), Seat::Lead(_)), "an answer that doesn't fit");
+        leader.give(1);
+        let all: Vec<_> = (0..3).map(|_| board(&flights, call("/a"))).collect();
+        assert!(matches!(board(&flights, call("/a")), Seat::Full));
+        drop(all);
+        assert!(matches!(board(&flights, call("/a")), Seat::Follow(_)));
     }
 }

@@ -1,14 +1,18 @@
-//! [`ResponseFuture`]: a hit is there at once and costs no allocation; everything else is awaited.
+//! [`ResponseFuture`]: a hit is there at once and costs no allocation; everything else is awaited. A fill outlives its client.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 
 use crate::body::ResponseBody;
+use crate::cache::CacheCore;
+use crate::fetch::read_out;
 
 /// The future of a response that passes the cache.
 pub struct ResponseFuture<B: Body, E> {
@@ -20,6 +24,24 @@ type Awaited<B, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<B>
 enum State<B: Body, E> {
     Ready(Option<Response<ResponseBody<B>>>),
     Awaited(Awaited<B, E>),
+    Filling(Box<Filling<B, E>>),
+}
+
+/// An answer that others may wait for, or that may be stored.
+struct Filling<B: Body, E> {
+    core: Arc<CacheCore>,
+    /// `None` when it is there.
+    answer: Option<Awaited<B, E>>,
+    /// What becomes of it when the client leaves.
+    finish: fn(&CacheCore, Awaited<B, E>),
+}
+
+impl<B: Body, E> Drop for Filling<B, E> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            (self.finish)(&self.core, answer);
+        }
+    }
 }
 
 impl<B: Body, E> ResponseFuture<B, E> {
@@ -29,6 +51,20 @@ impl<B: Body, E> ResponseFuture<B, E> {
 
     pub(crate) fn awaited(future: impl Future<Output = Result<Response<ResponseBody<B>>, E>> + Send + 'static) -> Self {
         Self { state: State::Awaited(Box::pin(future)) }
+    }
+
+    /// When it is dropped before its end, a task of the cache goes on with it.
+    pub(crate) fn filling(
+        core: Arc<CacheCore>,
+        answer: impl Future<Output = Result<Response<ResponseBody<B>>, E>> + Send + 'static,
+    ) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        E: Send + 'static,
+    {
+        let finish = |core: &CacheCore, answer| core.finish_unattended(read_out(answer));
+        let filling = Filling { core, answer: Some(Box::pin(answer)), finish };
+        Self { state: State::Filling(Box::new(filling)) }
     }
 }
 
@@ -44,6 +80,15 @@ impl<B: Body, E> Future for ResponseFuture<B, E> {
                 Poll::Ready(Ok(response.take().expect("a future isn't polled after it is ready")))
             }
             State::Awaited(future) => future.as_mut().poll(cx),
+            State::Filling(filling) => {
+                // Taken out: when the handler panics, nobody may go on with it.
+                let mut answer = filling.answer.take().expect("a future isn't polled after it is ready");
+                let polled = answer.as_mut().poll(cx);
+                if polled.is_pending() {
+                    filling.answer = Some(answer);
+                }
+                polled
+            }
         }
     }
 }

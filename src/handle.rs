@@ -12,7 +12,7 @@ use crate::reload::{Reload, ReloadError};
 use crate::request::target_of;
 use crate::rfc9111::authority::normalised;
 use crate::selector::{PurgeError, Receipt, Selector};
-use crate::stats::{Stats, count};
+use crate::stats::{Gauges, Stats, count};
 use crate::storage::backend::Backend;
 
 /// A hold on a cache; clones hold the same one.
@@ -92,11 +92,18 @@ impl CacheHandle {
     /// What the cache did so far, and what its store holds.
     pub fn stats(&self) -> Stats {
         let cache = self.live.load();
-        cache.counters.snapshot(cache.settings.backend.usage(), cache.partitions.len() as u64)
+        let now = Gauges {
+            partitions: cache.partitions.len() as u64,
+            waiting: cache.flights.waiting() as u64,
+            fills_in_flight: cache.flights.len() as u64,
+            fill_bytes: cache.budget.held() as u64,
+        };
+        cache.counters.snapshot(cache.settings.backend.usage(), now)
     }
 
-    /// Ends the cache's own work: no refresh starts any more, nothing more is stored, and what is running is waited for until `deadline`
-    /// and then abandoned. Requests are still answered. Returns whether all work ended in time.
+    /// Ends the cache's own work: no refresh starts any more; fills whose client left and refreshes that are running are waited for until `deadline`
+    /// and then abandoned. After that nothing more is stored, and no task of the cache is left. Requests are still answered. Returns whether all work
+    /// ended in time.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         let cache = self.live.load_full();
         cache.close();

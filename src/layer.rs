@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -239,10 +240,28 @@ impl CacheLayer {
         self.set(|settings| settings.max_variants = most.max(1))
     }
 
-    /// The most refreshes that run behind stale answers at a time, with those answers of handlers that came too late; 64 by default. Beyond, stale
-    /// answers go out without a refresh.
+    /// The most refreshes that run behind stale answers at a time, with those answers of handlers that came too late, and fills whose client
+    /// left; 64 by default. Beyond, stale answers go out without a refresh, and what a client left isn't stored.
     pub fn max_refreshes(self, most: usize) -> Self {
         self.set(|settings| settings.max_refreshes = most)
+    }
+
+    /// The most requests that may wait for the answers to others at a time, for all keys together; 65,536 by default. Beyond, a stale response stands in
+    /// where one may, and else the cache answers 503 itself, with `Retry-After`.
+    pub fn max_waiting(self, most: usize) -> Self {
+        self.set(|settings| settings.max_waiting = most)
+    }
+
+    /// How long a request waits for the head of the answer to another one before it goes to the handler on its own; 30 seconds by default. Where a
+    /// stale response may stand in, the rule's time limit counts ([`Policy::fill_timeout`], [`Strategy::NetworkFirst`](crate::Strategy::NetworkFirst)).
+    pub fn max_wait(self, longest: Duration) -> Self {
+        self.set(|settings| settings.max_wait = longest)
+    }
+
+    /// How long after a request went to the handler others still wait for its answer; 10 seconds by default. Who comes later while there is none
+    /// goes to the handler as well, and those after it wait for that one.
+    pub fn max_fill_age(self, longest: Duration) -> Self {
+        self.set(|settings| settings.max_fill_age = longest)
     }
 
     /// The largest content that gets an `ETag` already on the first answer, if the handler has it ready as a whole, in bytes; 16 KiB by default. Larger

@@ -73,6 +73,7 @@ mod config;
 // Floor 4: tower.
 mod body;
 mod fetch;
+mod follow;
 mod future;
 mod handle;
 mod layer;
@@ -83,11 +84,16 @@ mod service;
 // Floor 3: the engine.
 mod admission;
 mod adoption;
+mod background;
+mod boarding;
+mod budget;
 mod cache;
 mod description;
 mod fill;
 mod flight;
 mod groups;
+mod hit_for_miss;
+mod invalidate;
 mod live;
 mod neighbours;
 mod plan;
@@ -100,6 +106,7 @@ mod search;
 mod settings;
 mod stats;
 mod strategy;
+mod stream;
 
 // Floor 2: stores.
 pub mod storage;
@@ -131,7 +138,7 @@ pub use self::cached::Cached;
 pub use self::clock::{Clock, ManualClock, Moment, SystemClock};
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
-pub use self::error::{RuleError, StorageError};
+pub use self::error::{BodyError, RuleError, StorageError};
 pub use self::future::ResponseFuture;
 pub use self::handle::CacheHandle;
 pub use self::key::CacheKey;

@@ -58,6 +58,9 @@ pub enum Outcome {
     Revalidated(ForwardReason),
     /// The handler answered.
     Miss(ForwardReason),
+    /// The handler answered another request for the same, which this one waited for (RFC 9211 §2.6); with the reason why it wasn't answered from the
+    /// store.
+    Collapsed(ForwardReason),
     /// Neither looked up nor stored.
     Bypass(BypassReason),
 }
@@ -98,6 +101,8 @@ pub enum ForwardReason {
     NetworkFirst,
     /// [`Strategy::CacheOnly`](crate::Strategy::CacheOnly), and nothing usable is stored: the cache answered 504 itself.
     CacheOnly,
+    /// Too many requests wait for others already ([`CacheLayer::max_waiting`](crate::CacheLayer::max_waiting)): the cache answered 503 itself.
+    Crowded,
 }
 
 /// Why the cache kept out of it.
@@ -143,7 +148,7 @@ impl Outcome {
             Self::Hit | Self::Fallback => "HIT",
             Self::Stale(_) => "STALE",
             Self::Revalidated(_) => "REVALIDATED",
-            Self::Miss(_) => "MISS",
+            Self::Miss(_) | Self::Collapsed(_) => "MISS",
             Self::Bypass(_) => "BYPASS",
         }
     }
@@ -180,6 +185,7 @@ impl ForwardReason {
             Self::OnlyIfCached => "only-if-cached",
             Self::NetworkFirst => "network-first",
             Self::CacheOnly => "cache-only",
+            Self::Crowded => "crowded",
         }
     }
 }
@@ -253,10 +259,16 @@ impl CacheOutcome {
                 strategy = forwarded(&mut text, reason);
                 text.extend_from_slice(b"; fwd-status=304");
             }
-            Outcome::Miss(reason @ (ForwardReason::OnlyIfCached | ForwardReason::CacheOnly)) => {
+            Outcome::Miss(
+                reason @ (ForwardReason::OnlyIfCached | ForwardReason::CacheOnly | ForwardReason::Crowded),
+            ) => {
                 detail = Some(reason.as_str());
             }
             Outcome::Miss(reason) => strategy = forwarded(&mut text, reason),
+            Outcome::Collapsed(reason) => {
+                strategy = forwarded(&mut text, reason);
+                text.extend_from_slice(b"; collapsed");
+            }
             Outcome::Bypass(BypassReason::Method) => text.extend_from_slice(b"; fwd=method"),
             Outcome::Bypass(reason) => {
                 text.extend_from_slice(b"; fwd=bypass");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use crate::boarding::{Departure, Given};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
@@ -30,7 +31,9 @@ use crate::variance::Variance;
 /// All that is known of a response to be stored, but for its content.
 pub(crate) struct Plan {
     pub(crate) core: Arc<CacheCore>,
-    pub(crate) flight: Flight,
+    pub(crate) flight: Flight<Given>,
+    /// By which it is remembered whether the answer may be shared.
+    pub(crate) asked: u64,
     pub(crate) key: CacheKey,
     /// The key with the query as it is, where the other one is by a learned rule: what lies there is older, and must not come back when
     /// the rule is forgotten.
@@ -59,10 +62,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) key: CacheKey,
     /// The key with the query as it is, where the other one is by a learned rule.
     pub(crate) plain: Option<Box<CacheKey>>,
-    /// How many URIs had been purged or written to when the handler was asked.
-    pub(crate) changes: u64,
     pub(crate) regime: Regime,
-    pub(crate) stamp: Stamp,
     pub(crate) received: Moment,
     pub(crate) verdict: Verdict,
     pub(crate) status: StatusCode,
@@ -79,7 +79,7 @@ pub(crate) struct Draft<'a> {
 
 impl Plan {
     /// Prepares to store; the head alone may forbid it.
-    pub(crate) fn new(draft: Draft<'_>, flight: Flight) -> Result<Self, DeclineReason> {
+    pub(crate) fn new(draft: Draft<'_>, departure: Departure) -> Result<Self, DeclineReason> {
         let settings = &draft.core.settings;
         let announced = announced_length(draft.head).or(draft.exact);
         let quota = draft.policy.partition_quota();
@@ -103,11 +103,13 @@ impl Plan {
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
         let (head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
-        let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, draft.changes, draft.stamp, draft.head);
+        let Departure { flight, stamp, changes, asked } = departure;
+        let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, draft.head);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
             flight,
+            asked,
             key,
             hidden,
             regime: draft.regime,
@@ -137,6 +139,27 @@ impl Plan {
         }
     }
 
+    /// The response as it will be stored, but for its content and for what is made of that.
+    pub(crate) fn preview(&self) -> StoredResponse {
+        let reserved = self.core.settings.switches.names();
+        let (head, body) = self.core.heads.store(self.head.clone(), &reserved, Bytes::new());
+        let downstream = self.verdict.downstream.clone().filter(|downstream| downstream.from_each_answer);
+        StoredResponse {
+            status: self.status,
+            head,
+            body,
+            keep: self.verdict.keep,
+            terms: self.verdict.terms,
+            received: self.received,
+            variance: self.core.variances.share(self.variance.clone()),
+            origin: self.origin.clone(),
+            downstream: downstream.map(Arc::new),
+            stamp: self.stamp.clone(),
+            regime: self.regime,
+            charge: None,
+        }
+    }
+
     /// Stores the response with this content, and tells what was stored.
     pub(crate) fn commit(mut self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.add_validators(hash);
@@ -156,7 +179,7 @@ impl Plan {
             regime: self.regime,
             charge: self.charge,
         });
-        let committed = self.core.commit(&self.flight, &self.key, stored.clone());
+        let committed = self.core.commit(self.flight, &self.key, &stored);
         self.core.counters.stored(committed);
         if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
             self.core.drop_key(&hidden);

@@ -123,15 +123,7 @@ pub(crate) fn from_store<B: Body>(
     asked: Option<&HeaderMap>,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
-    let of_hit = core.hit_status.get(&outcome);
-    let mut head = stored.head.to_map(|places| core.settings.switches.fill(places, &outcome, of_hit));
-    core.settings.switches.warn(&mut head, &outcome);
-    if let Some(downstream) = &stored.downstream {
-        head.insert(header::CACHE_CONTROL, downstream.cache_control(outcome.age.unwrap_or_default()));
-    }
-    if stored.origin.own_last_modified && !is_settled(stored, now.wall) {
-        head.remove(header::LAST_MODIFIED);
-    }
+    let mut head = head_of(core, stored, now, &outcome);
     let length = stored.body.len() as u64;
     let mut status = stored.status;
     let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
@@ -149,6 +141,20 @@ pub(crate) fn from_store<B: Body>(
     *response.status_mut() = status;
     *response.headers_mut() = head;
     response
+}
+
+/// The head of a stored response as it goes out.
+pub(crate) fn head_of(core: &CacheCore, stored: &StoredResponse, now: Moment, outcome: &CacheOutcome) -> HeaderMap {
+    let of_hit = core.hit_status.get(outcome);
+    let mut head = stored.head.to_map(|places| core.settings.switches.fill(places, outcome, of_hit));
+    core.settings.switches.warn(&mut head, outcome);
+    if let Some(downstream) = &stored.downstream {
+        head.insert(header::CACHE_CONTROL, downstream.cache_control(outcome.age.unwrap_or_default()));
+    }
+    if stored.origin.own_last_modified && !is_settled(stored, now.wall) {
+        head.remove(header::LAST_MODIFIED);
+    }
+    head
 }
 
 /// The answer to a HEAD names the length that a GET would have had (RFC 9110 §9.3.2).

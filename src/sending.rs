@@ -1,6 +1,5 @@
 //! [`Sending`]: the handler's answer on its way to the client and into the store, in the shape that the client's conditions and range want.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,13 +8,15 @@ use http::{HeaderMap, Response, header};
 use http_body::Body;
 use sha2::{Digest, Sha256};
 
-use crate::body::{Copied, Frames, Part, ResponseBody};
+use crate::boarding::{Given, Preview};
+use crate::body::{Frames, ResponseBody};
 use crate::cache::CacheCore;
 use crate::fill::Fill;
 use crate::outcome::CacheOutcome;
 use crate::plan::Plan;
 use crate::respond::{Shape, from_handler, reshape, wanted};
 use crate::rfc9111::storability::DeclineReason;
+use crate::stream::{Source, Stream};
 
 /// An answer that is stored and sent.
 pub(crate) struct Sending {
@@ -40,6 +41,7 @@ impl Sending {
             if let Some(exact) = self.exact.filter(|_| self.announced.is_none()) {
                 self.parts.headers.insert(header::CONTENT_LENGTH, exact.into());
             }
+            plan.flight.decline();
             self.core.counters.stored(Err(DeclineReason::Incomplete));
             Err(DeclineReason::Incomplete)
         } else {
@@ -61,20 +63,20 @@ impl Sending {
         self.send(ResponseBody::stored(content))
     }
 
-    /// The content is copied while it streams to the client, or behind the answer where the client doesn't want all of it.
-    pub(crate) fn streamed<B>(mut self, plan: Plan, body: Pin<Box<B>>, ready: Frames<B>) -> Response<ResponseBody<B>>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Send,
-    {
-        let copy = Copied::new(body, ready, Fill::new(plan));
+    /// The content streams to the client and into the store, and to whoever asks for the same meanwhile.
+    pub(crate) fn streamed<B: Body>(mut self, plan: Plan, source: Source, ready: Frames) -> Response<ResponseBody<B>> {
+        let preview = plan.flight.announcer().map(|announcer| (announcer, plan.preview()));
+        let reader = Stream::begin(self.core.clone(), source, ready, Fill::new(plan), self.exact);
+        if let Some((announcer, response)) = preview {
+            let stream = Arc::downgrade(reader.stream());
+            let preview = Preview { response, announced: self.announced.or(self.exact), stream };
+            announcer.announce(Given::Streaming(Arc::new(preview)));
+        }
         let body = match self.reshape(self.announced.or(self.exact)) {
-            Shape::Whole => ResponseBody::copied(copy),
-            Shape::Part(part) => ResponseBody::part(Part::new(self.core.clone(), copy, part)),
-            Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => {
-                self.core.spawn(copy.finish());
-                ResponseBody::empty()
-            }
+            Shape::Whole => ResponseBody::streaming(reader),
+            Shape::Part(part) => ResponseBody::part(reader, part),
+            // The reader that is dropped here leaves all of it to a task.
+            Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
         };
         self.outcome = self.outcome.stored(Ok(()));
         self.send(body)

@@ -22,10 +22,13 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::admission::{Admission, Ask, InHand, Write, admit};
+use crate::boarding::{Boarding, Departure};
 use crate::body::ResponseBody;
 use crate::cache::{CacheCore, Lookup};
 use crate::clock::Moment;
-use crate::fetch::{Errand, finish_unattended};
+use crate::error::BoxError;
+use crate::fetch::{Errand, read_out};
+use crate::follow::{Followed, Following};
 use crate::future::ResponseFuture;
 use crate::key::Origin;
 use crate::live::Live;
@@ -69,7 +72,7 @@ where
     S::Error: Send,
     ReqBody: Body + Send + 'static,
     ResBody: Body<Data = Bytes> + Send + 'static,
-    ResBody::Error: Send,
+    ResBody::Error: Into<BoxError>,
 {
     type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;
@@ -96,13 +99,13 @@ where
 trait Handler<R>:
     Service<Request<R>, Response = Response<Self::Body>, Error: Send, Future: Send> + Clone + Send + 'static
 {
-    type Body: Body<Data = Bytes, Error: Send> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 }
 
 impl<S, R, B> Handler<R> for S
 where
     S: Service<Request<R>, Response = Response<B>, Error: Send, Future: Send> + Clone + Send + 'static,
-    B: Body<Data = Bytes, Error: Send> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Body = B;
 }
@@ -273,28 +276,26 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let Some(refresh) = core.begin_refresh(&ask, stored) else { return };
+        let Some(place) = core.begin_refresh(&ask, stored) else { return };
         // What a HEAD found stale is refreshed by a GET: only that can fill the store.
         if std::mem::take(&mut ask.is_head) {
             *request.method_mut() = Method::GET;
         }
-        let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request);
+        // Where another request is on its way already, its answer will do.
+        let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), None);
+        let Boarding::Lead(departure) = boarding else { return };
+        let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
         let answer = errand.unattended().run(call(self.inner.clone(), request));
         let span = tracing::debug_span!(target: "larder", "refresh");
         span.follows_from(tracing::Span::current());
-        core.spawn(
-            async move {
-                let _until_done = refresh;
-                finish_unattended(answer).await;
-            }
-            .instrument(span),
-        );
+        core.refresh(place, read_out(answer).instrument(span));
     }
 
+    /// To the handler, unless the same is on its way from there: then its answer is waited for.
     fn fetch<R>(
         &self,
         core: &Arc<CacheCore>,
-        mut request: Request<R>,
+        request: Request<R>,
         ask: Ask,
         why: ForwardReason,
         previous: Option<Arc<StoredResponse>>,
@@ -303,10 +304,70 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
+        let now = core.now();
+        let expected = core.expected(&ask, request.headers(), why);
+        match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {
+            Boarding::Lead(departure) => {
+                // Between the look at the store and here, the answer to another request may have been stored.
+                if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
+                    return self.hit(core, &request, &ask, now, &stored);
+                }
+                self.lead(core, request, ask, why, previous, departure)
+            }
+            boarding => {
+                let (service, core) = (self.clone(), core.clone());
+                ResponseFuture::awaited(async move {
+                    let following = Following {
+                        core: &core,
+                        ask: &ask,
+                        headers: request.headers(),
+                        why,
+                        previous: previous.as_ref(),
+                    };
+                    let boarding = match boarding {
+                        Boarding::Follow(follower) => match following.run(follower).await {
+                            Followed::Answered(response) => return Ok(response),
+                            Followed::Leads(boarding) => boarding,
+                        },
+                        other => other,
+                    };
+                    match boarding {
+                        Boarding::Lead(departure) => service.lead(&core, request, ask, why, previous, departure).await,
+                        _ => {
+                            let following = Following {
+                                core: &core,
+                                ask: &ask,
+                                headers: request.headers(),
+                                why,
+                                previous: previous.as_ref(),
+                            };
+                            Ok(following.turned_away())
+                        }
+                    }
+                })
+            }
+        }
+    }
+
+    /// To the handler, for all who wait for the same.
+    fn lead<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        mut request: Request<R>,
+        ask: Ask,
+        why: ForwardReason,
+        previous: Option<Arc<StoredResponse>>,
+        departure: Departure,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
         let span = tracing::debug_span!(target: "larder", "fill", why = why.as_str(), outcome = tracing::field::Empty);
-        let errand = Errand::begin(core, ask, why, previous, &mut request);
-        let inner = self.inner.clone();
-        ResponseFuture::awaited(errand.run(call(inner, request)).instrument(span))
+        let outlives_client = departure.flight.is_joinable();
+        let errand = Errand::begin(core, ask, why, previous, &mut request, departure);
+        let answer = errand.run(call(self.inner.clone(), request)).instrument(span);
+        if outlives_client { ResponseFuture::filling(core.clone(), answer) } else { ResponseFuture::awaited(answer) }
     }
 
     /// RFC 9111 §5.2.1.7, at the request's word or the rule's.

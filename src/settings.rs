@@ -1,6 +1,7 @@
 //! Everything that can be set on a cache, with its defaults.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -47,6 +48,11 @@ pub(crate) struct Settings {
     pub(crate) max_fill_bytes: usize,
     pub(crate) max_variants: usize,
     pub(crate) max_refreshes: usize,
+    /// How many requests may wait for fills, for all of them together.
+    pub(crate) max_waiting: usize,
+    pub(crate) max_wait: Duration,
+    /// How old a fill without an answer may be for others to wait for it.
+    pub(crate) max_fill_age: Duration,
     /// Bodies up to this size are complete, hashed and stored before the first answer goes out, if the handler has them ready.
     pub(crate) eager_etag_size: usize,
 }
@@ -77,6 +83,9 @@ impl Settings {
             max_fill_bytes: 64 << 20,
             max_variants: 16,
             max_refreshes: 64,
+            max_waiting: 65_536,
+            max_wait: Duration::from_secs(30),
+            max_fill_age: Duration::from_secs(10),
             eager_etag_size: 16 << 10,
         }
     }

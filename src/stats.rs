@@ -18,6 +18,24 @@ pub struct Stats {
     pub revalidated: u64,
     /// Answers of the handler to requests that were looked up.
     pub misses: u64,
+    /// Answers that the handler gave to another request for the same.
+    pub collapsed: u64,
+    /// Requests that waited for another one's answer and then went to the handler themselves, since it wasn't for them.
+    pub followers_alone: u64,
+    /// Requests that waited as long as they may ([`CacheLayer::max_wait`](crate::CacheLayer::max_wait)).
+    pub waits_timed_out: u64,
+    /// Requests that may not wait, since too many did ([`CacheLayer::max_waiting`](crate::CacheLayer::max_waiting)).
+    pub waits_refused: u64,
+    /// Requests that wait now.
+    pub waiting: u64,
+    /// Requests that are with the handler, or whose answers are on their way into the store, now.
+    pub fills_in_flight: u64,
+    /// Bytes on their way into the store now.
+    pub fill_bytes: u64,
+    /// Fills that went on in the background when their client left.
+    pub fills_handed_over: u64,
+    /// Fills that ended when their client left, since too much ran in the background.
+    pub fills_abandoned: u64,
     /// Requests that were neither looked up nor stored.
     pub bypassed: u64,
     /// Responses stored.
@@ -43,9 +61,9 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Answers from the store among all that were looked up, from 0 to 1; 0 before the first.
+    /// Requests that were spared the handler, or its content, among all that were looked up, from 0 to 1; 0 before the first.
     pub fn hit_rate(&self) -> f64 {
-        let answered = self.hits + self.stale + self.revalidated;
+        let answered = self.hits + self.stale + self.revalidated + self.collapsed;
         let all = answered + self.misses;
         if all == 0 { 0.0 } else { answered as f64 / all as f64 }
     }
@@ -62,15 +80,29 @@ pub(crate) struct Counters {
     stale: AtomicU64,
     revalidated: AtomicU64,
     misses: AtomicU64,
+    collapsed: AtomicU64,
     bypassed: AtomicU64,
     stored: AtomicU64,
     declined: [AtomicU64; DeclineReason::ALL.len()],
+    pub(crate) followers_alone: AtomicU64,
+    pub(crate) waits_timed_out: AtomicU64,
+    pub(crate) waits_refused: AtomicU64,
+    pub(crate) fills_handed_over: AtomicU64,
+    pub(crate) fills_abandoned: AtomicU64,
     pub(crate) refreshes: AtomicU64,
     pub(crate) refreshes_refused: AtomicU64,
     pub(crate) invalidations: AtomicU64,
     pub(crate) purges: AtomicU64,
     pub(crate) quota_evictions: AtomicU64,
     pub(crate) store_errors: AtomicU64,
+}
+
+/// What there is now, beside what was counted.
+pub(crate) struct Gauges {
+    pub(crate) partitions: u64,
+    pub(crate) waiting: u64,
+    pub(crate) fills_in_flight: u64,
+    pub(crate) fill_bytes: u64,
 }
 
 /// One more of something.
@@ -85,6 +117,7 @@ impl Counters {
             Outcome::Stale(_) => &self.stale,
             Outcome::Revalidated(_) => &self.revalidated,
             Outcome::Miss(_) => &self.misses,
+            Outcome::Collapsed(_) => &self.collapsed,
             Outcome::Bypass(_) => &self.bypassed,
         });
     }
@@ -99,7 +132,7 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self, storage: StorageUsage, partitions: u64) -> Stats {
+    pub(crate) fn snapshot(&self, storage: StorageUsage, now: Gauges) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let declined = DeclineReason::ALL.iter().zip(&self.declined).map(|(reason, counter)| (*reason, read(counter)));
         Stats {
@@ -107,6 +140,15 @@ impl Counters {
             stale: read(&self.stale),
             revalidated: read(&self.revalidated),
             misses: read(&self.misses),
+            collapsed: read(&self.collapsed),
+            followers_alone: read(&self.followers_alone),
+            waits_timed_out: read(&self.waits_timed_out),
+            waits_refused: read(&self.waits_refused),
+            waiting: now.waiting,
+            fills_in_flight: now.fills_in_flight,
+            fill_bytes: now.fill_bytes,
+            fills_handed_over: read(&self.fills_handed_over),
+            fills_abandoned: read(&self.fills_abandoned),
             bypassed: read(&self.bypassed),
             stored: read(&self.stored),
             declined: declined.filter(|(_, count)| *count > 0).collect(),
@@ -115,7 +157,7 @@ impl Counters {
             invalidations: read(&self.invalidations),
             purges: read(&self.purges),
             quota_evictions: read(&self.quota_evictions),
-            partitions,
+            partitions: now.partitions,
             store_errors: read(&self.store_errors),
             storage,
         }

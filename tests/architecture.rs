@@ -30,11 +30,16 @@ const FLOORS: [&[&str]; 6] = [
     &[
         "admission",
         "adoption",
+        "background",
+        "boarding",
+        "budget",
         "cache",
         "description",
         "fill",
         "flight",
         "groups",
+        "hit_for_miss",
+        "invalidate",
         "live",
         "neighbours",
         "plan",
@@ -47,8 +52,9 @@ const FLOORS: [&[&str]; 6] = [
         "settings",
         "stats",
         "strategy",
+        "stream",
     ],
-    &["body", "fetch", "future", "handle", "layer", "respond", "sending", "service"],
+    &["body", "fetch", "follow", "future", "handle", "layer", "respond", "sending", "service"],
     &["config"],
 ];
 

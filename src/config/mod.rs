@@ -344,9 +344,14 @@ fn read_limits<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d>
     ] {
         *limit = section.size(name).map_or(*limit, |size| usize::try_from(size).unwrap_or(usize::MAX));
     }
-    for (name, limit, least) in
-        [("max_variants", &mut settings.max_variants, 1), ("max_refreshes", &mut settings.max_refreshes, 0)]
-    {
+    for (name, limit) in [("max_wait", &mut settings.max_wait), ("max_fill_age", &mut settings.max_fill_age)] {
+        *limit = section.duration(name).unwrap_or(*limit);
+    }
+    for (name, limit, least) in [
+        ("max_variants", &mut settings.max_variants, 1),
+        ("max_refreshes", &mut settings.max_refreshes, 0),
+        ("max_waiting", &mut settings.max_waiting, 0),
+    ] {
         let read = section.field(name).and_then(|field| field.number(least));
         *limit = read.map_or(*limit, |number| usize::try_from(number).unwrap_or(usize::MAX));
     }

@@ -1,0 +1,201 @@
+//! On the way to the handler: whether a request goes there itself, or waits for the answer to another one that did (RFC 9111 §4, "collapsed").
+
+use std::sync::{Arc, Weak};
+
+use http::HeaderMap;
+
+use crate::admission::Ask;
+use crate::cache::{CacheCore, Lookup, weigh};
+use crate::clock::Moment;
+use crate::flight::{Bounds, Call, Flight, Follower, Seat};
+use crate::outcome::ForwardReason;
+use crate::response::{Stamp, StoredResponse};
+use crate::rfc9111::storability::DeclineReason;
+use crate::storage::backend::Backend;
+use crate::strategy::Strategy;
+use crate::stream::Stream;
+use crate::variance::Variance;
+
+/// What a flight brings to those who follow it.
+#[derive(Clone)]
+pub(crate) enum Given {
+    /// It is stored. Followers have it from here, for the store may have evicted it already.
+    Stored(Arc<StoredResponse>),
+    /// It streams.
+    Streaming(Arc<Preview>),
+}
+
+/// A response that is still on its way.
+pub(crate) struct Preview {
+    /// As it will be stored, without its content.
+    pub(crate) response: StoredResponse,
+    /// The length that its head announces.
+    pub(crate) announced: Option<u64>,
+    /// Weak, for the stream has the flight, and that has this.
+    pub(crate) stream: Weak<Stream>,
+}
+
+impl Given {
+    pub(crate) fn response(&self) -> &StoredResponse {
+        match self {
+            Self::Stored(stored) => stored,
+            Self::Streaming(preview) => &preview.response,
+        }
+    }
+}
+
+/// What is taken before the handler is asked.
+pub(crate) struct Departure {
+    pub(crate) flight: Flight<Given>,
+    pub(crate) stamp: Stamp,
+    /// How many URIs had been purged or written to.
+    pub(crate) changes: u64,
+    /// By which it is remembered whether the answer may be shared.
+    pub(crate) asked: u64,
+}
+
+/// Where a request finds itself.
+pub(crate) enum Boarding {
+    Lead(Departure),
+    Follow(Follower<Given>),
+    Full,
+}
+
+/// What may be done with what a flight brought.
+pub(crate) enum Share<'a> {
+    /// Send it.
+    Send(&'a StoredResponse),
+    /// It is another variant of the resource: which one this request would get is known now.
+    OtherVariant(Variance),
+    /// It may not be used for this request.
+    Not,
+}
+
+impl CacheCore {
+    /// Joins the fill that is on its way for the same thing, or begins one. `expected` is the variant that the answer will be, if that is known.
+    pub(crate) fn board(
+        &self,
+        ask: &Ask,
+        headers: &HeaderMap,
+        now: Moment,
+        previous: Option<&StoredResponse>,
+        expected: Option<Variance>,
+    ) -> Boarding {
+        let asked = self.asked(ask);
+        if ask.is_head || ask.directives.no_store || self.hit_for_miss.has(asked, now) {
+            return Boarding::Lead(self.depart(ask));
+        }
+        let (stamp, changes, authority) = self.before(ask);
+        let knows = expected.is_some();
+        let authorization = ask.authorization;
+        let call = Call { key: ask.key.clone(), regime: ask.regime, authorization, began: now, expected };
+        let follows = !ask.directives.no_cache;
+        let fits = |theirs: &Call, given: Option<&Given>| {
+            follows
+                && match given {
+                    Some(given) => matches!(self.share(given, ask, headers, now), Share::Send(_)),
+                    // Who knows its variant doesn't wait for one that may be another.
+                    None => match &theirs.expected {
+                        Some(expected) => expected.matches(headers, self.settings.matching),
+                        None => !knows,
+                    },
+                }
+        };
+        let bounds = Bounds { waiting: self.settings.max_waiting, age: self.settings.max_fill_age };
+        if ask.range && !self.wants_whole(ask, previous) {
+            // It may follow; but its own answer would be a part, which is of no use for others.
+            return match self.flights.board(&stamp, authority, call, bounds, fits) {
+                Seat::Follow(follower) => Boarding::Follow(follower),
+                Seat::Lead(_) | Seat::Full => Boarding::Lead(self.depart(ask)),
+            };
+        }
+        match self.flights.board(&stamp, authority, call, bounds, fits) {
+            Seat::Lead(flight) => Boarding::Lead(Departure { flight, stamp, changes, asked }),
+            Seat::Follow(follower) => Boarding::Follow(follower),
+            Seat::Full => Boarding::Full,
+        }
+    }
+
+    /// Whether the handler is asked for the whole, whatever part of it the client wants.
+    pub(crate) fn wants_whole(&self, ask: &Ask, previous: Option<&StoredResponse>) -> bool {
+        let policy = &self.rules.get(ask.rule).policy;
+        !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some())
+    }
+
+    /// On its own: nobody joins it.
+    pub(crate) fn depart(&self, ask: &Ask) -> Departure {
+        let (stamp, changes, authority) = self.before(ask);
+        let flight = self.flights.begin(&stamp, authority, None);
+        Departure { flight, stamp, changes, asked: self.asked(ask) }
+    }
+
+    fn before(&self, ask: &Ask) -> (Stamp, u64, u64) {
+        let changes = self.searches.changes();
+        let stamp = self.purges.stamp(&ask.key, self.purges.current());
+        (stamp, changes, self.groups.authority(ask.key.origin().authority))
+    }
+
+    /// Answers to requests with credentials are judged otherwise, and so remembered apart.
+    fn asked(&self, ask: &Ask) -> u64 {
+        self.hasher.hash_one((ask.key.as_bytes(), ask.authorization))
+    }
+
+    /// Whether a request may have what a flight brought: the same question as for what is stored.
+    pub(crate) fn share<'a>(&self, given: &'a Given, ask: &Ask, headers: &HeaderMap, now: Moment) -> Share<'a> {
+        let response = given.response();
+        if !self.matches(response, headers) {
+            let fields = response.variance.fields.clone();
+            return Share::OtherVariant(Variance::of(fields, headers, self.settings.matching));
+        }
+        match weigh((), response, ask, now) {
+            Lookup::Fresh(()) | Lookup::Stale((), _) => Share::Send(response),
+            _ => Share::Not,
+        }
+    }
+
+    /// The variant that the answer to a request will be, where the store has others of the same resource.
+    pub(crate) fn expected(&self, ask: &Ask, headers: &HeaderMap, why: ForwardReason) -> Option<Variance> {
+        let Backend::Memory(memory) = &self.settings.backend else { return None };
+        let fields = (why == ForwardReason::VaryMiss).then(|| {
+            memory.read(&ask.key, |variants| variants.first().map(|stored| stored.variance.fields.clone()))
+        })??;
+        Some(Variance::of(fields, headers, self.settings.matching))
+    }
+
+    /// What was stored between the look at the store and the departure; those who wait already have it as well.
+    pub(crate) fn stored_meanwhile(
+        &self,
+        ask: &Ask,
+        headers: &HeaderMap,
+        now: Moment,
+        why: ForwardReason,
+        departure: &Departure,
+    ) -> Option<Arc<StoredResponse>> {
+        let missed = matches!(why, ForwardReason::UriMiss | ForwardReason::VaryMiss | ForwardReason::Stale);
+        let Backend::Memory(memory) = &self.settings.backend else { return None };
+        if !missed || ask.strategy != Strategy::CacheFirst || !departure.flight.is_joinable() {
+            return None;
+        }
+        let stored = memory.read(&ask.key, |variants| match self.choose(variants, ask, headers, now) {
+            Lookup::Fresh(stored) => Some(Arc::new(stored.clone())),
+            _ => None,
+        })?;
+        departure.flight.give(Given::Stored(stored.clone()));
+        Some(stored)
+    }
+
+    /// Whether the answer may be shared is remembered, unless it says nothing about the next one: then nobody waits for it in vain again.
+    pub(crate) fn remember(&self, asked: u64, declined: Option<DeclineReason>, now: Moment) {
+        match declined {
+            None => self.hit_for_miss.clear(asked),
+            Some(
+                DeclineReason::RequestNoStore
+                | DeclineReason::Incomplete
+                | DeclineReason::FillBudget
+                | DeclineReason::Purged
+                | DeclineReason::Shutdown,
+            ) => {}
+            Some(_) => self.hit_for_miss.mark(asked, now),
+        }
+    }
+}

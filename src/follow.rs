@@ -1,0 +1,187 @@
+//! [`Following`]: a request that waits for the answer to another one, and what it does with that: takes it, takes what is stored instead, or goes to
+//! the handler after all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body;
+
+use crate::admission::Ask;
+use crate::boarding::{Boarding, Given, Preview, Share};
+use crate::body::ResponseBody;
+use crate::cache::CacheCore;
+use crate::flight::{Follower, Landed};
+use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::respond::{self, Shape, from_handler, head_of, note, reshape, shape};
+use crate::response::StoredResponse;
+use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
+use crate::stats::count;
+use crate::variance::Variance;
+
+/// A request that waits.
+pub(crate) struct Following<'a> {
+    pub(crate) core: &'a Arc<CacheCore>,
+    pub(crate) ask: &'a Ask,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) why: ForwardReason,
+    /// What the store has, stale or in need of validation.
+    pub(crate) previous: Option<&'a Arc<StoredResponse>>,
+}
+
+/// What came of it.
+pub(crate) enum Followed<B: Body> {
+    /// The answer.
+    Answered(Response<ResponseBody<B>>),
+    /// It goes to the handler; others may follow it if `boarding` says so.
+    Leads(Boarding),
+}
+
+impl Following<'_> {
+    /// Waits, as long as this makes sense:
+    ///
+    /// - an answer that it may have, it takes, from the first byte on, whatever came of it in the meantime;
+    /// - if that is another variant, it boards once more, now that it knows its own;
+    /// - after an answer that is nobody else's it goes on its own at once;
+    /// - after an error or no answer at all, something stale stands in where one may; else it boards once more, and if that fails as well it goes
+    ///   on its own.
+    pub(crate) async fn run<B: Body>(self, follower: Follower<Given>) -> Followed<B> {
+        let mut follower = follower;
+        let (mut failed, mut knows) = (false, false);
+        loop {
+            let landed = self.wait(follower).await;
+            let expected = match landed {
+                Some(Landed::Given(given)) => match self.take(&given) {
+                    Ok(response) => return Followed::Answered(response),
+                    Err(Some(expected)) if !knows => {
+                        knows = true;
+                        Some(expected)
+                    }
+                    Err(_) => break,
+                },
+                Some(Landed::Alone) => break,
+                landed @ (Some(Landed::Failed) | None) => {
+                    if let Some(response) = self.instead() {
+                        return Followed::Answered(response);
+                    }
+                    if landed.is_none() || failed {
+                        break;
+                    }
+                    failed = true;
+                    None
+                }
+            };
+            match self.core.board(self.ask, self.headers, self.core.now(), self.previous.map(|p| &**p), expected) {
+                Boarding::Follow(next) => follower = next,
+                boarding => return Followed::Leads(boarding),
+            }
+        }
+        count(&self.core.counters.followers_alone);
+        Followed::Leads(Boarding::Lead(self.core.depart(self.ask)))
+    }
+
+    /// Waits for the answer, no longer than for one of its own where something stored may stand in.
+    async fn wait(&self, follower: Follower<Given>) -> Option<Landed<Given>> {
+        let policy = &self.core.rules.get(self.ask.rule).policy;
+        let limit = self.ask.strategy.limit().or(policy.fill_timeout);
+        let limit = limit.filter(|_| self.stand_in(false).is_some()).unwrap_or(Duration::MAX);
+        let landed = tokio::time::timeout(limit.min(self.core.settings.max_wait), follower.landed()).await;
+        landed.inspect_err(|_| count(&self.core.counters.waits_timed_out)).ok()
+    }
+
+    /// The answer to the other request, if this one may have it; else which variant it would get, if it is that.
+    fn take<B: Body>(&self, given: &Given) -> Result<Response<ResponseBody<B>>, Option<Variance>> {
+        let now = self.core.now();
+        let response = match self.core.share(given, self.ask, self.headers, now) {
+            Share::Send(response) => response,
+            Share::OtherVariant(expected) => return Err(Some(expected)),
+            Share::Not => return Err(None),
+        };
+        let outcome = Outcome::Collapsed(self.why);
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.terms.lifetime);
+        let asked = (!self.ask.is_plain()).then_some(self.headers);
+        let response = match given {
+            Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, false),
+            Given::Streaming(preview) => self.of_stream(preview, outcome, asked).ok_or(None)?,
+        };
+        Ok(note(self.core, response, outcome, true))
+    }
+
+    fn of_stream<B: Body>(
+        &self,
+        preview: &Preview,
+        outcome: CacheOutcome,
+        asked: Option<&HeaderMap>,
+    ) -> Option<Response<ResponseBody<B>>> {
+        let reader = preview.stream.upgrade()?.join()?;
+        let stored = &preview.response;
+        let mut head = head_of(self.core, stored, self.core.now(), &outcome);
+        let length = preview.announced;
+        let mut status = stored.status;
+        let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), length, false));
+        reshape(&shape, length, &mut status, &mut head);
+        let body = match shape {
+            Shape::Whole => {
+                if let Some(length) = length {
+                    head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+                }
+                ResponseBody::streaming(reader)
+            }
+            Shape::Part(part) => ResponseBody::part(reader, part),
+            Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = head;
+        Some(response)
+    }
+
+    fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
+        let previous = self.previous.filter(|previous| self.core.purges.is_valid(&previous.stamp))?;
+        may_stand_in(self.core, self.ask, previous, disconnected).then(|| previous.clone())
+    }
+
+    /// What is stored, where the handler failed the other request or took too long.
+    pub(crate) fn instead<B: Body>(&self) -> Option<Response<ResponseBody<B>>> {
+        let stored = self.stand_in(false)?;
+        let now = self.core.now();
+        let outcome = in_its_place(self.ask, stored.terms.is_fresh(stored.age(now)));
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.terms.lifetime);
+        let asked = (!self.ask.is_plain()).then_some(self.headers);
+        let response = respond::from_store(self.core, &stored, now, outcome, asked, self.ask.is_head);
+        Some(note(self.core, response, outcome, true))
+    }
+
+    /// Too many wait already: what is stored, if it may stand in, and else 503.
+    pub(crate) fn turned_away<B: Body>(&self) -> Response<ResponseBody<B>> {
+        count(&self.core.counters.waits_refused);
+        if let Some(response) = self.instead() {
+            return response;
+        }
+        let mut response = Response::new(ResponseBody::empty());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let outcome = CacheOutcome::new(Outcome::Miss(ForwardReason::Crowded), self.ask.rule);
+        from_handler(self.core, response, outcome, true)
+    }
+}
+
+/// Whether what is stored may stand in for an answer of the handler. Purges are another question.
+pub(crate) fn may_stand_in(core: &CacheCore, ask: &Ask, stored: &StoredResponse, disconnected: bool) -> bool {
+    let authorized = !ask.authorization || stored.terms.for_authorized;
+    let age = stored.age(core.now());
+    let usable = || !matches!(reuse(&stored.terms, age, &ask.directives, ask.authorization), Reuse::Validate(_));
+    authorized
+        && (ask.strategy.falls_back() && usable()
+            || may_stand_in_for_error(&stored.terms, age, &ask.directives, disconnected))
+}
+
+/// What it is called when it does.
+pub(crate) fn in_its_place(ask: &Ask, fresh: bool) -> Outcome {
+    match (ask.strategy.falls_back(), fresh) {
+        (false, _) => Outcome::Stale(StaleReason::IfError),
+        (true, true) => Outcome::Fallback,
+        (true, false) => Outcome::Stale(StaleReason::NetworkFirst),
+    }
+}

@@ -1,0 +1,126 @@
+//! What makes stored responses invalid: writes (RFC 9111 §4.4), the erasure of a principal, and answers that speak against what is stored.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use crate::cache::CacheCore;
+use crate::error::StorageError;
+use crate::key::{CacheKey, Origin};
+use crate::partition;
+use crate::policy::digest;
+use crate::response::Stamp;
+use crate::stats::count;
+use crate::storage::backend::Backend;
+
+impl CacheCore {
+    /// Erases all that is stored for a principal: what is on its way into the store is sealed, and what is there is deleted. Returns the
+    /// purge's number.
+    pub(crate) async fn erase(&self, principal: &[u8]) -> Result<u64, StorageError> {
+        let id = digest(&self.secret, principal);
+        let number = self.purges.purge_resource(partition::place(&id));
+        self.flights.seal_partition(partition::place(&id));
+        let mut failed = None;
+        for key in self.partitions.take(&id) {
+            match &self.settings.backend {
+                Backend::Memory(memory) => _ = memory.remove_now(&key),
+                // One that fails must not keep the others there.
+                Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
+            }
+        }
+        failed.map_or(Ok(number), Err)
+    }
+
+    /// Drops a stored response that turned out to be wrong. Fills in flight began earlier or know no better, so they aren't stored either.
+    pub(crate) fn forget(self: &Arc<Self>, key: &CacheKey) {
+        self.flights.seal_resource(&self.purges.stamp(key, 0));
+        self.drop_key(key);
+    }
+
+    /// Drops what is stored under a key, and leaves fills in flight alone.
+    pub(crate) fn drop_key(self: &Arc<Self>, key: &CacheKey) {
+        match &self.settings.backend {
+            Backend::Memory(memory) => drop(memory.remove_now(key)),
+            Backend::Other(other) => {
+                let (cache, other, key) = (self.clone(), other.clone(), key.clone());
+                self.spawn(async move {
+                    let removed = other.remove(&key).await;
+                    cache.note_store_error(removed);
+                });
+            }
+        }
+    }
+
+    /// Makes a resource invalid after a write (§4.4): fills in flight are sealed, what is stored goes.
+    ///
+    /// In memory the key is deleted and the number of purges stays, so that writes cost readers nothing. That isn't enough where
+    /// keys have additions that the write doesn't know, or where the store is far away: there the resource is purged by number.
+    ///
+    /// Without an `authority` the target is meant on every host.
+    pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str) {
+        count(&self.counters.invalidations);
+        for key in self.resource_keys(authority.unwrap_or_default(), target) {
+            let stamp = self.purges.stamp(&key, 0);
+            self.purge_with(authority, &key, &stamp);
+            if authority.is_none() {
+                self.flights.seal_path(stamp.path);
+                self.purges.purge_resource(stamp.path);
+                continue;
+            }
+            self.flights.seal_resource(&stamp);
+            let by_key = match &self.settings.backend {
+                Backend::Memory(memory) => {
+                    memory.remove_now(&key);
+                    !self.keys_have_additions.load(Ordering::Acquire)
+                }
+                Backend::Other(_) => false,
+            };
+            if !by_key {
+                self.purges.purge_resource(stamp.resource);
+            }
+        }
+    }
+
+    /// Purges what goes with a resource that is written to: what shares a group with it (RFC 9875 §2.2.1), and not what shares one with that; and
+    /// what is stored for other spellings of it.
+    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp) {
+        if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
+            self.purge_tags(authority, &tags);
+        }
+        self.purge_spellings(authority, key);
+    }
+
+    /// Makes groups invalid that the response to a write names (RFC 9875 §3). They are of its origin only.
+    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String]) {
+        count(&self.counters.invalidations);
+        self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
+    }
+
+    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
+    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) {
+        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
+            self.purge_tags(authority, &[tag]);
+        }
+    }
+
+    /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.
+    fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
+        self.purges.purge_tags(tags);
+        self.flights.seal_tags(authority.map(|authority| self.groups.authority(Some(authority))), tags);
+    }
+
+    /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.
+    pub(crate) fn resource_keys(&self, authority: &[u8], target: &str) -> SmallVec<[CacheKey; 1]> {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let current = &self.rules.route(path).policy.query;
+        let mut keys = SmallVec::new();
+        for rule in [current].into_iter().chain(&self.retired) {
+            let key = CacheKey::new(authority, path, rule.keyed(query).as_deref());
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+}
