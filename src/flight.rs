@@ -2,12 +2,11 @@
 //! was sealed is never stored. This is also where requests for the same thing will join the fill in progress.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::response::Stamp;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
 
-const SHARDS: usize = 32;
+const SHARDS: usize = sized(32, 2);
 
 /// All flights of a cache, by the hash of their path and query.
 #[derive(Debug, Default)]

@@ -121,6 +121,7 @@ mod reload;
 mod request;
 mod response;
 mod selector;
+mod sync;
 mod variance;
 
 // Floor 0: the protocol.

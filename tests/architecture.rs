@@ -24,6 +24,7 @@ const FLOORS: [&[&str]; 6] = [
         "request",
         "response",
         "selector",
+        "sync",
         "variance",
     ],
     &["storage"],
