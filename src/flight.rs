@@ -68,6 +68,14 @@ impl Flights {
         self.seal_each(|ticket| ticket.partition == Some(partition));
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        let count = |shard: &Mutex<HashMap<u64, Vec<_>>>| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum::<usize>()
+        };
+        self.shards.iter().map(count).sum()
+    }
+
     fn seal_each(&self, which: impl Fn(&Ticket) -> bool) {
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,6 +188,11 @@ impl FillBudget {
             held.checked_add(bytes).filter(|sum| *sum <= limit)
         });
         taken.is_ok()
+    }
+
+    /// How many are held.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {

@@ -92,7 +92,13 @@ impl CacheHandle {
     /// What the cache did so far, and what its store holds.
     pub fn stats(&self) -> Stats {
         let cache = self.live.load();
-        cache.counters.snapshot(cache.settings.backend.usage(), cache.partitions.len() as u64)
+        Stats {
+            partitions: cache.partitions.len() as u64,
+            fills_in_flight: cache.flights.len() as u64,
+            fill_bytes: cache.budget.held() as u64,
+            storage: cache.settings.backend.usage(),
+            ..cache.counters.snapshot()
+        }
     }
 
     /// Ends the cache's own work: no refresh starts any more, nothing more is stored, and what is running is waited for until `deadline`

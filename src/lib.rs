@@ -69,6 +69,8 @@
 // Floor 5: surfaces.
 #[cfg(feature = "config")]
 mod config;
+#[cfg(all(test, shuttle))]
+mod models;
 
 // Floor 4: tower.
 mod body;

@@ -38,6 +38,10 @@ pub struct Stats {
     pub partitions: u64,
     /// Operations that a store failed.
     pub store_errors: u64,
+    /// Requests that are with a handler now, or whose answer is on its way, and which may still be stored.
+    pub fills_in_flight: u64,
+    /// Bytes that these hold now, against `CacheLayer::max_fill_bytes`.
+    pub fill_bytes: u64,
     /// What the store holds.
     pub storage: StorageUsage,
 }
@@ -99,7 +103,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self, storage: StorageUsage, partitions: u64) -> Stats {
+    /// What was counted; what is measured when it is asked for (partitions, fills, the store) is left to the caller.
+    pub(crate) fn snapshot(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let declined = DeclineReason::ALL.iter().zip(&self.declined).map(|(reason, counter)| (*reason, read(counter)));
         Stats {
@@ -115,9 +120,8 @@ impl Counters {
             invalidations: read(&self.invalidations),
             purges: read(&self.purges),
             quota_evictions: read(&self.quota_evictions),
-            partitions,
             store_errors: read(&self.store_errors),
-            storage,
+            ..Stats::default()
         }
     }
 }

@@ -50,7 +50,7 @@ const FLOORS: [&[&str]; 6] = [
         "strategy",
     ],
     &["body", "fetch", "future", "handle", "layer", "respond", "sending", "service"],
-    &["config"],
+    &["config", "models"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {
