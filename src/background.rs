@@ -1,14 +1,13 @@
 //! The cache's own work: refreshes behind stale answers, and fills whose client left. It is bounded, and a shutdown waits for it.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::response::StoredResponse;
 use crate::stats::count;
+use crate::sync::{Arc, Mutex, Ordering, PoisonError};
 
 /// How long work may take that no client waits for.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! [`FillBudget`]: how many bytes all fills may hold together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// Bytes held by all fills together, against a limit.
 #[derive(Debug, Default)]

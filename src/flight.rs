@@ -10,8 +10,6 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,9 +19,10 @@ use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::regime::Regime;
 use crate::response::Stamp;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
 use crate::variance::Variance;
 
-const SHARDS: usize = 32;
+const SHARDS: usize = sized(32, 2);
 
 /// All flights of a cache, by the hash of their path and query. `T` is what they bring.
 #[derive(Debug)]

@@ -85,6 +85,10 @@ impl Following<'_> {
         let policy = &self.core.rules.get(self.ask.rule).policy;
         let limit = self.ask.strategy.limit().or(policy.fill_timeout);
         let limit = limit.filter(|_| self.stand_in(false).is_some()).unwrap_or(Duration::MAX);
+        if tokio::runtime::Handle::try_current().is_err() {
+            // Nobody to tell the time; a timer would panic.
+            return Some(follower.landed().await);
+        }
         let landed = tokio::time::timeout(limit.min(self.core.settings.max_wait), follower.landed()).await;
         landed.inspect_err(|_| count(&self.core.counters.waits_timed_out)).ok()
     }

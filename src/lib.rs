@@ -69,6 +69,8 @@
 // Floor 5: surfaces.
 #[cfg(feature = "config")]
 mod config;
+#[cfg(all(test, shuttle))]
+mod models;
 
 // Floor 4: tower.
 mod body;
@@ -128,6 +130,7 @@ mod reload;
 mod request;
 mod response;
 mod selector;
+mod sync;
 mod variance;
 
 // Floor 0: the protocol.

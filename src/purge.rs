@@ -11,16 +11,14 @@
 //! Beside its resource and its path a response may have tags, hashes of what else it can be purged by. The groups of RFC 9875 are such tags
 //! ([`Groups`](crate::groups::Groups)). Tags of the application's own, patterns, and soft purges will be further selectors here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use crate::key::CacheKey;
 use crate::partition;
 use crate::response::Stamp;
+use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError, hasher, sized};
 
 /// In how many places purged resources are remembered. Resources that share a place are purged together: a miss too many, and
 /// never a stale answer; and however many purges there are, they take no more memory.
-const PLACES: usize = 1 << 16;
+const PLACES: usize = sized(1 << 16, 16);
 
 #[derive(Debug)]
 pub(crate) struct PurgeIndex {
@@ -42,7 +40,7 @@ impl Default for PurgeIndex {
             floor: AtomicU64::new(0),
             resources: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
             turn: Mutex::new(()),
-            hasher: ahash::RandomState::new(),
+            hasher: hasher(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! [`StoredResponse`]: what is kept of a response (RFC 9111 §3), in compact memory of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use crate::rfc9111::date;
 use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::validation::{EntityTag, Validators};
+use crate::sync::{AtomicU64, Ordering};
 use crate::variance::Variance;
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.

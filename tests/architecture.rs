@@ -24,6 +24,7 @@ const FLOORS: [&[&str]; 6] = [
         "request",
         "response",
         "selector",
+        "sync",
         "variance",
     ],
     &["storage"],
@@ -55,7 +56,7 @@ const FLOORS: [&[&str]; 6] = [
         "stream",
     ],
     &["body", "fetch", "follow", "future", "handle", "layer", "respond", "sending", "service"],
-    &["config"],
+    &["config", "models"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

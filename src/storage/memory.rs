@@ -2,8 +2,8 @@
 //! through a lock-free index, and tell moka about themselves only now and then. That is several times cheaper and changes little in what moka
 //! knows: its sketch of frequencies is an estimate in any case.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::notification::RemovalCause;
@@ -14,6 +14,7 @@ use super::{Query, Storage, StorageUsage, Variants, with_newer};
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
+use crate::sync::{Mutex, MutexGuard, PoisonError, sized};
 
 /// Which entries leave first when there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +61,7 @@ struct Inner {
     every_read: bool,
 }
 
-const TURNS: usize = 64;
+const TURNS: usize = sized(64, 2);
 
 /// With TinyLFU, one read in this many is told to moka.
 const SAMPLE: u32 = 32;
@@ -236,7 +237,7 @@ impl Inner {
         }
     }
 
-    fn turn(&self, key: &[u8]) -> std::sync::MutexGuard<'_, ()> {
+    fn turn(&self, key: &[u8]) -> MutexGuard<'_, ()> {
         let turn = self.hasher.hash_one(key) as usize % TURNS;
         self.turns[turn].lock().unwrap_or_else(PoisonError::into_inner)
     }

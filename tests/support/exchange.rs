@@ -231,7 +231,7 @@ impl House {
     }
 
     pub async fn try_exchange(&self, request: Request<Full<Bytes>>) -> Result<Exchange, Failure> {
-        Exchange::read(self.service.clone().oneshot(request).await?).await
+        Exchange::read(self.service.clone().oneshot(request).await?).await.map_err(|_| Failure)
     }
 }
 
