@@ -184,18 +184,26 @@ impl CacheCore {
         Some(stored)
     }
 
-    /// Whether the answer may be shared is remembered, unless it says nothing about the next one: then nobody waits for it in vain again.
-    pub(crate) fn remember(&self, asked: u64, declined: Option<DeclineReason>, now: Moment) {
-        match declined {
-            None => self.hit_for_miss.clear(asked),
-            Some(
-                DeclineReason::RequestNoStore
+    /// Whether the answer may be shared is remembered, so that nobody waits in vain again.
+    pub(crate) fn remember(&self, asked: u64, shared: bool, now: Moment) {
+        if shared { self.hit_for_miss.clear(asked) } else { self.hit_for_miss.mark(asked, now) }
+    }
+
+    /// The same of an answer that isn't stored, where the reason says something about the next one: not where it lies in this request, in
+    /// what became of its content, or in an error, which a hostile request may have provoked.
+    pub(crate) fn remember_declined(&self, asked: u64, reason: DeclineReason, now: Moment) {
+        let passing = matches!(
+            reason,
+            DeclineReason::RequestNoStore
+                | DeclineReason::ErrorStatus
+                | DeclineReason::Status
                 | DeclineReason::Incomplete
                 | DeclineReason::FillBudget
                 | DeclineReason::Purged
-                | DeclineReason::Shutdown,
-            ) => {}
-            Some(_) => self.hit_for_miss.mark(asked, now),
+                | DeclineReason::Shutdown
+        );
+        if !passing {
+            self.remember(asked, false, now);
         }
     }
 }

@@ -56,7 +56,7 @@ impl StorageError {
 
 /// Why the content of a response broke off. A server that gets it ends the exchange in a way that its client can tell from a clean end.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the content of a response broke off: {source}")]
+#[error("{source}")]
 pub struct BodyError {
     /// Shared, since all who read the same content get it.
     source: Arc<dyn std::error::Error + Send + Sync>,

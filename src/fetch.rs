@@ -237,7 +237,7 @@ impl Errand {
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
             Err(reason) => {
-                core.remember(shared, Some(reason), received);
+                core.remember_declined(shared, reason, received);
                 core.counters.stored(Err(reason));
                 let response = Response::from_parts(parts, body);
                 return from_handler(
@@ -248,7 +248,6 @@ impl Errand {
                 );
             }
         };
-        core.remember(shared, None, received);
         core.rules.get(outcome.rule).watch_stored(parts.status, &plan.key, plan.silent_coding);
         if let Some(downstream) = downstream {
             REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
@@ -285,7 +284,7 @@ impl Errand {
         if !response.status().is_server_error() {
             // Those who wait go on their own at once. After an error one of them tries first.
             self.departure.flight.decline();
-            self.core.remember(self.departure.asked, Some(reason), self.core.now());
+            self.core.remember_declined(self.departure.asked, reason, self.core.now());
         }
         let route = self.core.rules.get(self.ask.rule);
         route.watch_declined(response.status(), reason, &self.ask.key, self.previous.is_some());

@@ -14,6 +14,7 @@ pub(crate) struct Fill {
     /// `None` where nothing is kept, or nothing more.
     plan: Option<Plan>,
     length: usize,
+    pieces: usize,
     /// All that is still to come is in the budget already.
     reserved: usize,
 }
@@ -29,17 +30,18 @@ pub(crate) enum Admitted {
     Over(DeclineReason),
 }
 
-/// What a piece takes beside its bytes.
+/// What a piece takes beside its bytes, and for how many pieces that doesn't matter.
 const PIECE: usize = 64;
+const SPARED: usize = 64;
 
 impl Fill {
     pub(crate) fn new(plan: Plan) -> Self {
-        Self { plan: Some(plan), length: 0, reserved: 0 }
+        Self { plan: Some(plan), length: 0, pieces: 0, reserved: 0 }
     }
 
     /// No copy at all: the content only passes.
     pub(crate) fn none() -> Self {
-        Self { plan: None, length: 0, reserved: 0 }
+        Self { plan: None, length: 0, pieces: 0, reserved: 0 }
     }
 
     /// Whether the content is being kept.
@@ -63,7 +65,8 @@ impl Fill {
         if plan.announced.is_some_and(|announced| length as u64 > announced) {
             return Admitted::Over(DeclineReason::Incomplete);
         }
-        let charge = piece + PIECE;
+        self.pieces += 1;
+        let charge = piece + if self.pieces > SPARED { PIECE } else { 0 };
         let ahead = self.reserved.min(charge);
         if !plan.core.budget.take(charge - ahead, settings.max_fill_bytes) {
             return Admitted::Over(DeclineReason::FillBudget);
@@ -115,7 +118,7 @@ pub(crate) fn store(plan: Plan, pieces: impl IntoIterator<Item = Bytes>, length:
 pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
     if matches!(reason, DeclineReason::BodyTooLarge | DeclineReason::Trailers) {
         plan.forget_previous();
-        plan.core.remember(plan.asked, Some(reason), plan.core.now());
+        plan.core.remember(plan.asked, false, plan.core.now());
     }
     plan.flight.decline();
     plan.core.counters.stored(Err(reason));

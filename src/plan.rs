@@ -19,8 +19,10 @@ use crate::policy::Policy;
 use crate::precedence::Verdict;
 use crate::regime::Regime;
 use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
+use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
 use crate::rfc9111::groups::CACHE_GROUPS;
+use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::search::NO_VARY_SEARCH;
 use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
@@ -104,6 +106,14 @@ impl Plan {
         let downstream = draft.verdict.downstream.as_ref();
         let (head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
         let Departure { flight, stamp, changes, asked } = departure;
+        let terms = &draft.verdict.terms;
+        let shared =
+            !matches!(reuse(terms, terms.initial_age, &RequestDirectives::default(), false), Reuse::Validate(_));
+        draft.core.remember(asked, shared, draft.received);
+        if !shared {
+            // Each request has to ask for itself, so nobody need wait.
+            flight.decline();
+        }
         let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, draft.head);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {

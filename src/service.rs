@@ -307,13 +307,7 @@ impl<S> Cache<S> {
         let now = core.now();
         let expected = core.expected(&ask, request.headers(), why);
         match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {
-            Boarding::Lead(departure) => {
-                // Between the look at the store and here, the answer to another request may have been stored.
-                if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
-                    return self.hit(core, &request, &ask, now, &stored);
-                }
-                self.lead(core, request, ask, why, previous, departure)
-            }
+            Boarding::Lead(departure) => self.lead(core, request, ask, why, previous, departure),
             boarding => {
                 let (service, core) = (self.clone(), core.clone());
                 ResponseFuture::awaited(async move {
@@ -363,6 +357,11 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
+        let now = core.now();
+        // Between the look at the store and the departure, the answer to another request may have been stored.
+        if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
+            return self.hit(core, &request, &ask, now, &stored);
+        }
         let span = tracing::debug_span!(target: "larder", "fill", why = why.as_str(), outcome = tracing::field::Empty);
         let outlives_client = departure.flight.is_joinable();
         let errand = Errand::begin(core, ask, why, previous, &mut request, departure);

@@ -49,7 +49,22 @@ fn announcing(announced: Announced, length: usize, mut script: Script) -> Respon
 
 /// The first answer is `first`'s, each other one is whole.
 fn first_then_whole(first: impl Fn() -> Response<Content> + Send + Sync + 'static) -> Setup {
-    around(Handler::new(move |number, _| if number == 1 { first() } else { fresh(whole(&WHOLE[..])) }))
+    with_places(64, first)
+}
+
+/// The same, where so many fills may go on without their clients.
+fn with_places(places: usize, first: impl Fn() -> Response<Content> + Send + Sync + 'static) -> Setup {
+    let handler = Handler::new(move |number, _| if number == 1 { first() } else { fresh(whole(&WHOLE[..])) });
+    set_up(handler, |layer| layer.max_refreshes(places))
+}
+
+/// What a client left was read to its end all the same.
+async fn assert_it_was_stored(setup: &Setup, row: &str) {
+    settle().await;
+    let next = setup.get("/").await;
+    assert_eq!((next.x_cache.as_str(), next.content.as_slice()), ("HIT", &WHOLE[..]), "{row}");
+    let stats = setup.stats();
+    assert_eq!((setup.handler.calls(), stats.stored, stats.fills_handed_over, stats.fill_bytes), (1, 1, 1, 0), "{row}");
 }
 
 /// The handler is asked again and its whole answer goes out; that one is stored.
@@ -126,11 +141,11 @@ async fn a_body_that_ends_with_an_error_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_end_leaves_nothing_behind() {
-    for announced in [Announced::Not, Announced::Field, Announced::Hint, Announced::Both] {
+async fn what_a_client_leaves_before_the_end_is_stored_whole_or_not_at_all() {
+    for (announced, places) in pairs([Announced::Not, Announced::Field, Announced::Hint, Announced::Both], [0, 1]) {
         for taken in 0..WHOLE.len() {
-            let row = format!("{announced:?}: gone after {taken} bytes");
-            let setup = first_then_whole(move || {
+            let row = format!("{announced:?}, {places} places: gone after {taken} bytes");
+            let setup = with_places(places, move || {
                 announcing(announced, WHOLE.len(), Script::new(in_chunks(WHOLE, 1)).paced(true))
             });
             let mut response = setup.begin("/").await;
@@ -138,19 +153,28 @@ async fn a_client_that_leaves_before_the_end_leaves_nothing_behind() {
                 assert_eq!(chunk(response.body_mut()).await, WHOLE[at..=at], "{row}");
             }
             drop(response);
-            assert_nothing_was_stored(&setup, Some(DeclineReason::Incomplete), &row).await;
+            if places == 0 {
+                assert_nothing_was_stored(&setup, Some(DeclineReason::Incomplete), &row).await;
+            } else {
+                assert_it_was_stored(&setup, &row).await;
+            }
         }
     }
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_head_leaves_nothing_behind() {
-    let setup = around(Handler::waiting(|number, _| async move {
-        if number == 1 {
-            std::future::pending::<()>().await;
-        }
-        Ok(fresh(whole(&WHOLE[..])))
-    }));
+async fn a_client_that_leaves_before_the_head_leaves_the_answer_or_nothing_behind() {
+    let handler = || {
+        Handler::waiting(|_, _| async move {
+            tokio::task::yield_now().await;
+            Ok(fresh(whole(&WHOLE[..])))
+        })
+    };
+    let setup = around(handler());
+    assert!(setup.service.clone().oneshot(get("/")).now_or_never().is_none(), "the handler is waited for");
+    assert_it_was_stored(&setup, "before the head").await;
+
+    let setup = set_up(handler(), |layer| layer.max_refreshes(0));
     let mut request = Box::pin(setup.service.clone().oneshot(get("/")));
     assert!((&mut request).now_or_never().is_none(), "the handler is waited for");
     assert_eq!(setup.handler.calls(), 1);
@@ -159,14 +183,15 @@ async fn a_client_that_leaves_before_the_head_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_connection_that_closes_before_the_end_leaves_nothing_behind() {
-    for taken in [0, 1, 20, 39] {
+async fn a_connection_that_closes_before_the_end_leaves_the_whole_or_nothing_behind() {
+    for (taken, places) in pairs([0, 1, 20, 39], [0, 1]) {
         let (feed, content) = fed();
         let content = std::sync::Mutex::new(Some(content));
-        let setup = around(Handler::new(move |_, _| {
+        let handler = Handler::new(move |_, _| {
             let first = content.lock().expect("no holder panics").take();
             fresh(first.unwrap_or_else(|| whole(&WHOLE[..])))
-        }));
+        });
+        let setup = set_up(handler, |layer| layer.max_refreshes(places));
         let address = serve(setup.service.clone()).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: larder.test\r\n\r\n").await.unwrap();
@@ -176,10 +201,19 @@ async fn a_connection_that_closes_before_the_end_leaves_nothing_behind() {
             read_until(&mut client, &format!("1\r\n{}\r\n", char::from(WHOLE[at]))).await;
         }
         drop(client);
-        // The server has noticed when it lets go of the body.
-        feed.closed().await;
-        assert_nothing_was_stored(&setup, Some(DeclineReason::Incomplete), &format!("closed after {taken} bytes"))
-            .await;
+        let row = format!("closed after {taken} bytes, {places} places");
+        if places == 0 {
+            // The server has noticed when it lets go of the body.
+            feed.closed().await;
+            assert_nothing_was_stored(&setup, Some(DeclineReason::Incomplete), &row).await;
+        } else {
+            while setup.stats().fills_handed_over == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            feed.send(data(&WHOLE[taken..])).unwrap();
+            drop(feed);
+            assert_it_was_stored(&setup, &row).await;
+        }
     }
 }
 
