@@ -192,6 +192,7 @@ impl Errand {
             date: date::field(headers, header::DATE).unwrap_or(received.wall),
             received: received.wall,
             delay: received.since(self.sent),
+            spread: self.core.spread(&self.ask.key, received),
         };
         judge(&arrival, self.policy(), &self.core.settings)
     }
@@ -264,7 +265,7 @@ impl Errand {
             let cache_control = if parts.headers.contains_key(header::SET_COOKIE) {
                 downstream.private_cache_control()
             } else {
-                downstream.cache_control(Duration::ZERO)
+                downstream.cache_control()
             };
             parts.headers.insert(header::CACHE_CONTROL, cache_control);
         }
@@ -383,7 +384,7 @@ impl Errand {
         // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
         let sent = stored.as_ref().unwrap_or(previous);
         let age = sent.age(received);
-        let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
         let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), is_head);
         note(&core, response, outcome, attended)
     }
@@ -429,9 +430,10 @@ impl Errand {
         let authorized = !self.ask.authorization || previous.terms.for_authorized;
         let age = previous.age(self.core.now());
         let directives = &self.ask.directives;
-        let usable = || !matches!(reuse(&previous.terms, age, directives, self.ask.authorization), Reuse::Validate(_));
-        let allowed = self.ask.strategy.falls_back() && usable()
-            || may_stand_in_for_error(&previous.terms, age, directives, disconnected);
+        let terms = previous.current_terms();
+        let usable = || !matches!(reuse(&terms, age, directives, self.ask.authorization), Reuse::Validate(_));
+        let allowed =
+            self.ask.strategy.falls_back() && usable() || may_stand_in_for_error(&terms, age, directives, disconnected);
         // A purge may have come since the lookup.
         (allowed && authorized && self.core.purges.is_valid(&previous.stamp) && !self.flight.is_sealed())
             .then(|| previous.clone())
@@ -442,7 +444,7 @@ impl Errand {
         if !self.ask.strategy.falls_back() {
             return self.stale(stored, StaleReason::IfError);
         }
-        let fresh = stored.terms.is_fresh(stored.age(self.core.now()));
+        let fresh = stored.current_terms().is_fresh(stored.age(self.core.now()));
         self.stored(stored, if fresh { Outcome::Fallback } else { Outcome::Stale(StaleReason::NetworkFirst) })
     }
 
@@ -452,7 +454,7 @@ impl Errand {
 
     fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
         let now = self.core.now();
-        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let response = respond::from_store(&self.core, stored, now, outcome, self.client_asks(), self.ask.is_head);
         note(&self.core, response, outcome, self.attended)
     }

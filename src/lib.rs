@@ -89,6 +89,7 @@ mod fill;
 mod flight;
 mod groups;
 mod live;
+mod lookup;
 mod neighbours;
 mod plan;
 mod policy;
@@ -109,6 +110,7 @@ mod cached;
 mod clock;
 mod downstream;
 mod error;
+mod expiry;
 mod forwarded;
 mod head;
 mod hit_status;
@@ -121,6 +123,7 @@ mod reload;
 mod request;
 mod response;
 mod selector;
+mod upkeep;
 mod variance;
 
 // Floor 0: the protocol.

@@ -151,10 +151,11 @@ impl Plan {
             received: self.received,
             variance: self.core.variances.share(self.variance),
             origin: self.origin,
-            downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Arc::new),
+            downstream: self.verdict.downstream.filter(Downstream::is_of_each_answer).map(Arc::new),
             stamp: self.stamp,
             regime: self.regime,
             charge: self.charge,
+            upkeep: self.verdict.upkeep,
         });
         let committed = self.core.commit(&self.flight, &self.key, stored.clone());
         self.core.counters.stored(committed);
@@ -267,7 +268,7 @@ pub(crate) fn stored_head(
         }
         if let Some(downstream) = downstream {
             REPLACED.iter().chain(targets).for_each(|name| drop(kept.remove(name)));
-            kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+            kept.insert(header::CACHE_CONTROL, downstream.cache_control());
         }
         Arc::new(compact(&replaced))
     });

@@ -1,6 +1,7 @@
 //! [`Policy`]: how the responses of a route are cached, and above all *for whom*.
 
 mod asked;
+mod ends;
 
 use std::fmt;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 pub(crate) use self::asked::digest;
+use crate::expiry::Expiry;
 use crate::key::QueryRule;
 use crate::partition::Quota;
 use crate::principal::Principal;
@@ -46,6 +48,7 @@ pub struct Policy {
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) fill_timeout: Option<Duration>,
+    pub(crate) expiry: Expiry,
     pub(crate) heuristics: Option<bool>,
     pub(crate) drop_set_cookie: bool,
     pub(crate) strategy: Strategy,
@@ -115,6 +118,7 @@ impl Policy {
             stale_while_revalidate: None,
             stale_if_error: None,
             fill_timeout: None,
+            expiry: Expiry::default(),
             heuristics: None,
             drop_set_cookie: false,
             strategy: Strategy::CacheFirst,
