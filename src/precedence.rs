@@ -314,6 +314,20 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_by_disuse_is_kept_for_its_whole_lifetime_and_clients_are_told_less() {
+        let sliding = Policy::shared(secs(60)).sliding(secs(10));
+        let of = |fields: &[(&'static str, &'static str)]| verdict(fields, None, &sliding).unwrap();
+        let ours = of(&[]);
+        assert_eq!((ours.terms.lifetime, ours.keep), (secs(60), secs(60)));
+        assert_eq!(ours.upkeep.and_then(|upkeep| upkeep.idle_end()), Some(secs(10)));
+        let downstream = ours.downstream.unwrap();
+        assert_eq!(downstream.cache_control(), "public, max-age=10");
+        assert_eq!(downstream.of_stored(secs(5), secs(15)), "public, max-age=15");
+        let stated = of(&[("cache-control", "max-age=60")]);
+        assert!(stated.upkeep.is_none() && stated.downstream.is_none());
+    }
+
+    #[test]
     fn windows_from_all_three() {
         let policy = Policy::shared(secs(3)).stale_while_revalidate(secs(30)).stale_if_error(secs(31));
         let windows = |fields: &[(&'static str, &'static str)], handler, policy: &Policy| {

@@ -25,9 +25,15 @@ fn house(fields: Fields, policy: Policy) -> House {
     House::with(Handler::saying(fields), |layer| layer.otherwise(policy))
 }
 
-/// The store in memory, and the same as if it were another one.
+/// The store in memory, and the same as if it were another one. That one is [filled](filled) behind the answer.
 fn layers() -> [CacheLayer; 2] {
     [CacheLayer::in_memory(1 << 20), CacheLayer::with_storage(MemoryStore::new(1 << 20))]
+}
+
+/// Stores what the handler says first.
+async fn filled(house: &House) {
+    house.get("/").await;
+    quiet().await;
 }
 
 fn ttl(exchange: &Exchange) -> i64 {
@@ -151,7 +157,7 @@ async fn a_herd_at_the_end_of_a_lifetime_never_waits_and_the_handler_is_asked_on
     for policy in policies {
         for layer in layers() {
             let (house, gate) = slow(layer.otherwise(policy.clone()));
-            house.get("/").await;
+            filled(&house).await;
             house.advance(58);
             // 200 ms of its age are the handler's: it ends 59.8 s after its head arrived.
             for _ in 0..179 {
@@ -291,7 +297,8 @@ async fn a_refresh_that_fails_leaves_what_is_stored_and_is_tried_again_later() {
             assert_eq!(house.handler.calls(), calls, "once in a second, at {second}");
             house.advance(1);
         }
-        assert!(house.try_exchange(get("/")).await.is_ok_and(|exchange| exchange.x_cache == "MISS") || fails);
+        // At its end the handler speaks for itself.
+        assert_eq!(house.try_exchange(get("/")).await.map(|exchange| exchange.status).ok(), (!fails).then_some(503));
     }
 }
 
@@ -313,7 +320,7 @@ async fn a_refresh_that_says_no_store_takes_what_is_stored() {
 async fn a_purge_while_it_is_refreshed_keeps_old_and_new_away() {
     for layer in layers() {
         let (house, gate) = slow(layer.otherwise(shared().refresh_within(secs(10))));
-        house.get("/").await;
+        filled(&house).await;
         house.advance(55);
         assert_eq!(house.get("/").await.x_cache, "HIT");
         quiet().await;
@@ -338,11 +345,12 @@ async fn a_response_lives_while_it_is_asked_for_and_no_longer() {
     for (passing, expected) in rows {
         for layer in layers() {
             let house = House::around(Handler::saying(&[]), layer.otherwise(shared().sliding(secs(10))));
-            house.get("/").await;
+            filled(&house).await;
             let mut got = Vec::new();
             for seconds in passing {
                 house.advance(*seconds);
                 got.push(house.get("/").await.x_cache);
+                quiet().await;
             }
             assert_eq!(got, expected, "{passing:?}");
         }
@@ -351,20 +359,27 @@ async fn a_response_lives_while_it_is_asked_for_and_no_longer() {
 
 #[tokio::test]
 async fn however_often_it_is_asked_for_it_ends() {
-    for policy in [shared().sliding(secs(50)), shared().sliding(600 * MINUTE), shared().sliding(secs(2)).jitter(0.1)] {
-        let house = house(&[], policy.clone());
+    // With the age at which it ends at the earliest.
+    let rows = [
+        (shared().sliding(secs(50)), 60),
+        (shared().sliding(600 * MINUTE), 60),
+        (shared().sliding(secs(2)).jitter(0.1), 54),
+        (shared().sliding(secs(50)).refresh_ahead(1000.0).refresh_within(secs(50)), 60),
+    ];
+    for (policy, earliest) in rows {
+        // One that is refreshed in vain ends as well.
+        let handler = Handler::new(|_, n| answer(if n == 1 { 200 } else { 503 }, &[], ""));
+        let house = House::with(handler, |layer| layer.otherwise(policy.clone()));
         house.get("/").await;
-        for second in 1..60 {
+        for age in 1..=60 {
             house.advance(1);
             let exchange = house.get("/").await;
-            assert!(exchange.x_cache == "HIT" || second >= 54 && exchange.x_cache == "MISS", "{policy:?} at {second}");
-            if exchange.x_cache == "MISS" {
-                return;
+            if age < earliest {
+                assert_eq!((exchange.x_cache.as_str(), exchange.field("age")), ("HIT", age.to_string().as_str()));
             }
-            assert_eq!(exchange.field("age"), second.to_string(), "the true age");
+            assert!(age < 60 || exchange.x_cache == "MISS", "{policy:?} at {age}");
+            quiet().await;
         }
-        house.advance(1);
-        assert_eq!(house.get("/").await.x_cache, "MISS", "{policy:?}");
     }
 }
 
@@ -448,7 +463,7 @@ async fn clients_are_told_the_time_that_is_left_if_nobody_asks() {
 async fn a_purge_takes_what_was_used_a_moment_ago() {
     for layer in layers() {
         let house = House::around(Handler::saying(&[]), layer.otherwise(shared().sliding(secs(10))));
-        house.get("/").await;
+        filled(&house).await;
         house.advance(9);
         assert_eq!(house.get("/").await.x_cache, "HIT");
         house.handle.purge(Selector::Uri("/".into())).await.expect("purged");
@@ -488,13 +503,14 @@ async fn under_new_settings_the_shorter_time_counts_and_use_is_remembered() {
     ];
     for (before, after, passing, expected) in rows {
         for layer in layers() {
-            let house = House::around(Handler::saying(&[]), layer.otherwise(before.clone()));
-            house.get("/").await;
-            house.handle.reconfigure(&CacheLayer::in_memory(1 << 20).otherwise(after.clone())).expect("the same store");
+            let house = House::around(Handler::saying(&[]), layer.clone().otherwise(before.clone()));
+            filled(&house).await;
+            house.handle.reconfigure(&layer.otherwise(after.clone())).expect("the same store");
             let mut got = Vec::new();
             for seconds in passing {
                 house.advance(*seconds);
                 got.push(house.get("/").await.x_cache);
+                quiet().await;
             }
             assert_eq!(got, expected, "{before:?}, then {after:?}: {passing:?}");
         }
@@ -503,19 +519,32 @@ async fn under_new_settings_the_shorter_time_counts_and_use_is_remembered() {
 
 #[tokio::test]
 async fn jitter_that_is_switched_on_cuts_what_is_stored_once() {
-    let house = house(&[], shared().jitter(0.5));
-    let mut before = Vec::new();
+    let house = house(&[], shared());
     for n in 0..50 {
         house.get(&format!("/{n}")).await;
-        before.push(ttl(&house.get(&format!("/{n}")).await));
     }
-    // The same, and a smaller part of it: the cut is the same chance's, and of both lifetimes the shorter one counts.
-    for fraction in [0.5, 0.4] {
-        let layer = CacheLayer::in_memory(1 << 20).otherwise(shared().jitter(fraction).stale_if_error(secs(1)));
-        house.handle.reconfigure(&layer).expect("the same store");
-        for (n, before) in before.iter().enumerate() {
-            assert_eq!(ttl(&house.get(&format!("/{n}")).await), *before, "{fraction}, /{n}");
+    let mut lifetimes: Vec<Vec<i64>> = Vec::new();
+    // Then less of it: of the lifetimes then and now the shorter one counts, and what is stored was never cut.
+    for fraction in [0.5, 0.5, 0.25] {
+        house
+            .handle
+            .reconfigure(&CacheLayer::in_memory(1 << 20).otherwise(shared().jitter(fraction)))
+            .expect("the same store");
+        let mut now = Vec::new();
+        for n in 0..50 {
+            let exchange = house.get(&format!("/{n}")).await;
+            assert_eq!(told(&exchange) as i64, ttl(&exchange), "clients are told");
+            now.push(ttl(&exchange));
         }
+        lifetimes.push(now);
+    }
+    assert_eq!(lifetimes[0], lifetimes[1], "the same chance for the same response");
+    assert!(
+        lifetimes[0].iter().collect::<HashSet<_>>().len() > 10
+            && lifetimes[0].iter().all(|ttl| (30..=60).contains(ttl))
+    );
+    for (half, quarter) in lifetimes[0].iter().zip(&lifetimes[2]) {
+        assert!((quarter - (60 + half) / 2).abs() <= 1, "half as much is cut: {half}, {quarter}");
     }
 }
 
