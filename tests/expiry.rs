@@ -479,9 +479,13 @@ async fn a_confirmed_response_begins_anew() {
     });
     let house = House::with(handler, |layer| layer.otherwise(shared().sliding(secs(10))));
     house.get("/").await;
-    house.advance(50);
+    house.advance(9);
+    assert_eq!(house.get("/").await.x_cache, "HIT");
+    house.advance(41);
     // The store has kept it for the whole of its TTL, so it can be asked about.
     assert_eq!(house.get("/").await.x_cache, "REVALIDATED");
+    house.advance(10);
+    assert_eq!(house.get("/").await.x_cache, "REVALIDATED", "use before the confirmation counts no more");
     for _ in 0..6 {
         house.advance(9);
         assert_eq!(house.get("/").await.x_cache, "HIT");
