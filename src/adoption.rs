@@ -8,10 +8,12 @@ use http::{Method, header};
 
 use crate::admission::Ask;
 use crate::cache::CacheCore;
+use crate::downstream::Downstream;
 use crate::plan::{keep_own_validators, stored_head};
 use crate::precedence::{Arrival, judge};
 use crate::response::{Origin, StoredResponse};
 use crate::rfc9111::date;
+use crate::upkeep::Upkeep;
 
 /// `stored` as it may be used under the settings of `core`; `None` where it may not be.
 ///
@@ -35,6 +37,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
         date: date::field(&head, header::DATE).unwrap_or(stored.received.wall),
         received: stored.received.wall,
         delay: Duration::ZERO,
+        spread: core.spread(&ask.key, stored.received),
     };
     let mut verdict = judge(&arrival, policy, &core.settings).ok()?;
     let terms = stored.terms.stricter(verdict.terms);
@@ -49,6 +52,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
     Some(Arc::new(StoredResponse {
         // It is in nobody's account, since it isn't in the store.
         charge: None,
+        upkeep: Upkeep::stricter(stored.upkeep.as_ref(), verdict.upkeep.as_ref()),
         status: stored.status,
         head,
         body: stored.body.clone(),
@@ -56,7 +60,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
         received: stored.received,
         variance: stored.variance.clone(),
         origin,
-        downstream: verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Arc::new),
+        downstream: verdict.downstream.filter(Downstream::is_of_each_answer).map(Arc::new),
         stamp: stored.stamp.clone(),
         regime: ask.regime,
         keep: stored.keep,

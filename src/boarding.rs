@@ -5,9 +5,10 @@ use std::sync::{Arc, Weak};
 use http::HeaderMap;
 
 use crate::admission::Ask;
-use crate::cache::{CacheCore, Lookup, weigh};
+use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::flight::{Bounds, Call, Flight, Follower, Seat};
+use crate::lookup::{Lookup, weigh};
 use crate::outcome::ForwardReason;
 use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::storability::DeclineReason;
@@ -148,7 +149,7 @@ impl CacheCore {
             return Share::OtherVariant(Variance::of(fields, headers, self.settings.matching));
         }
         match weigh((), response, ask, now) {
-            Lookup::Fresh(()) | Lookup::Stale((), _) => Share::Send(response),
+            Lookup::Fresh(()) | Lookup::Ahead(()) | Lookup::Stale((), _) => Share::Send(response),
             _ => Share::Not,
         }
     }
@@ -177,7 +178,7 @@ impl CacheCore {
             return None;
         }
         let stored = memory.read(&ask.key, |variants| match self.choose(variants, ask, headers, now) {
-            Lookup::Fresh(stored) => Some(Arc::new(stored.clone())),
+            Lookup::Fresh(stored) | Lookup::Ahead(stored) => Some(Arc::new(stored.clone())),
             _ => None,
         })?;
         departure.flight.give(Given::Stored(stored.clone()));

@@ -23,12 +23,12 @@ use crate::head::SharedHeads;
 use crate::hit_for_miss::HitForMiss;
 use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, QueryRule};
-use crate::outcome::{ForwardReason, StaleReason};
+use crate::lookup::{Lookup, weigh};
+use crate::outcome::ForwardReason;
 use crate::partition::{MakeRoom, Partitions};
 use crate::policy::Policy;
 use crate::purge::PurgeIndex;
 use crate::response::StoredResponse;
-use crate::rfc9111::reuse::{Reuse, ValidateReason, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
 use crate::rules::Rules;
@@ -100,45 +100,6 @@ fn queries_of<'a>((pattern, policy): (Option<&'a str>, &'a Policy)) -> (Option<&
     (pattern, &policy.query)
 }
 
-/// What the store has for a request; `R` is the response, where it lies or taken along.
-#[derive(Debug)]
-pub(crate) enum Lookup<R = Arc<StoredResponse>> {
-    /// Send it.
-    Fresh(R),
-    /// Send it though it is stale; refresh it behind the answer if that is the reason.
-    Stale(R, StaleReason),
-    /// Ask the handler about it.
-    Validate(R, ForwardReason),
-    /// Ask the handler.
-    Miss(ForwardReason),
-    /// It was stored under other settings than those of now, and what may be done with it has still to be found out.
-    Earlier(R),
-}
-
-/// What may be done with `chosen`, which is or holds `stored` (RFC 9111 §4).
-pub(crate) fn weigh<R>(chosen: R, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup<R> {
-    match reuse(&stored.terms, stored.age(now), &ask.directives, ask.authorization) {
-        Reuse::Fresh => Lookup::Fresh(chosen),
-        Reuse::AllowedStale => Lookup::Stale(chosen, StaleReason::MaxStale),
-        Reuse::StaleWhileRevalidate => Lookup::Stale(chosen, StaleReason::WhileRevalidate),
-        Reuse::Validate(ValidateReason::Stale) => Lookup::Validate(chosen, ForwardReason::Stale),
-        Reuse::Validate(_) => Lookup::Validate(chosen, ForwardReason::Request),
-    }
-}
-
-impl<R> Lookup<R> {
-    /// The same with the response as `taken` makes it.
-    pub(crate) fn map<T>(self, taken: impl FnOnce(R) -> T) -> Lookup<T> {
-        match self {
-            Self::Fresh(stored) => Lookup::Fresh(taken(stored)),
-            Self::Stale(stored, reason) => Lookup::Stale(taken(stored), reason),
-            Self::Validate(stored, why) => Lookup::Validate(taken(stored), why),
-            Self::Miss(why) => Lookup::Miss(why),
-            Self::Earlier(stored) => Lookup::Earlier(taken(stored)),
-        }
-    }
-}
-
 impl CacheCore {
     pub(crate) fn new(mut settings: Settings) -> Self {
         settings.backend = settings.backend.of_its_own();
@@ -207,6 +168,11 @@ impl CacheCore {
 
     pub(crate) fn now(&self) -> Moment {
         self.settings.clock.now()
+    }
+
+    /// A number by which responses that arrive together are told apart, so that they don't end together; the same for the same response.
+    pub(crate) fn spread(&self, key: &CacheKey, received: Moment) -> u64 {
+        self.hasher.hash_one((key.as_bytes(), received.monotonic))
     }
 
     /// Chooses among the variants of a key and says what may be done with the choice (RFC 9111 §4).

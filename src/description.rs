@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 use sha2::{Digest, Sha256};
 
+use crate::expiry::Expiry;
 use crate::outcome::HeaderSwitches;
 use crate::policy::{Audience, Policy};
 use crate::regime::Regime;
@@ -115,6 +116,7 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         stale_while_revalidate,
         stale_if_error,
         fill_timeout,
+        expiry: Expiry { jitter, sliding, refresh_ahead, refresh_within },
         heuristics,
         drop_set_cookie,
         strategy,
@@ -142,6 +144,11 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         described("stale_while_revalidate", duration(stale_while_revalidate), Matters::Terms),
         described("stale_if_error", duration(stale_if_error), Matters::Terms),
         described("fill_timeout", duration(fill_timeout), Matters::Ahead),
+        described("jitter", number(jitter), Matters::Terms),
+        described("sliding", duration(sliding), Matters::Terms),
+        // How a response is refreshed was decided with it, and it soon will be.
+        described("refresh_ahead", number(refresh_ahead), Matters::Ahead),
+        described("refresh_within", duration(refresh_within), Matters::Ahead),
         described("heuristics", heuristics.map_or(String::new(), |on| on.to_string()), Matters::Terms),
         described("drop_set_cookie", drop_set_cookie.to_string(), Matters::Audience),
         // It gives a window to what is stored, where nobody else does.
@@ -244,6 +251,10 @@ fn described(name: &'static str, value: impl Into<String>, matters: Matters) -> 
 
 fn duration(value: &Option<Duration>) -> String {
     value.map_or(String::new(), |value| format!("{value:?}"))
+}
+
+fn number(value: &Option<f64>) -> String {
+    value.map_or(String::new(), |value| value.to_string())
 }
 
 fn listed(names: &[impl AsRef<str>]) -> String {

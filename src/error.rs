@@ -17,6 +17,16 @@ pub enum RuleError {
         #[source]
         source: Box<regex::Error>,
     },
+    /// A number or a time of the policy is one that can't be followed.
+    #[error("rule {rule:?}: `{setting}` has to be {wanted}")]
+    OutOfRange {
+        /// The pattern of the rule.
+        rule: String,
+        /// The setter.
+        setting: &'static str,
+        /// What it takes.
+        wanted: &'static str,
+    },
     /// The policy names a status that is never stored.
     #[error(
         "rule {rule:?}: {status} is never stored, since a hostile request may provoke it and would then take the page \

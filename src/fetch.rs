@@ -2,7 +2,6 @@
 //! or an error that a stale response stands in for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -183,6 +182,7 @@ impl Errand {
             date: date::field(headers, header::DATE).unwrap_or(received.wall),
             received: received.wall,
             delay: received.since(self.sent),
+            spread: self.core.spread(&self.ask.key, received),
         };
         judge(&arrival, self.policy(), &self.core.settings)
     }
@@ -254,7 +254,7 @@ impl Errand {
             let cache_control = if parts.headers.contains_key(header::SET_COOKIE) {
                 downstream.private_cache_control()
             } else {
-                downstream.cache_control(Duration::ZERO)
+                downstream.cache_control()
             };
             parts.headers.insert(header::CACHE_CONTROL, cache_control);
         }
@@ -378,7 +378,7 @@ impl Errand {
         // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
         let sent = stored.as_ref().unwrap_or(previous);
         let age = sent.age(received);
-        let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
         let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), is_head);
         note(&core, response, outcome, attended)
     }
@@ -428,7 +428,7 @@ impl Errand {
 
     /// The stored response, where the handler failed or took too long.
     fn in_its_place<B: Body>(&self, stored: &StoredResponse) -> Response<ResponseBody<B>> {
-        let fresh = stored.terms.is_fresh(stored.age(self.core.now()));
+        let fresh = stored.current_terms().is_fresh(stored.age(self.core.now()));
         self.stored(stored, in_its_place(&self.ask, fresh))
     }
 
@@ -438,7 +438,7 @@ impl Errand {
 
     fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
         let now = self.core.now();
-        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let response = respond::from_store(&self.core, stored, now, outcome, self.client_asks(), self.ask.is_head);
         note(&self.core, response, outcome, self.attended)
     }

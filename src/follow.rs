@@ -102,7 +102,7 @@ impl Following<'_> {
             Share::Not => return Err(None),
         };
         let outcome = Outcome::Collapsed(self.why);
-        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let response = match given {
             Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, false),
@@ -149,8 +149,8 @@ impl Following<'_> {
     pub(crate) fn instead<B: Body>(&self) -> Option<Response<ResponseBody<B>>> {
         let stored = self.stand_in(false)?;
         let now = self.core.now();
-        let outcome = in_its_place(self.ask, stored.terms.is_fresh(stored.age(now)));
-        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.terms.lifetime);
+        let outcome = in_its_place(self.ask, stored.current_terms().is_fresh(stored.age(now)));
+        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let response = respond::from_store(self.core, &stored, now, outcome, asked, self.ask.is_head);
         Some(note(self.core, response, outcome, true))
@@ -175,10 +175,10 @@ impl Following<'_> {
 pub(crate) fn may_stand_in(core: &CacheCore, ask: &Ask, stored: &StoredResponse, disconnected: bool) -> bool {
     let authorized = !ask.authorization || stored.terms.for_authorized;
     let age = stored.age(core.now());
-    let usable = || !matches!(reuse(&stored.terms, age, &ask.directives, ask.authorization), Reuse::Validate(_));
+    let terms = stored.current_terms();
+    let usable = || !matches!(reuse(&terms, age, &ask.directives, ask.authorization), Reuse::Validate(_));
     authorized
-        && (ask.strategy.falls_back() && usable()
-            || may_stand_in_for_error(&stored.terms, age, &ask.directives, disconnected))
+        && (ask.strategy.falls_back() && usable() || may_stand_in_for_error(&terms, age, &ask.directives, disconnected))
 }
 
 /// What it is called when it does.

@@ -15,7 +15,7 @@ use crate::handle::CacheHandle;
 use crate::live::Live;
 use crate::policy::Policy;
 use crate::query::{QueryBody, QueryReader};
-use crate::rules::{Rule, check_statuses};
+use crate::rules::{Rule, check};
 use crate::service::Cache;
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
@@ -88,7 +88,7 @@ impl CacheLayer {
     /// Like [`rule`](Self::rule).
     ///
     /// # Errors
-    /// [`RuleError`] if the pattern is no regular expression, or the policy names a status that is never stored.
+    /// [`RuleError`] if the pattern is no regular expression, or the policy names a status that is never stored or has a number out of its range.
     pub fn try_rule(self, pattern: &str, policy: Policy) -> Result<Self, RuleError> {
         let rule = Rule::new(pattern, policy)?;
         Ok(self.set(|settings| settings.rules.push(rule)))
@@ -97,9 +97,9 @@ impl CacheLayer {
     /// The policy of paths that no rule matches; [`Policy::from_origin`] by default.
     ///
     /// # Panics
-    /// If the policy names a status that is never stored, as [`rule`](Self::rule) does.
+    /// If the policy can't be used, as [`rule`](Self::rule) does.
     pub fn otherwise(self, policy: Policy) -> Self {
-        if let Err(error) = check_statuses("otherwise", &policy) {
+        if let Err(error) = check("otherwise", &policy) {
             panic!("{error}");
         }
         self.set(|settings| settings.otherwise = policy)

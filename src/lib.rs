@@ -97,6 +97,7 @@ mod groups;
 mod hit_for_miss;
 mod invalidate;
 mod live;
+mod lookup;
 mod neighbours;
 mod plan;
 mod policy;
@@ -118,6 +119,7 @@ mod cached;
 mod clock;
 mod downstream;
 mod error;
+mod expiry;
 mod forwarded;
 mod head;
 mod hit_status;
@@ -131,6 +133,7 @@ mod request;
 mod response;
 mod selector;
 mod sync;
+mod upkeep;
 mod variance;
 
 // Floor 0: the protocol.

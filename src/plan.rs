@@ -153,7 +153,7 @@ impl Plan {
     pub(crate) fn preview(&self) -> StoredResponse {
         let reserved = self.core.settings.switches.names();
         let (head, body) = self.core.heads.store(self.head.clone(), &reserved, Bytes::new());
-        let downstream = self.verdict.downstream.clone().filter(|downstream| downstream.from_each_answer);
+        let downstream = self.verdict.downstream.clone().filter(Downstream::is_of_each_answer);
         StoredResponse {
             status: self.status,
             head,
@@ -167,6 +167,7 @@ impl Plan {
             stamp: self.stamp.clone(),
             regime: self.regime,
             charge: None,
+            upkeep: self.verdict.upkeep.clone(),
         }
     }
 
@@ -184,10 +185,11 @@ impl Plan {
             received: self.received,
             variance: self.core.variances.share(self.variance),
             origin: self.origin,
-            downstream: self.verdict.downstream.filter(|downstream| downstream.from_each_answer).map(Arc::new),
+            downstream: self.verdict.downstream.filter(Downstream::is_of_each_answer).map(Arc::new),
             stamp: self.stamp,
             regime: self.regime,
             charge: self.charge,
+            upkeep: self.verdict.upkeep,
         });
         let committed = self.core.commit(self.flight, &self.key, &stored);
         self.core.counters.stored(committed);
@@ -300,7 +302,7 @@ pub(crate) fn stored_head(
         }
         if let Some(downstream) = downstream {
             REPLACED.iter().chain(targets).for_each(|name| drop(kept.remove(name)));
-            kept.insert(header::CACHE_CONTROL, downstream.cache_control(std::time::Duration::ZERO));
+            kept.insert(header::CACHE_CONTROL, downstream.cache_control());
         }
         Arc::new(compact(&replaced))
     });

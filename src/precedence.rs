@@ -1,6 +1,7 @@
 //! Who is heard about a response: what forbids to store > the handler's extension > a rule that overrides > the origin's freshness >
 //! the rule's TTL > a guess. The result is the terms under which it is stored, or the named reason why not.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -16,6 +17,7 @@ use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::storability::{DeclineReason, Exchange, Leniency, Storability, has_validator, storability};
 use crate::rfc9111::targeted;
 use crate::settings::Settings;
+use crate::upkeep::Upkeep;
 
 /// For how long a response that can be validated is kept past its lifetime: long enough to save transfers, and then
 /// its memory is worth more to others.
@@ -37,6 +39,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) date: SystemTime,
     pub(crate) received: SystemTime,
     pub(crate) delay: Duration,
+    /// Tells it from others that arrive at the same time, as by chance.
+    pub(crate) spread: u64,
 }
 
 /// The terms of storing.
@@ -46,6 +50,8 @@ pub(crate) struct Verdict {
     pub(crate) keep: Duration,
     /// What is said downstream instead of the origin's `Cache-Control`, if the origin's is not what counts.
     pub(crate) downstream: Option<Downstream>,
+    /// What is done about it while it is fresh.
+    pub(crate) upkeep: Option<Arc<Upkeep>>,
 }
 
 /// Whether and on which terms the response of `arrival` is stored.
@@ -78,7 +84,10 @@ pub(crate) fn judge(arrival: &Arrival<'_>, policy: &Policy, settings: &Settings)
     }
     let terms = terms(arrival, policy, settings, &said, lifetime, declared);
     let keep = keep(&terms, arrival, settings).ok_or(DeclineReason::AlreadyStale)?;
-    Ok(Verdict { terms, keep, downstream: downstream(arrival, policy, &said, lifetime) })
+    let downstream = downstream(arrival, policy, &said, lifetime);
+    // From the call of the handler to the head of its answer: mostly that is the work, and how fast a client takes the content has no say in it.
+    let upkeep = Upkeep::of(&policy.expiry, lifetime.is_some_and(is_ours), arrival.delay, arrival.spread);
+    Ok(Verdict { terms, keep, downstream, upkeep })
 }
 
 /// SSE and switched protocols have no end to wait for.
@@ -110,9 +119,19 @@ fn lifetime(
         .or_else(|| stated_lifetime(said, targeted, arrival.headers, arrival.date))
         .or(rule.map(from(LifetimeSource::Rule)))
         .or_else(guess)?;
+    // What the origin says isn't made shorter: it would be a surprise, and it is spread already where the handler wants that.
+    let lifetime = match is_ours(lifetime) {
+        true => Lifetime { duration: policy.expiry.jittered(lifetime.duration, arrival.spread), ..lifetime },
+        false => lifetime,
+    };
     // RFC 9111 §5.1: with an age that can't be trusted, the response counts as stale.
     let trusted = age_field(arrival.headers) != AgeField::Invalid;
     Some(if trusted { lifetime } else { Lifetime { duration: Duration::ZERO, ..lifetime } })
+}
+
+/// Whether the application gave the lifetime, by a rule or by [`Cached`], and not the origin by a field.
+fn is_ours(lifetime: Lifetime) -> bool {
+    matches!(lifetime.source, LifetimeSource::Handler | LifetimeSource::Override | LifetimeSource::Rule)
 }
 
 fn terms(
@@ -177,9 +196,7 @@ fn downstream(
     lifetime: Option<Lifetime>,
 ) -> Option<Downstream> {
     let stated = arrival.handler.and_then(|handler| handler.downstream).or(policy.downstream);
-    let ours = lifetime.filter(|lifetime| {
-        matches!(lifetime.source, LifetimeSource::Handler | LifetimeSource::Override | LifetimeSource::Rule)
-    });
+    let ours = lifetime.filter(|lifetime| is_ours(*lifetime));
     // What a partition holds is for one principal; caches downstream have no partitions.
     let private = policy.is_partitioned();
     if ours.is_none() && stated.is_none() && !private {
@@ -195,6 +212,7 @@ fn downstream(
     Some(Downstream {
         lifetime: stated.or(lifetime.map(|lifetime| lifetime.duration)).unwrap_or_default(),
         from_each_answer: stated.is_some(),
+        sliding: policy.expiry.sliding.filter(|_| ours.is_some()),
         private,
         kept: kept.iter().filter(|(set, _)| *set).map(|(_, name)| format!(", {name}")).collect(),
     })
@@ -231,6 +249,7 @@ mod tests {
             date: SystemTime::UNIX_EPOCH,
             received: SystemTime::UNIX_EPOCH,
             delay: Duration::ZERO,
+            spread: 0,
         };
         judge(&arrival, policy, &Settings::new(Backend::Memory(MemoryStore::new(1).into())))
     }
@@ -278,7 +297,7 @@ mod tests {
     #[test]
     fn what_is_said_downstream() {
         let said = |fields: &[(&'static str, &'static str)], handler, policy: &Policy| {
-            verdict(fields, handler, policy).unwrap().downstream.map(|d| d.cache_control(secs(10)))
+            verdict(fields, handler, policy).unwrap().downstream.map(|d| d.of_stored(secs(10), secs(300)))
         };
         let per = Policy::per(|_: &_| Some("me"), secs(3));
         assert_eq!(said(&[("cache-control", "max-age=2")], None, &Policy::shared(secs(3))), None);
@@ -292,6 +311,20 @@ mod tests {
             "7 seconds from an answer that is 10 seconds old"
         );
         assert_eq!(said(&[], Some(Cached::shared(secs(1)).downstream(secs(2))), &own).unwrap(), "public, max-age=12");
+    }
+
+    #[test]
+    fn what_ends_by_disuse_is_kept_for_its_whole_lifetime_and_clients_are_told_less() {
+        let sliding = Policy::shared(secs(60)).sliding(secs(10));
+        let of = |fields: &[(&'static str, &'static str)]| verdict(fields, None, &sliding).unwrap();
+        let ours = of(&[]);
+        assert_eq!((ours.terms.lifetime, ours.keep), (secs(60), secs(60)));
+        assert_eq!(ours.upkeep.and_then(|upkeep| upkeep.idle_end()), Some(secs(10)));
+        let downstream = ours.downstream.unwrap();
+        assert_eq!(downstream.cache_control(), "public, max-age=10");
+        assert_eq!(downstream.of_stored(secs(5), secs(15)), "public, max-age=15");
+        let stated = of(&[("cache-control", "max-age=60")]);
+        assert!(stated.upkeep.is_none() && stated.downstream.is_none());
     }
 
     #[test]

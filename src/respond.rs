@@ -149,7 +149,7 @@ pub(crate) fn head_of(core: &CacheCore, stored: &StoredResponse, now: Moment, ou
     let mut head = stored.head.to_map(|places| core.settings.switches.fill(places, outcome, of_hit));
     core.settings.switches.warn(&mut head, outcome);
     if let Some(downstream) = &stored.downstream {
-        head.insert(header::CACHE_CONTROL, downstream.cache_control(outcome.age.unwrap_or_default()));
+        head.insert(header::CACHE_CONTROL, downstream.of_stored(outcome.age.unwrap_or_default(), stored.lifetime()));
     }
     if stored.origin.own_last_modified && !is_settled(stored, now.wall) {
         head.remove(header::LAST_MODIFIED);

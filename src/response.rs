@@ -19,6 +19,7 @@ use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::validation::{EntityTag, Validators};
 use crate::sync::{AtomicU64, Ordering};
+use crate::upkeep::Upkeep;
 use crate::variance::Variance;
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
@@ -28,6 +29,7 @@ pub struct StoredResponse {
     /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
     pub(crate) head: StoredHead,
     pub(crate) body: Bytes,
+    /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
     pub(crate) terms: Terms,
     /// When its head arrived.
     pub(crate) received: Moment,
@@ -43,6 +45,8 @@ pub struct StoredResponse {
     pub(crate) keep: Duration,
     /// Its place in the account of its principal, if it is for one.
     pub(crate) charge: Option<Arc<Charge>>,
+    /// What is done about it while it is fresh; `None` for most. Copies share it.
+    pub(crate) upkeep: Option<Arc<Upkeep>>,
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
@@ -146,7 +150,8 @@ impl StoredResponse {
         let replaced = self.origin.replaced.iter().flat_map(|head| head.values()).map(HeaderValue::len).sum::<usize>();
         let tags = self.stamp.tags.as_ref().map_or(0, |tags| size_of_val(&**tags));
         let account = if self.charge.is_some() { ACCOUNT } else { 0 };
-        OVERHEAD + account + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
+        let upkeep = if self.upkeep.is_some() { Upkeep::SIZE } else { 0 };
+        OVERHEAD + account + upkeep + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
     }
 
     /// Whether both answer the same variant of their resource.
@@ -158,6 +163,18 @@ impl StoredResponse {
     /// The current age (RFC 9111 §4.2.3).
     pub(crate) fn age(&self, now: Moment) -> Duration {
         current_age(self.terms.initial_age, now.since(self.received))
+    }
+
+    /// The freshness lifetime as it is now: where a rule wants the response to end by disuse, each use makes it longer, up to that of the
+    /// [terms](Self::terms).
+    pub(crate) fn lifetime(&self) -> Duration {
+        let idle_end = self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end());
+        idle_end.map_or(self.terms.lifetime, |end| self.terms.lifetime.min(end.saturating_add(self.terms.initial_age)))
+    }
+
+    /// The terms of its use as they are now.
+    pub(crate) fn current_terms(&self) -> Terms {
+        Terms { lifetime: self.lifetime(), ..self.terms }
     }
 
     pub(crate) fn validators(&self) -> Validators<'_> {

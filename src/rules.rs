@@ -24,13 +24,16 @@ impl Rule {
         if let Err(source) = Regex::new(pattern) {
             return Err(RuleError::Pattern { rule: pattern.into(), source: Box::new(source) });
         }
-        check_statuses(pattern, &policy)?;
+        check(pattern, &policy)?;
         Ok(Self { pattern: pattern.into(), policy })
     }
 }
 
-/// Refuses a policy that names a status which is never stored: it would never do what it says.
-pub(crate) fn check_statuses(rule: &str, policy: &Policy) -> Result<(), RuleError> {
+/// Refuses a policy that would never do what it says: that names a status which is never stored, or a number or time that can't be followed.
+pub(crate) fn check(rule: &str, policy: &Policy) -> Result<(), RuleError> {
+    if let Some((setting, wanted)) = policy.expiry.mistake() {
+        return Err(RuleError::OutOfRange { rule: rule.into(), setting, wanted });
+    }
     let named = policy.status_ttls.iter().map(|(status, _)| status).chain(policy.statuses.iter().flatten());
     match named.copied().find(|status| is_provoked_error(*status)) {
         Some(status) => Err(RuleError::StatusNeverStored { rule: rule.into(), status }),

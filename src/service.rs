@@ -5,6 +5,7 @@
 //!               ├─ write     an unsafe method; its success invalidates
 //!               ├─ query     its content is read first, where QUERY is cached; then as below
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
+//!                                    ├─ ahead      the same; refreshed behind it, since its time is soon over
 //!                                    ├─ stale      sent from the store; refreshed behind it, if that is the reason
 //!                                    ├─ fetch      the handler is asked, and its answer settled (see `fetch.rs`)
 //!                                    └─ refuse     only-if-cached or a cache-only rule, and nothing usable: 504
@@ -24,7 +25,7 @@ use tracing::Instrument;
 use crate::admission::{Admission, Ask, InHand, Write, admit};
 use crate::boarding::{Boarding, Departure};
 use crate::body::ResponseBody;
-use crate::cache::{CacheCore, Lookup};
+use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::error::BoxError;
 use crate::fetch::{Errand, read_out};
@@ -32,6 +33,7 @@ use crate::follow::{Followed, Following};
 use crate::future::ResponseFuture;
 use crate::key::Origin;
 use crate::live::Live;
+use crate::lookup::Lookup;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::query::QueryReader;
 use crate::request::{RequestHead, Scheme};
@@ -221,6 +223,7 @@ impl<S> Cache<S> {
         let found = if ask.strategy == Strategy::CacheFirst { found } else { ask.strategy.direct(found, &ask, now) };
         match found {
             Lookup::Fresh(stored) => self.hit(core, &request, &ask, now, &stored),
+            Lookup::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
             Lookup::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
             Lookup::Earlier(stored) => {
                 let found = core.weigh_earlier(&stored, &ask, now);
@@ -248,6 +251,24 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         ResponseFuture::ready(self.send(core, request, ask, now, stored, Outcome::Hit))
+    }
+
+    /// The client gets the fresh response at once, as ever; its request goes on to refresh it before its lifetime is over.
+    fn ahead<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        request: Request<R>,
+        ask: Ask,
+        now: Moment,
+        stored: &Arc<StoredResponse>,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let answer = self.hit(core, &request, &ask, now, stored);
+        self.refresh(core, request, ask, stored);
+        answer
     }
 
     /// The client gets the stale response at once; its request goes on to refresh it.
@@ -394,7 +415,7 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.terms.lifetime);
+        let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
         let asked = (!ask.is_plain()).then(|| request.headers());
         let response = from_store(core, stored, now, outcome, asked, ask.is_head);
         note(core, response, outcome, true)

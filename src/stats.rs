@@ -42,7 +42,7 @@ pub struct Stats {
     pub stored: u64,
     /// Responses not stored, by reason; only reasons that occurred.
     pub declined: Vec<(DeclineReason, u64)>,
-    /// Refreshes started behind a stale answer.
+    /// Refreshes started behind an answer: a stale one, or a fresh one that is soon over.
     pub refreshes: u64,
     /// Refreshes not started since too many were running.
     pub refreshes_refused: u64,

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::admission::Ask;
-use crate::cache::Lookup;
 use crate::clock::Moment;
+use crate::lookup::Lookup;
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::rfc9111::reuse::may_stand_in_for_error;
 
@@ -71,7 +71,7 @@ impl Strategy {
                 Lookup::Stale(stored, StaleReason::CacheOnly)
             }
             (Self::CacheOnly, Lookup::Validate(stored, ForwardReason::Stale))
-                if may_stand_in_for_error(&stored.terms, stored.age(now), &ask.directives, false) =>
+                if may_stand_in_for_error(&stored.current_terms(), stored.age(now), &ask.directives, false) =>
             {
                 Lookup::Stale(stored, StaleReason::CacheOnly)
             }

@@ -63,6 +63,14 @@ fn every_field_does_what_its_setter_does() {
             "audience = 'shared'\nttl = '1m'\nstale_while_revalidate = '5s'\nstale_if_error = '1h'\nfill_timeout = '2s'",
             Policy::shared(m).stale_while_revalidate(secs(5)).stale_if_error(60 * m).fill_timeout(secs(2)),
         ),
+        (
+            "audience = 'shared'\nttl = '1m'\njitter = 0.25\nrefresh_ahead = 1.5\nrefresh_within = '10s'",
+            Policy::shared(m).jitter(0.25).refresh_ahead(1.5).refresh_within(secs(10)),
+        ),
+        (
+            "audience = 'from_origin'\njitter = 0\nrefresh_ahead = 2\nsliding = '5m'",
+            Policy::from_origin().jitter(0.0).refresh_ahead(2.0).sliding(5 * m),
+        ),
         ("audience = 'from_origin'\nheuristics = true", Policy::from_origin().heuristics(true)),
         ("audience = 'from_origin'\ndrop_set_cookie = true", Policy::from_origin().drop_set_cookie()),
         ("audience = 'shared'\nttl = '1m'\nstrip_credentials = true", Policy::shared(m).strip_credentials()),
@@ -175,7 +183,7 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ),
         (
             "[otherwise]\naudience = 'bypass'\nzzzzzz = 1",
-            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `heuristics`, `drop_set_cookie`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
+            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `jitter`, `sliding`, `refresh_ahead`, `refresh_within`, `heuristics`, `drop_set_cookie`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
         ),
         ("[limit]\n", "configuration:1:2: limit: unknown field; did you mean `limits`?\n  |\n1 | [limit]\n  |  ^^^^^"),
         (
@@ -218,6 +226,18 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         (
             "[otherwise]\naudience = 'share'\n",
             "configuration:2:12: otherwise.audience: \"share\" is not known here; did you mean \"shared\"?\n  |\n2 | audience = 'share'\n  |            ^^^^^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'from_origin'\njitter = 1.0\nrefresh_ahead = -1",
+            "configuration:3:10: otherwise.jitter: it is a number from 0 to less than 1: the part of a lifetime that may be cut off\n  |\n3 | jitter = 1.0\n  |          ^^^\n\nconfiguration:4:17: otherwise.refresh_ahead: it is a number above 0 and up to 1000; 1 is usual\n  |\n4 | refresh_ahead = -1\n  |                 ^^",
+        ),
+        (
+            "[otherwise]\naudience = 'from_origin'\njitter = nan\nrefresh_ahead = '1'",
+            "configuration:3:10: otherwise.jitter: it is a number from 0 to less than 1: the part of a lifetime that may be cut off\n  |\n3 | jitter = nan\n  |          ^^^\n\nconfiguration:4:17: otherwise.refresh_ahead: expected a number above 0 and up to 1000; 1 is usual, found a string\n  |\n4 | refresh_ahead = '1'\n  |                 ^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'from_origin'\nsliding = '0s'\nrefresh_within = 10",
+            "configuration:3:11: otherwise.sliding: it has to be longer than zero\n  |\n3 | sliding = '0s'\n  |           ^^^^\n\nconfiguration:4:18: otherwise.refresh_within: a duration is a string such as \"60s\", \"5m\", \"1h30m\", \"250ms\" or \"7d\"; did you mean \"10s\"?\n  |\n4 | refresh_within = 10\n  |                  ^^",
         ),
         // Rules.
         (
@@ -288,6 +308,10 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         (
             "[otherwise]\naudience = 'shared'\nttl = '1m'\nnetwork_limit = '1s'",
             "configuration:4:17: otherwise.network_limit: has a meaning only with strategy = \"network_first\"\n  |\n4 | network_limit = '1s'\n  |                 ^^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'shared'\nttl = '1m'\nstrategy = 'network_first'\nrefresh_ahead = 1.0",
+            "configuration:5:17: otherwise.refresh_ahead: has no effect with strategy = \"network_first\": a hit there refreshes nothing\n  |\n5 | refresh_ahead = 1.0\n  |                 ^^^",
         ),
         (
             "[otherwise]\naudience = 'shared'\nttl = '1m'\nstrategy = 'network-first'",

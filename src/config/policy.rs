@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, header};
 
 use super::reader::{Field, Section};
+use crate::expiry::{Expiry, JITTER, REFRESH_AHEAD};
 use crate::partition::Quota;
 use crate::policy::Policy;
 use crate::principal::Principal;
@@ -59,7 +60,7 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 26] = [
     "ttl",
     "principal",
     "quota",
@@ -72,6 +73,10 @@ const FIELDS: [&str; 22] = [
     "stale_while_revalidate",
     "stale_if_error",
     "fill_timeout",
+    "jitter",
+    "sliding",
+    "refresh_ahead",
+    "refresh_within",
     "heuristics",
     "drop_set_cookie",
     "strip_credentials",
@@ -150,6 +155,13 @@ fn refuse_contradictions(section: &Section<'_>, asked: &Questions<'_>) {
     let is_network_first = find("strategy").is_some_and(|field| field.text() == Some("network_first"));
     if let Some(field) = find("network_limit").filter(|_| !is_network_first) {
         field.wrong("has a meaning only with strategy = \"network_first\"");
+    }
+    let asks_store_first = |strategy: &str| !matches!(strategy, "network_first" | "network_only" | "cache_only");
+    let strategy = find("strategy").and_then(|field| field.text());
+    if let Some(strategy) = strategy.filter(|strategy| !asks_store_first(strategy)) {
+        for field in [find("refresh_ahead"), find("refresh_within")].into_iter().flatten() {
+            field.wrong(format!("has no effect with strategy = \"{strategy}\": a hit there refreshes nothing"));
+        }
     }
     if let Some(field) = find("override_origin").filter(|_| asked.ttl.is_none() && find("status_ttl").is_none()) {
         field.wrong("there is nothing to override with: neither `ttl` nor `status_ttl` is set");
@@ -237,6 +249,7 @@ fn settings(mut policy: Policy, section: &Section<'_>) -> Policy {
     if let Some(limit) = section.duration("fill_timeout") {
         policy = policy.fill_timeout(limit);
     }
+    policy = ends(policy, section);
     if let Some(field) = section.field("statuses") {
         policy = policy.statuses(field.list(Field::storable_status));
     }
@@ -254,6 +267,24 @@ fn settings(mut policy: Policy, section: &Section<'_>) -> Policy {
         policy = policy.status_ttl(status, ttl);
     }
     policy.ignore_cookies(section.texts("ignore_cookies"))
+}
+
+/// When responses end, beside how long they live.
+fn ends(mut policy: Policy, section: &Section<'_>) -> Policy {
+    if let Some(fraction) = section.field("jitter").and_then(|field| field.decimal(Expiry::is_jitter, JITTER)) {
+        policy = policy.jitter(fraction);
+    }
+    if let Some(idle) = section.field("sliding").and_then(|field| field.duration_above_zero()) {
+        policy = policy.sliding(idle);
+    }
+    let beta = section.field("refresh_ahead");
+    if let Some(beta) = beta.and_then(|field| field.decimal(Expiry::is_refresh_ahead, REFRESH_AHEAD)) {
+        policy = policy.refresh_ahead(beta);
+    }
+    if let Some(remaining) = section.field("refresh_within").and_then(|field| field.duration_above_zero()) {
+        policy = policy.refresh_within(remaining);
+    }
+    policy
 }
 
 fn strategy(section: &Section<'_>) -> Option<Strategy> {

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::Found;
 use super::values::{self, DURATIONS, SIZES};
+use crate::expiry::NOT_ZERO;
 use crate::rfc9111::storability::is_provoked_error;
 
 /// What was found wrong so far.
@@ -183,6 +184,29 @@ impl<'d> Field<'d> {
             self.wrong(format!("it is a whole number of at least {least}"));
         }
         number
+    }
+
+    /// A number with or without a fraction, for which `is_right`.
+    pub(super) fn decimal(&self, is_right: impl Fn(f64) -> bool, wanted: &str) -> Option<f64> {
+        let number = match self.value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(_) => self.integer().map(|number| number as f64),
+            _ => return self.unlike(wanted),
+        };
+        let number = number.filter(|number| is_right(*number));
+        if number.is_none() {
+            self.wrong(format!("it is {wanted}"));
+        }
+        number
+    }
+
+    /// A duration of which zero would mean always.
+    pub(super) fn duration_above_zero(&self) -> Option<Duration> {
+        let duration = self.duration()?;
+        if duration.is_zero() {
+            self.wrong(format!("it has to be {NOT_ZERO}"));
+        }
+        (!duration.is_zero()).then_some(duration)
     }
 
     pub(super) fn duration(&self) -> Option<Duration> {

@@ -206,7 +206,11 @@ impl House {
     }
 
     pub fn around(handler: Handler, layer: CacheLayer) -> Self {
-        let clock = Arc::new(ManualClock::default());
+        Self::on(Arc::default(), handler, layer)
+    }
+
+    /// On a clock that the handler may have as well.
+    pub fn on(clock: Arc<ManualClock>, handler: Handler, layer: CacheLayer) -> Self {
         let layer = layer.clock(clock.clone());
         let service = layer.layer(handler.clone());
         Self { clock, handle: layer.handle(), handler, service }
