@@ -116,7 +116,11 @@ enum Op {
         slot: usize,
         health: Health,
     },
-    Purge(Purge),
+    /// A purge, mostly of what has new content.
+    Purge {
+        purge: Purge,
+        new: Option<Terms>,
+    },
     Pass {
         seconds: u64,
     },
@@ -150,7 +154,7 @@ fn op() -> impl Strategy<Value = Op> {
     let purge = prop_oneof![
         slot().prop_map(Purge::Path),
         slot().prop_map(Purge::Uri),
-        slot().prop_map(Purge::User),
+        (2..4_usize).prop_map(Purge::User),
         Just(Purge::Everything)
     ];
     let any = any::<prop::sample::Index>;
@@ -163,7 +167,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any().prop_map(Op::Break),
         2 => (slot(), terms()).prop_map(|(slot, terms)| Op::Change { slot, terms }),
         1 => (slot(), health).prop_map(|(slot, health)| Op::Health { slot, health }),
-        1 => purge.prop_map(Op::Purge),
+        2 => (purge, prop::option::weighted(0.8, terms())).prop_map(|(purge, new)| Op::Purge { purge, new }),
         3 => (1..15_u64).prop_map(|seconds| Op::Pass { seconds }),
         3 => Just(Op::Tasks),
         5 => (1..8_usize).prop_map(|rounds| Op::Flow { rounds }),
@@ -384,7 +388,15 @@ impl World {
         }
     }
 
-    fn purge(&mut self, purge: Purge) {
+    fn purge(&mut self, purge: Purge, new: Option<Terms>) {
+        let touched: Vec<usize> = match purge {
+            Purge::Path(slot) | Purge::Uri(slot) => Origin::beside(slot).collect(),
+            Purge::User(slot) => vec![slot],
+            Purge::Everything => (0..SLOTS.len()).collect(),
+        };
+        if let Some(terms) = new {
+            touched.iter().for_each(|slot| self.origin().change(*slot, terms));
+        }
         let selector = match purge {
             Purge::Path(slot) => Selector::Uri(SLOTS[slot].0.into()),
             Purge::Uri(slot) => Selector::Uri(format!("http://larder.test{}", SLOTS[slot].0)),
@@ -393,11 +405,7 @@ impl World {
         };
         let purged = self.handle.purge(selector).now_or_never().expect("the store is in memory");
         purged.expect("nothing fails");
-        match purge {
-            Purge::Path(slot) | Purge::Uri(slot) => self.invalidated(Origin::beside(slot)),
-            Purge::User(slot) => self.invalidated(Some(slot).filter(|slot| SLOTS[*slot].0 == "/me")),
-            Purge::Everything => self.invalidated(0..SLOTS.len()),
-        }
+        self.invalidated(touched);
     }
 
     /// A client goes on by one poll.
@@ -511,7 +519,7 @@ impl World {
             }
             Op::Change { slot, terms } => self.origin().change(*slot, *terms),
             Op::Health { slot, health } => self.origin().health[*slot] = *health,
-            Op::Purge(purge) => self.purge(*purge),
+            Op::Purge { purge, new } => self.purge(*purge, *new),
             Op::Pass { seconds } => {
                 self.clock.advance(Duration::from_secs(*seconds));
                 self.origin().now += seconds;
