@@ -593,7 +593,8 @@ fn only_what_is_allowed_is_answered() {
     let all = all.into_inner().expect("no holder panics");
     // What never happened has not been tried.
     let declined = |reason| move |stats: &Stats| stats.declined_for(reason);
-    let rows: [(&str, &dyn Fn(&Stats) -> u64); 11] = [
+    type Count<'a> = &'a dyn Fn(&Stats) -> u64;
+    let rows: [(&str, Count); 11] = [
         ("hits", &|stats| stats.hits),
         ("stale answers", &|stats| stats.stale),
         ("confirmations", &|stats| stats.revalidated),
