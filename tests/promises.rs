@@ -46,7 +46,7 @@ fn has_test(text: &str, function: &str) -> bool {
                 .is_some_and(|rest| rest.strip_prefix(function).is_some_and(|rest| rest.starts_with('(')))
         });
         let above = lines[..n].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("///"));
-        is_it && above.into_iter().any(|line| *line == "#[test]" || *line == "#[tokio::test]")
+        is_it && above.into_iter().any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
     })
 }
 

@@ -13,9 +13,15 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use tower::{Layer, Service, ServiceExt};
 
+use crate::clock::ManualClock;
+use crate::handle::CacheHandle;
+use crate::layer::CacheLayer;
 use crate::models::explore;
+use crate::policy::Policy;
+use crate::request::RequestHead;
+use crate::selector::Selector;
+use crate::service::Cache;
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::{Cache, CacheHandle, CacheLayer, ManualClock, Policy, Selector};
 
 /// The ways to make invalid what is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +89,7 @@ impl World {
     fn new(way: Way) -> Self {
         let mut layer = CacheLayer::in_memory(1 << 20).clock(StdArc::new(ManualClock::default()));
         if way == Way::Partition {
-            let user = |head: &crate::RequestHead<'_>| head.headers.get("user").map(|name| name.as_bytes().to_vec());
+            let user = |head: &RequestHead<'_>| head.headers.get("user").map(|name| name.as_bytes().to_vec());
             layer = layer.otherwise(Policy::per(user, Duration::from_secs(60)));
         }
         let origin = Origin { grouped: way == Way::Group, ..Origin::default() };
