@@ -1,6 +1,6 @@
 //! [`Fill`]: what is needed to store a response while its content passes: the plan, and the bytes taken from the budget of all fills.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,6 @@ pub(crate) struct Fill {
     /// `None` where nothing is kept, or nothing more.
     plan: Option<Plan>,
     length: usize,
-    pieces: usize,
     /// All that is still to come is in the budget already.
     reserved: usize,
 }
@@ -22,31 +21,32 @@ pub(crate) struct Fill {
 /// What becomes of a piece of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admitted {
-    /// It is kept, at this charge to the budget.
-    Kept(usize),
+    /// It is kept, and in the budget.
+    Kept,
     /// It only passes.
     Passes,
     /// Nothing is kept from now on.
     Over(DeclineReason),
 }
 
-/// What a piece takes beside its bytes, and for how many pieces that doesn't matter.
-const PIECE: usize = 64;
-const SPARED: usize = 64;
-
 impl Fill {
     pub(crate) fn new(plan: Plan) -> Self {
-        Self { plan: Some(plan), length: 0, pieces: 0, reserved: 0 }
+        Self { plan: Some(plan), length: 0, reserved: 0 }
     }
 
     /// No copy at all: the content only passes.
     pub(crate) fn none() -> Self {
-        Self { plan: None, length: 0, pieces: 0, reserved: 0 }
+        Self { plan: None, length: 0, reserved: 0 }
     }
 
     /// Whether the content is being kept.
     pub(crate) fn is_keeping(&self) -> bool {
         self.plan.is_some()
+    }
+
+    /// The length that was announced.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.plan.as_ref().and_then(|plan| plan.announced)
     }
 
     /// Whether all that was announced is there. What may still follow decides: the end, or something that makes the copy worthless.
@@ -65,24 +65,20 @@ impl Fill {
         if plan.announced.is_some_and(|announced| length as u64 > announced) {
             return Admitted::Over(DeclineReason::Incomplete);
         }
-        self.pieces += 1;
-        let charge = piece + if self.pieces > SPARED { PIECE } else { 0 };
-        let ahead = self.reserved.min(charge);
-        if !plan.core.budget.take(charge - ahead, settings.max_fill_bytes) {
+        let ahead = self.reserved.min(piece);
+        if !plan.core.budget.take(piece - ahead, settings.max_fill_bytes) {
             return Admitted::Over(DeclineReason::FillBudget);
         }
         self.reserved -= ahead;
         self.length = length;
-        Admitted::Kept(charge)
+        Admitted::Kept
     }
 
     /// Takes what is still to come from the budget, so that nobody who reads along has to be stopped; where its length is known.
     pub(crate) fn reserve(&mut self) -> bool {
         let Some(plan) = &self.plan else { return false };
         let Some(announced) = plan.announced.and_then(|announced| usize::try_from(announced).ok()) else { return true };
-        let rest = announced.saturating_sub(self.length);
-        // Pieces are of some kilobytes each; a source of tiny ones takes more, and is refused when it does.
-        let wanted = (rest + rest / 16).saturating_sub(self.reserved);
+        let wanted = announced.saturating_sub(self.length).saturating_sub(self.reserved);
         let taken = plan.core.budget.take(wanted, plan.core.settings.max_fill_bytes);
         if taken {
             self.reserved += wanted;
@@ -106,12 +102,37 @@ impl Fill {
     }
 }
 
+/// All of a response's content, for the store.
+pub(crate) enum Content {
+    /// In memory of exactly its size.
+    Whole(Bytes),
+    /// In pieces, of this length together.
+    Pieces(Vec<Bytes>, usize),
+}
+
+impl Content {
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Self::Whole(whole) => whole.len(),
+            Self::Pieces(_, length) => *length,
+        }
+    }
+}
+
 /// Puts the content together and stores it. A reason not to store is counted where it is found.
-pub(crate) fn store(plan: Plan, pieces: impl IntoIterator<Item = Bytes>, length: usize) -> Bytes {
-    let content = join(pieces, length);
-    let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
-    drop(plan.commit(content.clone(), hash));
-    content
+pub(crate) fn store(plan: Plan, content: Content) -> Bytes {
+    let whole = match content {
+        Content::Whole(whole) => whole,
+        Content::Pieces(pieces, length) => {
+            let core = plan.core.clone();
+            // One after another: each takes its size twice for a moment.
+            let _turn = core.joining.lock().unwrap_or_else(PoisonError::into_inner);
+            join(pieces, length)
+        }
+    };
+    let hash = plan.needs_hash().then(|| Sha256::digest(&whole).into());
+    drop(plan.commit(whole.clone(), hash));
+    whole
 }
 
 /// Nothing will be stored.

@@ -37,6 +37,17 @@ pub(crate) enum Followed<B: Body> {
     Leads(Boarding),
 }
 
+/// What there is of another request's answer.
+enum Taken<B: Body> {
+    Response(Response<ResponseBody<B>>),
+    /// It is another variant; the one that this request would get.
+    OtherVariant(Variance),
+    /// It streamed, and isn't there any more.
+    Gone,
+    /// It may not be used for this request.
+    Nothing,
+}
+
 impl Following<'_> {
     /// Waits, as long as this makes sense:
     ///
@@ -52,12 +63,17 @@ impl Following<'_> {
             let landed = self.wait(follower).await;
             let expected = match landed {
                 Some(Landed::Given(given)) => match self.take(&given) {
-                    Ok(response) => return Followed::Answered(response),
-                    Err(Some(expected)) if !knows => {
+                    Taken::Response(response) => return Followed::Answered(response),
+                    Taken::OtherVariant(expected) if !knows => {
                         knows = true;
                         Some(expected)
                     }
-                    Err(_) => break,
+                    // It ended just now, so it is in the store, or was given up.
+                    Taken::Gone if !failed => {
+                        failed = true;
+                        None
+                    }
+                    Taken::OtherVariant(_) | Taken::Gone | Taken::Nothing => break,
                 },
                 Some(Landed::Alone) => break,
                 landed @ (Some(Landed::Failed) | None) => {
@@ -94,21 +110,24 @@ impl Following<'_> {
     }
 
     /// The answer to the other request, if this one may have it; else which variant it would get, if it is that.
-    fn take<B: Body>(&self, given: &Given) -> Result<Response<ResponseBody<B>>, Option<Variance>> {
+    fn take<B: Body>(&self, given: &Given) -> Taken<B> {
         let now = self.core.now();
         let response = match self.core.share(given, self.ask, self.headers, now) {
             Share::Send(response) => response,
-            Share::OtherVariant(expected) => return Err(Some(expected)),
-            Share::Not => return Err(None),
+            Share::OtherVariant(expected) => return Taken::OtherVariant(expected),
+            Share::Not => return Taken::Nothing,
         };
         let outcome = Outcome::Collapsed(self.why);
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let response = match given {
             Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, false),
-            Given::Streaming(preview) => self.of_stream(preview, outcome, asked).ok_or(None)?,
+            Given::Streaming(preview) => match self.of_stream(preview, outcome, asked) {
+                Some(response) => response,
+                None => return Taken::Gone,
+            },
         };
-        Ok(note(self.core, response, outcome, true))
+        Taken::Response(note(self.core, response, outcome, true))
     }
 
     fn of_stream<B: Body>(

@@ -4,12 +4,14 @@
 //! | models | of |
 //! |---|---|
 //! | `engine.rs` | flights, the purge index, the fill budget and the refreshes, with a store of one lock |
+//! | `streaming.rs` | content that several read while it streams, some of whom leave |
 //! | `whole.rs` | the cache as its users have it: service, handle, and a handler whose content changes |
 //!
 //! A model of one more mechanism is one more file here; [`explore`] runs it. Shuttle tries interleavings and no weaker orders of memory than
 //! they have: whether `Release` and `Acquire` stand in the right places is left to whoever reads the code.
 
 mod engine;
+mod streaming;
 mod whole;
 
 use std::env;
