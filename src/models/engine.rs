@@ -103,6 +103,14 @@ impl World {
         found.filter(|found| self.purges.is_valid(&found.0)).map(|found| found.1)
     }
 
+    /// The hash of a resource that shares no place with the one of all others.
+    fn elsewhere(&self) -> u64 {
+        let stamp = self.purges.stamp(&key(), 0);
+        let places =
+            [Some(stamp.resource), Some(stamp.path), stamp.partition, Some(TAG)].map(|id| id.map(|id| id % 16));
+        (0..16).find(|place| !places.contains(&Some(*place))).expect("four of sixteen are taken")
+    }
+
     /// A client: it is never given what is older than a purge that had returned when it asked.
     fn visit(&self) {
         let acknowledged = self.acknowledged.load(Ordering::SeqCst);
@@ -176,7 +184,12 @@ fn nothing_older_comes_back(thousandths: usize, ways: &'static [Way]) {
                 let world = world.clone();
                 Box::new(move || (0..times).for_each(|_| world.visit())) as Box<dyn FnOnce() + Send>
             });
-            together(ways.iter().map(change).chain(visits).collect());
+            // A purge of something else: what is valid is held against all purges anew.
+            let beside = {
+                let world = world.clone();
+                Box::new(move || _ = world.purges.purge_resource(world.elsewhere())) as Box<dyn FnOnce() + Send>
+            };
+            together(ways.iter().map(change).chain(visits).chain([beside]).collect());
             world.visit();
             let newest = ways.len() as u64;
             assert_eq!(world.read().unwrap_or(newest), newest, "all changes are done");
