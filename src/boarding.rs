@@ -9,7 +9,7 @@ use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::flight::{Bounds, Call, Flight, Follower, Seat};
 use crate::lookup::{Lookup, weigh};
-use crate::outcome::ForwardReason;
+use crate::outcome::{ForwardReason, StaleReason};
 use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::storage::backend::Backend;
@@ -64,8 +64,8 @@ pub(crate) enum Boarding {
 
 /// What may be done with what a flight brought.
 pub(crate) enum Share<'a> {
-    /// Send it.
-    Send(&'a StoredResponse),
+    /// Send it; as stale, where a stale answer is allowed for this reason.
+    Send(&'a StoredResponse, Option<StaleReason>),
     /// It is another variant of the resource: which one this request would get is known now.
     OtherVariant(Variance),
     /// It may not be used for this request.
@@ -94,7 +94,7 @@ impl CacheCore {
         let fits = |theirs: &Call, given: Option<&Given>| {
             follows
                 && match given {
-                    Some(given) => matches!(self.share(given, ask, headers, now), Share::Send(_)),
+                    Some(given) => matches!(self.share(given, ask, headers, now), Share::Send(..)),
                     // Who knows its variant doesn't wait for one that may be another.
                     None => match &theirs.expected {
                         Some(expected) => expected.matches(headers, self.settings.matching),
@@ -149,7 +149,8 @@ impl CacheCore {
             return Share::OtherVariant(Variance::of(fields, headers, self.settings.matching));
         }
         match weigh((), response, ask, now) {
-            Lookup::Fresh(()) | Lookup::Ahead(()) | Lookup::Stale((), _) => Share::Send(response),
+            Lookup::Fresh(()) | Lookup::Ahead(()) => Share::Send(response, None),
+            Lookup::Stale((), reason) => Share::Send(response, Some(reason)),
             _ => Share::Not,
         }
     }

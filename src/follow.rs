@@ -112,12 +112,12 @@ impl Following<'_> {
     /// The answer to the other request, if this one may have it; else which variant it would get, if it is that.
     fn take<B: Body>(&self, given: &Given) -> Taken<B> {
         let now = self.core.now();
-        let response = match self.core.share(given, self.ask, self.headers, now) {
-            Share::Send(response) => response,
+        let (response, stale) = match self.core.share(given, self.ask, self.headers, now) {
+            Share::Send(response, stale) => (response, stale),
             Share::OtherVariant(expected) => return Taken::OtherVariant(expected),
             Share::Not => return Taken::Nothing,
         };
-        let outcome = Outcome::Collapsed(self.why);
+        let outcome = stale.map_or(Outcome::Collapsed(self.why), Outcome::Stale);
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let response = match given {

@@ -51,25 +51,29 @@ impl Stream {
     ) -> Reader {
         let (state, place) = State::begin(core.clone(), fill);
         let stream = Arc::new(Self { core, source: Mutex::new(Some(source)), state: Mutex::new(state), exact });
-        let reader = Reader::at(stream.clone(), place);
+        let mut reader = Reader::at(stream.clone(), place);
         let given_up = stream.state().reserve(AT_ONCE);
         stream.see_to(After { given_up, ..After::default() });
-        stream.take_in(ready);
+        reader.own = stream.take_in(ready, place);
         reader
     }
 
-    fn take_in(self: &Arc<Self>, ready: VecDeque<Result<Frame<Bytes>, BoxError>>) {
+    /// What came before there was a stream is passed on behalf of the first reader; returns what that has of it.
+    fn take_in(self: &Arc<Self>, ready: VecDeque<Result<Frame<Bytes>, BoxError>>, first: usize) -> VecDeque<Bytes> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = source.as_ref().is_none_or(|source| source.is_end_stream());
         let many = ready.len();
+        let mut own = VecDeque::new();
         for (n, frame) in ready.into_iter().enumerate() {
-            let is_last = n + 1 == many && source.as_ref().is_none_or(|source| source.is_end_stream());
-            let (after, _) = self.pass(&mut source, Some(frame), is_last, None);
+            let (after, data) = self.pass(&mut source, Some(frame), is_over && n + 1 == many, Some(first));
+            own.extend(data);
             self.see_to(after);
         }
-        if many == 0 && source.as_ref().is_some_and(|source| source.is_end_stream()) {
+        if many == 0 && is_over {
             let (after, _) = self.pass(&mut source, None, true, None);
             self.see_to(after);
         }
+        own
     }
 
     /// Someone else who reads it from the beginning; `None` where that isn't there any more, or can't be kept until the end.

@@ -1,5 +1,6 @@
 //! [`Reader`]: one of those who read content while it streams.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(crate) struct Reader {
     /// No client reads.
     unattended: bool,
     ended: bool,
+    /// What it has, and hasn't given yet.
+    pub(super) own: VecDeque<Bytes>,
     /// Since it waits for others, and for which piece they do.
     waits: Option<(u64, Pin<Box<Sleep>>)>,
 }
@@ -44,7 +47,7 @@ enum Step {
 
 impl Reader {
     pub(super) fn at(stream: Arc<Stream>, place: usize) -> Self {
-        Self { stream, place, is_follower: false, unattended: false, ended: false, waits: None }
+        Self { stream, place, is_follower: false, unattended: false, ended: false, own: VecDeque::new(), waits: None }
     }
 
     /// What it reads.
@@ -53,6 +56,9 @@ impl Reader {
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = self.own.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         // A source that is always ready and has nothing to say must not keep us here.
         for _ in 0..MOST_AT_ONCE {
             match self.step(cx) {
@@ -145,14 +151,18 @@ impl Reader {
     pub(crate) fn is_end_stream(&self) -> bool {
         let state = self.stream.state();
         let at_end = matches!(state.ended, Some(Ok(None))) && !self.is_follower;
-        self.ended || at_end && state.readers.get(self.place).is_some_and(|place| place.position == state.length)
+        let has_nothing = self.own.is_empty();
+        has_nothing
+            && (self.ended
+                || at_end && state.readers.get(self.place).is_some_and(|place| place.position == state.length))
     }
 
     /// How much is still to be read, where the handler's body knew its length.
     pub(crate) fn left(&self) -> Option<u64> {
         let exact = self.stream.exact?;
         let position = self.stream.state().readers.get(self.place).map_or(exact, |place| place.position);
-        Some(exact.saturating_sub(position))
+        let own: usize = self.own.iter().map(Bytes::len).sum();
+        Some(exact.saturating_sub(position) + own as u64)
     }
 
     /// Reads on without a client, until the content is in the store or won't be. When all that was announced is there, nothing more is waited for.
