@@ -309,10 +309,10 @@ impl Errand {
             ensure_private(&mut parts.headers, &self.core.settings.targets);
         }
         let length = announced_length(&parts.headers).or(body.size_hint().exact());
-        let shape = wanted(self.client_asks(), &parts, length);
-        reshape(&shape, length, &mut parts.status, &mut parts.headers);
+        let mut shape = wanted(self.client_asks(), &parts, length).of_a_stream();
+        reshape(&mut shape, length, &mut parts.status, &mut parts.headers);
         let body = match shape {
-            Shape::Whole => ResponseBody::untouched(body),
+            Shape::Whole | Shape::Parts(_) => ResponseBody::untouched(body),
             Shape::Part(part) => {
                 let passing = Copied::new(Box::pin(body), Default::default(), Fill::none());
                 ResponseBody::part(Part::new(self.core.clone(), passing, part))

@@ -105,6 +105,7 @@ mod strategy;
 pub mod storage;
 
 // Floor 1: values.
+mod byteranges;
 mod cached;
 mod clock;
 mod downstream;

@@ -52,13 +52,9 @@ impl Sending {
         {
             self.parts.headers.insert(header::ETAG, tag.clone());
         }
-        let content = match self.reshape(Some(length)) {
-            Shape::Whole => content,
-            Shape::Part(part) => content.slice(part.start as usize..part.end as usize),
-            Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => Bytes::new(),
-        };
+        let shape = self.reshape(Some(length), |shape| shape);
         self.outcome = self.outcome.stored(stored.map(drop));
-        self.send(ResponseBody::stored(content))
+        self.send(shape.of(&content))
     }
 
     /// The content is copied while it streams to the client, or behind the answer where the client doesn't want all of it.
@@ -68,8 +64,8 @@ impl Sending {
         B::Error: Send,
     {
         let copy = Copied::new(body, ready, Fill::new(plan));
-        let body = match self.reshape(self.announced.or(self.exact)) {
-            Shape::Whole => ResponseBody::copied(copy),
+        let body = match self.reshape(self.announced.or(self.exact), Shape::of_a_stream) {
+            Shape::Whole | Shape::Parts(_) => ResponseBody::copied(copy),
             Shape::Part(part) => ResponseBody::part(Part::new(self.core.clone(), copy, part)),
             Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => {
                 self.core.spawn(copy.finish());
@@ -81,9 +77,9 @@ impl Sending {
     }
 
     /// Gives the head the form that the client's conditions and range want.
-    fn reshape(&mut self, length: Option<u64>) -> Shape {
-        let shape = wanted(self.asked.as_ref(), &self.parts, length);
-        reshape(&shape, length, &mut self.parts.status, &mut self.parts.headers);
+    fn reshape(&mut self, length: Option<u64>, can_be: fn(Shape) -> Shape) -> Shape {
+        let mut shape = can_be(wanted(self.asked.as_ref(), &self.parts, length));
+        reshape(&mut shape, length, &mut self.parts.status, &mut self.parts.headers);
         shape
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 6] = [
     &["rfc9111"],
     &[
+        "byteranges",
         "cached",
         "clock",
         "downstream",

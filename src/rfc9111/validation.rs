@@ -129,7 +129,11 @@ pub fn evaluate(request: &HeaderMap, stored: Validators<'_>) -> Precondition {
 
 /// RFC 9110 §13.1.5: a strong tag, or the very date of a `Last-Modified` that is strong in the sense of §8.8.2.2.
 fn if_range_holds(request: &HeaderMap, stored: Validators<'_>) -> bool {
-    let Some(condition) = request.get(header::IF_RANGE) else { return true };
+    let mut lines = request.get_all(header::IF_RANGE).iter();
+    let Some(condition) = lines.next() else { return true };
+    if lines.next().is_some() {
+        return false; // one condition, or none that anybody could rely on
+    }
     let condition = condition.as_bytes();
     match date::parse(condition) {
         Some(since) => stored.last_modified.is_some_and(|modified| {
@@ -252,6 +256,8 @@ mod tests {
 
     const EARLY: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
     const LATE: &[u8] = b"Sun, 06 Nov 1994 08:59:37 GMT";
+    const NEXT: &[u8] = b"Sun, 06 Nov 1994 08:49:38 GMT";
+    const EARLY_850: &[u8] = b"Sunday, 06-Nov-94 08:49:37 GMT";
     const LATE_850: &[u8] = b"Sunday, 06-Nov-94 08:59:37 GMT";
 
     #[test]
@@ -309,6 +315,16 @@ mod tests {
             (&[("if-range", EARLY)], &[("last-modified", EARLY), ("date", LATE)], SEND),
             (&[("if-range", EARLY)], &[("last-modified", EARLY), ("date", EARLY)], SEND_WHOLE),
             (&[("if-range", LATE)], &[("last-modified", EARLY), ("date", LATE)], SEND_WHOLE),
+            (&[("if-range", b"\"a\"")], &[("etag", b"W/\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"\"a\"")], &[("last-modified", EARLY), ("date", LATE)], SEND_WHOLE),
+            (&[("if-range", b"\"a\", \"b\"")], &[("etag", b"\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"\"a\""), ("if-range", b"\"a\"")], &[("etag", b"\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"*")], &[("etag", b"\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"")], &[], SEND_WHOLE),
+            // §8.8.2.2: strong only from a second on after the Last-Modified, by the Date of the same response
+            (&[("if-range", EARLY)], &[("last-modified", EARLY), ("date", NEXT)], SEND),
+            (&[("if-range", EARLY)], &[("last-modified", EARLY)], SEND_WHOLE),
+            (&[("if-range", EARLY_850)], &[("last-modified", EARLY), ("date", LATE)], SEND),
         ];
         for (request, stored, expected) in rows {
             let (request, stored) = (headers(request), headers(stored));
