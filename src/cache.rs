@@ -35,6 +35,7 @@ use crate::stats::{Counters, count};
 use crate::storage::Variants;
 use crate::storage::backend::Backend;
 use crate::variance::SharedVariances;
+use crate::wholes::Wholes;
 
 /// A cache as it is set up now, over the state that stays when it is set up anew. Each request keeps the one that it began with, so that it sees
 /// the old settings or the new ones, and never some of both.
@@ -59,6 +60,7 @@ pub(crate) struct State {
     pub(crate) purges: PurgeIndex,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
+    pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
@@ -147,6 +149,7 @@ impl CacheCore {
             purges: PurgeIndex::default(),
             groups: Groups::default(),
             searches: Searches::default(),
+            wholes: Wholes::default(),
             flights: Arc::default(),
             partitions: Arc::default(),
             budget: FillBudget::default(),

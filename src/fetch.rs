@@ -26,27 +26,30 @@ use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::date;
 use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
 use crate::rfc9111::storability::DeclineReason;
-use crate::rfc9111::validation::{self, confirms, freshen, head_agrees};
+use crate::rfc9111::validation::{self, confirms, freshen};
 use crate::sending::Sending;
+use crate::wholes::is_known_to_fit;
 
 /// One exchange with the handler.
 pub(crate) struct Errand {
-    core: Arc<CacheCore>,
-    ask: Ask,
-    why: ForwardReason,
+    pub(crate) core: Arc<CacheCore>,
+    pub(crate) ask: Ask,
+    pub(crate) why: ForwardReason,
     /// The request's fields as the client sent them.
     asked: HeaderMap,
     /// What the store has, stale or in need of validation.
-    previous: Option<Arc<StoredResponse>>,
-    flight: Flight,
-    stamp: Stamp,
+    pub(crate) previous: Option<Arc<StoredResponse>>,
+    pub(crate) flight: Flight,
+    pub(crate) stamp: Stamp,
     sent: Moment,
     /// How many URIs had been purged or written to when the handler was asked.
     changes: u64,
     /// The handler was asked whether `previous` is still good.
     conditional: bool,
+    /// The handler was asked for the whole: without the client's conditions and range. Else its answer may be for this client alone.
+    pub(crate) wants_whole: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
-    attended: bool,
+    pub(crate) attended: bool,
 }
 
 impl Errand {
@@ -54,8 +57,8 @@ impl Errand {
     ///
     /// 1. From now on purges seal what comes back.
     /// 2. What the key ignores is hidden from the handler.
-    /// 3. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays where
-    ///    nothing says that the whole is worth having.
+    /// 3. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays, and the
+    ///    conditions with it, unless the whole is known to fit into the store.
     /// 4. What the store has is asked to be confirmed.
     pub(crate) fn begin<B>(
         core: &Arc<CacheCore>,
@@ -73,7 +76,8 @@ impl Errand {
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
-        let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
+        let sent = core.now();
+        let wants_whole = !ask.is_head && (!ask.range || is_known_to_fit(core, &ask, previous.as_deref(), sent));
         let mut conditional = false;
         if wants_whole {
             let headers = request.headers_mut();
@@ -83,9 +87,8 @@ impl Errand {
                 conditional = validation::make_conditional(headers, &previous.origin_head());
             }
         }
-        let sent = core.now();
         let core = core.clone();
-        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, attended: true }
+        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, wants_whole, attended: true }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -162,6 +165,9 @@ impl Errand {
         }
         let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
+        if status == StatusCode::PARTIAL_CONTENT {
+            self.learn_from_part(response.headers(), handler.as_ref(), received);
+        }
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
         let exact = response.body().size_hint().exact();
         match verdict.and_then(|verdict| fits(&self.core.settings, response.headers(), exact).map(|()| verdict)) {
@@ -170,11 +176,11 @@ impl Errand {
         }
     }
 
-    fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         &self.core.rules.get(self.ask.rule).policy
     }
 
-    fn judge(
+    pub(crate) fn judge(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -196,7 +202,7 @@ impl Errand {
         judge(&arrival, self.policy(), &self.core.settings)
     }
 
-    fn plan(
+    pub(crate) fn plan(
         self,
         status: StatusCode,
         head: &HeaderMap,
@@ -292,6 +298,9 @@ impl Errand {
         B::Error: Send,
     {
         self.core.counters.stored(Err(reason));
+        if self.wants_whole {
+            self.core.wholes.forget(&self.ask.key);
+        }
         let route = self.core.rules.get(self.ask.rule);
         route.watch_declined(response.status(), reason, &self.ask.key, self.previous.is_some());
         if self.condemns(response.status(), reason) {
@@ -334,12 +343,12 @@ impl Errand {
     }
 
     /// Whether the answer to this request is for one user, where `previous` is for everybody.
-    fn is_for_one_user(&self, previous: &StoredResponse) -> bool {
+    pub(crate) fn is_for_one_user(&self, previous: &StoredResponse) -> bool {
         self.ask.authorization && !previous.terms.for_authorized
     }
 
     /// Whether the rule says of this answer, or of a cookie in it, that it is for this client and no other. Caches downstream don't know the rule.
-    fn speaks_to_one_client(&self, head: &HeaderMap) -> bool {
+    pub(crate) fn speaks_to_one_client(&self, head: &HeaderMap) -> bool {
         let policy = self.policy();
         policy.is_partitioned() || policy.drop_set_cookie && head.contains_key(header::SET_COOKIE)
     }
@@ -388,41 +397,6 @@ impl Errand {
         note(&core, response, outcome, attended)
     }
 
-    /// A HEAD was forwarded: where its answer agrees with what is stored, that is as good as confirmed; else it is dropped (§4.3.5).
-    fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
-        let one_client = self.speaks_to_one_client(response.headers());
-        let outcome = self.outcome(Outcome::Miss(self.why));
-        let (core, attended) = (self.core.clone(), self.attended);
-        if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
-            let mut head = previous.origin_head();
-            let agrees =
-                previous.status == StatusCode::OK && head_agrees(&head, previous.body.len() as u64, response.headers());
-            let of_one_user = self.is_for_one_user(&previous);
-            let key = self.ask.key.clone();
-            let updated = agrees.then(|| {
-                let received = core.now();
-                let mut update = response.headers().clone();
-                ensure_date(&mut update, received);
-                freshen(&mut head, &update);
-                let handler = response
-                    .extensions()
-                    .get::<Cached>()
-                    .cloned()
-                    .or_else(|| previous.origin.handler.as_deref().cloned());
-                let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
-                self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
-            });
-            if !of_one_user && updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
-                core.forget(&key);
-            }
-        }
-        if one_client {
-            ensure_private(response.headers_mut(), &core.settings.targets);
-        }
-        let outcome = outcome.stored(Err(DeclineReason::Method));
-        from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
-    }
-
     /// The stored response, if it may stand in for an error now.
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.as_ref()?;
@@ -457,7 +431,7 @@ impl Errand {
         note(&self.core, response, outcome, self.attended)
     }
 
-    fn outcome(&self, outcome: Outcome) -> CacheOutcome {
+    pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {
         CacheOutcome::new(outcome, self.ask.rule)
     }
 

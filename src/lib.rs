@@ -79,6 +79,7 @@ mod layer;
 mod respond;
 mod sending;
 mod service;
+mod telling;
 
 // Floor 3: the engine.
 mod admission;
@@ -100,6 +101,7 @@ mod search;
 mod settings;
 mod stats;
 mod strategy;
+mod wholes;
 
 // Floor 2: stores.
 pub mod storage;

@@ -274,6 +274,8 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let Some(refresh) = core.begin_refresh(&ask, stored) else { return };
+        // Nobody waits for a part of what a refresh brings, nor for an answer to a condition.
+        (ask.range, ask.conditions) = (false, false);
         // What a HEAD found stale is refreshed by a GET: only that can fill the store.
         if std::mem::take(&mut ask.is_head) {
             *request.method_mut() = Method::GET;

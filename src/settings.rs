@@ -31,7 +31,8 @@ pub(crate) struct Settings {
     pub(crate) stale_when_disconnected: bool,
     /// Use a stored response that doesn't say it is for everybody for requests with `Authorization` (§3.5 forbids only the reverse).
     pub(crate) authorized_may_share: bool,
-    /// Take a 304 that names another strong validator as a confirmation, as the public test suite expects.
+    /// Take as a confirmation what doesn't prove to be one: a 304 that names another validator, as the public test suite expects, and the
+    /// answer to a HEAD that names none (§4.3.5).
     pub(crate) trust_any_304: bool,
     /// Listen to `No-Vary-Search`.
     pub(crate) no_vary_search: bool,

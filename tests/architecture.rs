@@ -48,8 +48,9 @@ const FLOORS: [&[&str]; 6] = [
         "settings",
         "stats",
         "strategy",
+        "wholes",
     ],
-    &["body", "fetch", "future", "handle", "layer", "respond", "sending", "service"],
+    &["body", "fetch", "future", "handle", "layer", "respond", "sending", "service", "telling"],
     &["config"],
 ];
 
