@@ -31,8 +31,6 @@ impl Errand {
             self.learn_from_head(response.headers(), handler.as_ref());
         }
         if let Some(previous) = self.previous.take() {
-            // An answer for one user says nothing about the one for everybody.
-            let of_one_user = self.is_for_one_user(&previous);
             let says = match (response.status(), previous.status) {
                 (StatusCode::OK, StatusCode::OK) => {
                     head_says(&previous.origin_head(), previous.body.len() as u64, response.headers())
@@ -40,12 +38,14 @@ impl Errand {
                 (status, stored) => head_status_says(status, stored),
             };
             match says {
-                HeadSays::Same => self.freshen_by_head(&previous, response.headers(), handler, of_one_user),
-                HeadSays::NotMuch if core.settings.trust_any_304 => {
-                    self.freshen_by_head(&previous, response.headers(), handler, of_one_user);
+                HeadSays::Same => self.freshen_by_head(&previous, response.headers(), handler, true),
+                HeadSays::NotMuch => {
+                    let is_enough = core.settings.trust_any_304;
+                    self.freshen_by_head(&previous, response.headers(), handler, is_enough);
                 }
-                HeadSays::Other if !of_one_user => self.doubt(&previous),
-                HeadSays::NotMuch | HeadSays::Nothing | HeadSays::Other => {}
+                // An answer for one user says nothing about the one for everybody.
+                HeadSays::Other if !self.is_for_one_user(&previous) => self.doubt(&previous),
+                HeadSays::Nothing | HeadSays::Other => {}
             }
         }
         if one_client {
@@ -54,23 +54,28 @@ impl Errand {
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
     }
 
-    /// "the cache SHOULD update the stored response": as a 304 does, on the terms that its head now has.
+    /// "the cache SHOULD update the stored response": as a 304 does, on the terms that its head now has. Where the answer isn't `enough` to
+    /// show that the content is the same, it still counts if it says that such a response must not be stored.
     fn freshen_by_head(
         self,
         previous: &Arc<StoredResponse>,
         update: &HeaderMap,
         handler: Option<Cached>,
-        of_one_user: bool,
+        is_enough: bool,
     ) {
-        let (core, key) = (self.core.clone(), self.ask.key.clone());
+        let (core, key, of_one_user) = (self.core.clone(), self.ask.key.clone(), self.is_for_one_user(previous));
         let received = core.now();
         let (mut head, mut update) = (previous.origin_head(), update.clone());
         ensure_date(&mut update, received);
         freshen(&mut head, &update);
         let handler = handler.or_else(|| previous.origin.handler.as_deref().cloned());
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
-        let plan = verdict.and_then(|verdict| self.plan(previous.status, &head, verdict, handler, received, None));
-        let updated = plan.and_then(|plan| plan.commit_confirmed(previous));
+        let updated = verdict.and_then(|verdict| {
+            if is_enough {
+                self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(previous)?;
+            }
+            Ok(())
+        });
         if !of_one_user && updated.is_err_and(DeclineReason::condemns_stored) {
             core.forget(&key);
         }

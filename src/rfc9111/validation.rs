@@ -452,6 +452,10 @@ mod tests {
         }
         let coded = headers(&[("etag", b"\"a\""), ("content-encoding", b"gzip")]);
         assert_eq!(head_says(&coded, 5, &coded), HeadSays::Same);
-        assert_eq!(head_says(&coded, 5, &stored), HeadSays::Same, "what it doesn't name, it doesn't deny");
+        assert_eq!(
+            head_says(&coded, 5, &headers(&[("etag", b"\"a\"")])),
+            HeadSays::Same,
+            "what it doesn't name, it doesn't deny"
+        );
     }
 }
