@@ -17,7 +17,7 @@ use crate::clock::Moment;
 use crate::downstream::ensure_private;
 use crate::fill::Fill;
 use crate::flight::Flight;
-use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
@@ -36,18 +36,20 @@ pub(crate) struct Errand {
     pub(crate) ask: Ask,
     pub(crate) why: ForwardReason,
     /// The request's fields as the client sent them.
-    asked: HeaderMap,
+    pub(crate) asked: HeaderMap,
     /// What the store has, stale or in need of validation.
     pub(crate) previous: Option<Arc<StoredResponse>>,
     pub(crate) flight: Flight,
     pub(crate) stamp: Stamp,
-    sent: Moment,
+    pub(crate) sent: Moment,
     /// How many URIs had been purged or written to when the handler was asked.
-    changes: u64,
+    pub(crate) changes: u64,
     /// The handler was asked whether `previous` is still good.
-    conditional: bool,
+    pub(crate) conditional: bool,
     /// The handler was asked for the whole: without the client's conditions and range. Else its answer may be for this client alone.
     pub(crate) wants_whole: bool,
+    /// It was a POST, which was never looked up.
+    pub(crate) is_post: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
     pub(crate) attended: bool,
 }
@@ -88,7 +90,21 @@ impl Errand {
             }
         }
         let core = core.clone();
-        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, wants_whole, attended: true }
+        Self {
+            core,
+            ask,
+            why,
+            asked,
+            previous,
+            flight,
+            stamp,
+            sent,
+            changes,
+            conditional,
+            wants_whole,
+            is_post: false,
+            attended: true,
+        }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -234,7 +250,7 @@ impl Errand {
     }
 
     /// The handler's answer goes to the client and, once it has ended cleanly, into the store.
-    async fn store<B>(
+    pub(crate) async fn store<B>(
         self,
         response: Response<B>,
         verdict: Verdict,
@@ -245,7 +261,8 @@ impl Errand {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Send,
     {
-        let (core, outcome, counted) = (self.core.clone(), self.outcome(Outcome::Miss(self.why)), self.attended);
+        let outcome = if self.is_post { Outcome::Bypass(BypassReason::Method) } else { Outcome::Miss(self.why) };
+        let (core, outcome, counted) = (self.core.clone(), self.outcome(outcome), self.attended);
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
         let asked = self.client_asks().cloned();

@@ -40,6 +40,7 @@ const FLOORS: [&[&str]; 6] = [
         "neighbours",
         "plan",
         "policy",
+        "post",
         "precedence",
         "purge",
         "query",
@@ -50,7 +51,7 @@ const FLOORS: [&[&str]; 6] = [
         "strategy",
         "wholes",
     ],
-    &["body", "fetch", "future", "handle", "layer", "respond", "sending", "service", "telling"],
+    &["body", "fetch", "future", "handle", "layer", "posted", "respond", "sending", "service", "telling"],
     &["config"],
 ];
 

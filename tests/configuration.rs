@@ -64,6 +64,7 @@ fn every_field_does_what_its_setter_does() {
             Policy::shared(m).stale_while_revalidate(secs(5)).stale_if_error(60 * m).fill_timeout(secs(2)),
         ),
         ("audience = 'from_origin'\nheuristics = true", Policy::from_origin().heuristics(true)),
+        ("audience = 'from_origin'\nstore_post = true", Policy::from_origin().store_post(true)),
         ("audience = 'from_origin'\ndrop_set_cookie = true", Policy::from_origin().drop_set_cookie()),
         ("audience = 'shared'\nttl = '1m'\nstrip_credentials = true", Policy::shared(m).strip_credentials()),
         (
@@ -175,7 +176,7 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ),
         (
             "[otherwise]\naudience = 'bypass'\nzzzzzz = 1",
-            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `heuristics`, `drop_set_cookie`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
+            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `heuristics`, `drop_set_cookie`, `store_post`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
         ),
         ("[limit]\n", "configuration:1:2: limit: unknown field; did you mean `limits`?\n  |\n1 | [limit]\n  |  ^^^^^"),
         (

@@ -59,7 +59,7 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 23] = [
     "ttl",
     "principal",
     "quota",
@@ -74,6 +74,7 @@ const FIELDS: [&str; 22] = [
     "fill_timeout",
     "heuristics",
     "drop_set_cookie",
+    "store_post",
     "strip_credentials",
     "ignore_cookies",
     "keys",
@@ -224,6 +225,9 @@ fn settings(mut policy: Policy, section: &Section<'_>) -> Policy {
     }
     if let Some(on) = section.boolean("heuristics") {
         policy = policy.heuristics(on);
+    }
+    if let Some(on) = section.boolean("store_post") {
+        policy = policy.store_post(on);
     }
     if let Some(lifetime) = section.duration("downstream") {
         policy = policy.downstream(lifetime);
