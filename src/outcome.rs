@@ -58,7 +58,7 @@ pub enum Outcome {
     Revalidated(ForwardReason),
     /// The handler answered.
     Miss(ForwardReason),
-    /// Neither looked up nor stored.
+    /// Not looked up; nor stored, but for the answer to a POST where that is [switched on](crate::Policy::store_post).
     Bypass(BypassReason),
 }
 

@@ -2,7 +2,11 @@
 
 mod support;
 
+use bytes::Bytes;
 use http::request::Parts;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use larder::{DeclineReason, Policy};
 use support::bodies;
 use support::exchange::*;
@@ -391,6 +395,35 @@ async fn a_refresh_asks_for_the_whole() {
     quiet().await;
     assert_eq!(saw(&house), "");
     assert_eq!(house.get("/").await.body, "answer 2");
+}
+
+/// A part of the handler's own passes with the trailers behind it, over HTTP/1.1 and HTTP/2.
+#[tokio::test]
+async fn a_forwarded_part_passes_with_its_trailers() {
+    let setup = bodies::around(bodies::Handler::new(|_, _| {
+        let content = bodies::stream([bodies::data("01"), bodies::trailers("x-checksum", "42")]);
+        let fields = [("cache-control", "max-age=60"), ("content-range", "bytes 0-1/10"), ("trailer", "x-checksum")];
+        let mut part = bodies::answer(&fields, content);
+        *part.status_mut() = http::StatusCode::PARTIAL_CONTENT;
+        part
+    }));
+    let address = serve(setup.service.clone()).await;
+    let request =
+        "GET / HTTP/1.1\r\nhost: larder.test\r\nrange: bytes=0-1\r\nte: trailers\r\nconnection: te, close\r\n\r\n";
+    let response = talk(address, request).await;
+    assert!(
+        response.starts_with("HTTP/1.1 206 ") && response.contains("\r\ncontent-range: bytes 0-1/10\r\n"),
+        "{response}"
+    );
+    assert!(response.ends_with("2\r\n01\r\n0\r\nx-checksum: 42\r\n\r\n"), "{response}");
+
+    let http2 = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Empty<Bytes>>();
+    let request = http::Request::get(format!("http://{address}/other")).header("range", "bytes=0-1");
+    let response = http2.request(request.body(Empty::new()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 206);
+    let collected = response.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().expect("trailers")["x-checksum"], "42");
+    assert_eq!(collected.to_bytes(), "01");
 }
 
 /// Of content that only passes, several parts would have to be kept until it is their turn: the client gets the whole (RFC 9110 §14.2).
