@@ -38,7 +38,7 @@ impl Wholes {
     /// The whole of `key` would be stored, and is `length` bytes long.
     pub(crate) fn learn(&self, key: &CacheKey, length: u64, now: Moment) {
         let (place, tag) = self.place(key);
-        place.store(tag << 48 | tick(now) << 40 | length.min(LENGTHS - 1), Ordering::Relaxed);
+        place.store((tag << 48) | (tick(now) << 40) | length.min(LENGTHS - 1), Ordering::Relaxed);
     }
 
     /// The whole of `key` turned out not to be storable.
@@ -65,7 +65,7 @@ impl Wholes {
 
 /// The time in ticks, as far as 8 bits hold it: an old place may look new after two days and a half.
 fn tick(now: Moment) -> u64 {
-    now.monotonic.as_secs() / TICK.as_secs() & 0xff
+    (now.monotonic.as_secs() / TICK.as_secs()) & 0xff
 }
 
 /// Whether the whole that `ask` wants a range of is known to fit into the store, so that it is worth fetching: something stale of this key is

@@ -7,6 +7,7 @@ use http_body_util::Full;
 use larder::{CacheLayer, Policy, Selector};
 use support::exchange::*;
 
+type Setup = fn(CacheLayer) -> CacheLayer;
 type Fields = &'static [(&'static str, &'static str)];
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
@@ -34,7 +35,7 @@ fn on(layer: CacheLayer) -> CacheLayer {
 
 #[tokio::test]
 async fn it_answers_a_get_where_that_is_switched_on() {
-    let rows: [(fn(CacheLayer) -> CacheLayer, bool); 4] = [
+    let rows: [(Setup, bool); 4] = [
         (on, true),
         (CacheLayer::strict_rfc, true),
         (|layer| layer.strict_rfc().otherwise(Policy::from_origin().store_post(false)), false),

@@ -215,7 +215,7 @@ fn knows_ranges(more: Fields) -> Handler {
 
 /// The ranges that the handler was asked for; empty where it was asked for the whole.
 fn saw(house: &House) -> String {
-    house.handler.last().headers.get("range").map_or(String::new(), |range| range.to_str().unwrap().to_owned())
+    house.handler.last().headers.get("range").map_or(String::new(), |range| range.to_str().expect("a text").to_owned())
 }
 
 const FIRST: (&str, &str) = ("range", "bytes=0-1");
