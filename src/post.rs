@@ -1,6 +1,8 @@
 //! Answers to POST that answer a later GET as well (RFC 9110 §9.3.3): which requests and which responses these are. Off by default, since nobody
 //! but the handler knows whether it means that.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http::{HeaderMap, Method};
 
 use crate::admission::Ask;
@@ -29,6 +31,42 @@ impl Policy {
     pub fn store_post(mut self, on: bool) -> Self {
         self.store_post = Some(on);
         self
+    }
+}
+
+/// How often what is at a path was made invalid by a write; paths that share a place are counted together. Two equal counts mean that there was no
+/// write between them.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    counts: Box<[AtomicU64]>,
+    hasher: ahash::RandomState,
+}
+
+impl Default for Writes {
+    fn default() -> Self {
+        Self { counts: (0..1024).map(|_| AtomicU64::new(0)).collect(), hasher: ahash::RandomState::new() }
+    }
+}
+
+impl Writes {
+    /// Counts a write to `target`; to be called before it takes effect.
+    pub(crate) fn note(&self, target: &str) {
+        self.place(target).fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn count(&self, target: &str) -> u64 {
+        self.place(target).load(Ordering::SeqCst)
+    }
+
+    /// Whether both targets are counted together.
+    pub(crate) fn are_one(&self, one: &str, other: &str) -> bool {
+        std::ptr::eq(self.place(one), self.place(other))
+    }
+
+    /// By the path alone: which queries are the same is for the rules to say, and they may have changed.
+    fn place(&self, target: &str) -> &AtomicU64 {
+        let path = target.split('?').next().unwrap_or_default();
+        &self.counts[self.hasher.hash_one(path) as usize % self.counts.len()]
     }
 }
 

@@ -2,7 +2,6 @@
 //! nobody knows which of the two is newer, so nothing is stored.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -27,7 +26,7 @@ pub(crate) struct Posted {
     target: String,
     asked: HeaderMap,
     stamp: Stamp,
-    /// How many writes had invalidated something.
+    /// How many writes to its path there had been.
     writes: u64,
     changes: u64,
     sent: Moment,
@@ -39,14 +38,14 @@ impl Posted {
         let ask = *write.would_be_get.take()?;
         let authority = write.authority.as_ref()?.to_vec();
         // Before anything else: what comes after it must be noticed.
-        let writes = core.counters.invalidations.load(Ordering::SeqCst);
+        let writes = core.counters.writes.count(&write.target);
         let changes = core.searches.changes();
         let stamp = core.purges.stamp(&ask.key, core.purges.current());
         let (target, asked, sent) = (write.target.clone(), request.headers().clone(), core.now());
         Some(Self { core: core.clone(), ask, authority, target, asked, stamp, writes, changes, sent })
     }
 
-    /// The errand on which the answer is stored, and on which terms; `own` is how many invalidations this POST has made itself, and they are done.
+    /// The errand on which the answer is stored, and on which terms; `own` is how many writes it counts for itself, and they have taken effect.
     pub(crate) fn answered<B>(self, response: &Response<B>, own: u64) -> Option<Stored>
     where
         B: Body<Data = Bytes>,
@@ -58,7 +57,7 @@ impl Posted {
         let core = self.core;
         let flight = core.flights.begin(&self.stamp, core.groups.authority(self.ask.key.origin().authority));
         // From here on a write or a purge seals the flight. One that came before has been counted, or has a larger number than the stamp.
-        let is_alone = core.counters.invalidations.load(Ordering::SeqCst) == self.writes + own;
+        let is_alone = core.counters.writes.count(&self.target) == self.writes + own;
         let errand = Errand {
             core: core.clone(),
             ask: self.ask,

@@ -367,23 +367,22 @@ struct Unanswered<'a> {
 }
 
 impl Unanswered<'_> {
-    /// Returns how many invalidations it took.
+    /// Returns how many writes to the path of the target it is counted as.
     fn answered(mut self, status: StatusCode, head: &HeaderMap) -> u64 {
         let Some(write) = self.write.take().filter(|_| invalidates(status)) else { return 0 };
         // By the newest settings: what was stored since is keyed by them, and they know how it was before.
         let core = self.live.load();
-        core.invalidate(write.authority.as_deref(), &write.target);
         let authority = write.authority.as_deref();
+        invalidate(&core, authority, &write.target);
         let mut count = 1;
         for named in named_targets(authority.unwrap_or_default(), &write.target, head) {
-            core.invalidate(authority, &named);
-            count += 1;
+            invalidate(&core, authority, &named);
+            count += u64::from(core.counters.writes.are_one(&named, &write.target));
         }
         let groups = groups::named(head, &CACHE_GROUP_INVALIDATION);
         if !groups.is_empty() {
             let scheme = write.scheme.as_ref().map(|Scheme(scheme)| scheme.as_bytes());
             core.invalidate_groups(Origin { authority, scheme }, &groups);
-            count += 1;
         }
         count
     }
@@ -392,9 +391,14 @@ impl Unanswered<'_> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(write) = self.write.take() {
-            self.live.load().invalidate(write.authority.as_deref(), &write.target);
+            invalidate(&self.live.load(), write.authority.as_deref(), &write.target);
         }
     }
+}
+
+fn invalidate(core: &CacheCore, authority: Option<&[u8]>, target: &str) {
+    core.counters.writes.note(target);
+    core.invalidate(authority, target);
 }
 
 impl<S: fmt::Debug> fmt::Debug for Cache<S> {

@@ -164,11 +164,23 @@ async fn what_was_overtaken_is_not_stored() {
     #[derive(Clone, Copy, Debug)]
     enum Meanwhile {
         Nothing,
+        WriteElsewhere,
         Write,
+        WriteOfAQuery,
+        WriteThatNames,
         Purge,
         PurgeAll,
     }
-    for meanwhile in [Meanwhile::Nothing, Meanwhile::Write, Meanwhile::Purge, Meanwhile::PurgeAll] {
+    let all = [
+        Meanwhile::Nothing,
+        Meanwhile::WriteElsewhere,
+        Meanwhile::Write,
+        Meanwhile::WriteOfAQuery,
+        Meanwhile::WriteThatNames,
+        Meanwhile::Purge,
+        Meanwhile::PurgeAll,
+    ];
+    for meanwhile in all {
         let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
         let inside = gate.clone();
         let handler = Handler::waiting(move |head, n| {
@@ -177,7 +189,8 @@ async fn what_was_overtaken_is_not_stored() {
                 if head.headers.contains_key("x-wait") {
                     drop(gate.acquire().await);
                 }
-                Ok(answer(200, &[FRESH, HERE], format!("{} {n}", head.method)))
+                let named = if head.uri.path() == "/names" { "/a" } else { "" };
+                Ok(answer(200, &[FRESH, ("content-location", named)], format!("{} {n}", head.method)))
             }
         });
         let house = House::with(handler, on);
@@ -186,7 +199,11 @@ async fn what_was_overtaken_is_not_stored() {
         quiet().await;
         match meanwhile {
             Meanwhile::Nothing => {}
+            Meanwhile::WriteElsewhere => drop(house.exchange(request("DELETE", "/b", &[])).await),
             Meanwhile::Write => drop(house.exchange(request("DELETE", "/a", &[])).await),
+            // A rule may say that it is the same resource, or may have said so.
+            Meanwhile::WriteOfAQuery => drop(house.exchange(request("DELETE", "/a?x", &[])).await),
+            Meanwhile::WriteThatNames => drop(house.exchange(request("DELETE", "/names", &[])).await),
             Meanwhile::Purge => {
                 house.handle.purge(Selector::Uri("http://example.com/a".into())).await.expect("purged");
             }
@@ -198,7 +215,7 @@ async fn what_was_overtaken_is_not_stored() {
         gate.add_permits(100);
         let posted = posting.await.unwrap();
         assert_eq!(posted.body, "POST 1");
-        let kept = matches!(meanwhile, Meanwhile::Nothing);
+        let kept = matches!(meanwhile, Meanwhile::Nothing | Meanwhile::WriteElsewhere);
         assert_eq!((house.get("/a").await.x_cache == "HIT"), kept, "{meanwhile:?} {stored}");
     }
 }
