@@ -170,4 +170,7 @@ async fn a_doubted_variant_is_never_served_without_validation() {
     let exchange = house.ask("/", &[accept, ("x-fail", "1")]).await;
     assert_eq!((exchange.status, exchange.x_cache.as_str()), (500, "MISS"));
     assert_eq!(house.handler.last().headers["if-none-match"], "\"a\"", "it is still there to be asked about");
+    let calls = house.handler.calls();
+    house.ask("/", &[accept, ("cache-control", "max-stale"), ("x-fail", "1")]).await;
+    assert_eq!(house.handler.calls(), calls + 1, "nor does a client's word allow it");
 }

@@ -395,6 +395,12 @@ async fn a_refresh_asks_for_the_whole() {
     quiet().await;
     assert_eq!(saw(&house), "");
     assert_eq!(house.get("/").await.body, "answer 2");
+    // Also of what is too large by now, so that a range that misses would be forwarded.
+    house.advance(61);
+    house.handle.reconfigure(&larder::CacheLayer::in_memory(1 << 20).max_body_size(5)).expect("the same store");
+    assert_eq!(house.ask("/", &[("range", "bytes=0-5")]).await.x_cache, "STALE");
+    quiet().await;
+    assert_eq!((house.handler.calls(), saw(&house).as_str()), (3, ""));
 }
 
 /// A part of the handler's own passes with the trailers behind it, over HTTP/1.1 and HTTP/2.
