@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::cache::CacheCore;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
+use crate::post::would_be_get;
 use crate::query::{self, ContentDigest, is_query};
 use crate::regime::Regime;
 use crate::request::{
@@ -55,6 +56,8 @@ pub(crate) struct Write {
     pub(crate) scheme: Option<Scheme>,
     pub(crate) target: String,
     pub(crate) outcome: CacheOutcome,
+    /// What the answer could answer as well, if it may be stored.
+    pub(crate) would_be_get: Option<Box<Ask>>,
 }
 
 /// The marks of the caches that have a request in hand, so that another layer of one of them inside passes it through. Several, since caches
@@ -91,7 +94,11 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     }
     let asks_with_content = cache.settings.query.is_some() && is_query(head.method);
     if !matches!(*head.method, Method::GET | Method::HEAD) && !asks_with_content {
-        return if is_safe(head.method) { forward(BypassReason::Method) } else { write(&head, &facts, route) };
+        return if is_safe(head.method) {
+            forward(BypassReason::Method)
+        } else {
+            write(cache, request, &head, &facts, route)
+        };
     }
     let obstacle = if facts.upgrade {
         Some(BypassReason::Upgrade)
@@ -114,16 +121,11 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     }
     let mut ask = match key(cache, request, &head, &facts, route) {
         Ok(key) => Ask {
-            key,
-            plain: None,
-            rule: route.rule,
-            regime: route.regime,
-            directives: facts.directives(head.headers),
             is_head: *head.method == Method::HEAD,
             authorization: facts.authorization,
             conditions: facts.conditions,
             range: facts.range,
-            strategy: route.policy.strategy,
+            ..Ask::plain(key, route, facts.directives(head.headers))
         },
         Err(reason) => return forward(reason),
     };
@@ -140,10 +142,18 @@ fn may_be_another_path(cache: &CacheCore, path: &str, route: &Route) -> bool {
     is_suspect_path(path) && (is_ambiguous_path(path) || is_read_otherwise())
 }
 
-fn write(head: &RequestHead<'_>, facts: &RequestFacts<'_>, route: &Route) -> Admission {
+fn write<B>(
+    cache: &CacheCore,
+    request: &Request<B>,
+    head: &RequestHead<'_>,
+    facts: &RequestFacts<'_>,
+    route: &Route,
+) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
     let (authority, scheme) = (facts.authority(head.uri), head.extensions.get().copied());
-    Admission::Write(Write { authority, scheme, target: target_of(head.uri), outcome })
+    let would_be_get = would_be_get(cache, head, facts, route, || key(cache, request, head, facts, route))
+        .filter(|_| !route.policy.has_ttl() || !may_be_another_path(cache, head.uri.path(), route));
+    Admission::Write(Write { authority, scheme, target: target_of(head.uri), outcome, would_be_get })
 }
 
 fn is_empty<B: Body>(body: &B) -> bool {
@@ -174,8 +184,24 @@ fn key<B>(
 }
 
 impl Ask {
+    /// Of a GET without credentials, conditions and range.
+    pub(crate) fn plain(key: CacheKey, route: &Route, directives: RequestDirectives) -> Self {
+        Self {
+            key,
+            plain: None,
+            rule: route.rule,
+            regime: route.regime,
+            directives,
+            is_head: false,
+            authorization: false,
+            conditions: false,
+            range: false,
+            strategy: route.policy.strategy,
+        }
+    }
+
     /// Under the key that a rule learned from `No-Vary-Search` gives, if there is one.
-    fn follow_rule(&mut self, cache: &CacheCore) {
+    pub(crate) fn follow_rule(&mut self, cache: &CacheCore) {
         if cache.settings.no_vary_search
             && let Some(key) = cache.searches.find(&self.key)
         {

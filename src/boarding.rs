@@ -16,6 +16,7 @@ use crate::storage::backend::Backend;
 use crate::strategy::Strategy;
 use crate::stream::Stream;
 use crate::variance::Variance;
+use crate::wholes::is_known_to_fit;
 
 /// What a flight brings to those who follow it.
 #[derive(Clone)]
@@ -103,7 +104,7 @@ impl CacheCore {
                 }
         };
         let bounds = Bounds { waiting: self.settings.max_waiting, age: self.settings.max_fill_age };
-        if ask.range && !self.wants_whole(ask, previous) {
+        if ask.range && !self.wants_whole(ask, previous, now) {
             // It may follow; but its own answer would be a part, which is of no use for others.
             return match self.flights.board(&stamp, authority, call, bounds, fits) {
                 Seat::Follow(follower) => Boarding::Follow(follower),
@@ -118,9 +119,8 @@ impl CacheCore {
     }
 
     /// Whether the handler is asked for the whole, whatever part of it the client wants.
-    pub(crate) fn wants_whole(&self, ask: &Ask, previous: Option<&StoredResponse>) -> bool {
-        let policy = &self.rules.get(ask.rule).policy;
-        !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some())
+    pub(crate) fn wants_whole(&self, ask: &Ask, previous: Option<&StoredResponse>, now: Moment) -> bool {
+        !ask.is_head && (!ask.range || is_known_to_fit(self, ask, previous, now))
     }
 
     /// On its own: nobody joins it.
@@ -137,7 +137,7 @@ impl CacheCore {
     }
 
     /// Answers to requests with credentials are judged otherwise, and so remembered apart.
-    fn asked(&self, ask: &Ask) -> u64 {
+    pub(crate) fn asked(&self, ask: &Ask) -> u64 {
         self.hasher.hash_one((ask.key.as_bytes(), ask.authorization))
     }
 

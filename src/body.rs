@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::byteranges::Pieces;
 use crate::error::{BodyError, BoxError};
 use crate::head::COPIED_WHEN_STORED;
 use crate::stream::{Reader, Source};
@@ -37,6 +38,7 @@ pin_project! {
     {
         Empty,
         Stored { content: Bytes },
+        Pieces { pieces: Box<Pieces> },
         Untouched { #[pin] body: B },
         Streaming { reader: Box<Reader> },
         Part { part: Box<Part> },
@@ -50,6 +52,11 @@ impl<B: Body> ResponseBody<B> {
 
     pub(crate) fn stored(content: Bytes) -> Self {
         Self { kind: Kind::Stored { content } }
+    }
+
+    /// Several parts of what is stored.
+    pub(crate) fn pieces(pieces: Pieces) -> Self {
+        Self { kind: Kind::Pieces { pieces: Box::new(pieces) } }
     }
 
     pub(crate) fn untouched(body: B) -> Self {
@@ -87,6 +94,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
         let kind = match self.kind {
             Kind::Empty => "empty",
             Kind::Stored { .. } => "stored",
+            Kind::Pieces { .. } => "pieces",
             Kind::Untouched { .. } => "untouched",
             Kind::Streaming { .. } => "streaming",
             Kind::Part { .. } => "part",
@@ -109,6 +117,7 @@ where
                 let content = std::mem::take(content);
                 Poll::Ready((!content.is_empty()).then(|| Ok(Frame::data(content))))
             }
+            KindProjection::Pieces { pieces } => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
             KindProjection::Untouched { body } => body.poll_frame(cx).map_err(BodyError::new),
             KindProjection::Streaming { reader } => reader.poll_frame(cx),
             KindProjection::Part { part } => part.poll_frame(cx),
@@ -119,6 +128,7 @@ where
         match &self.kind {
             Kind::Empty => true,
             Kind::Stored { content } => content.is_empty(),
+            Kind::Pieces { pieces } => pieces.left() == 0,
             Kind::Untouched { body } => body.is_end_stream(),
             Kind::Streaming { reader } => reader.is_end_stream(),
             Kind::Part { part } => part.left() == 0,
@@ -129,6 +139,7 @@ where
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Stored { content } => SizeHint::with_exact(content.len() as u64),
+            Kind::Pieces { pieces } => SizeHint::with_exact(pieces.left()),
             Kind::Untouched { body } => body.size_hint(),
             Kind::Streaming { reader } => reader.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Part { part } => SizeHint::with_exact(part.left()),

@@ -38,6 +38,7 @@ use crate::stats::{Counters, count};
 use crate::storage::Variants;
 use crate::storage::backend::Backend;
 use crate::variance::SharedVariances;
+use crate::wholes::Wholes;
 
 /// A cache as it is set up now, over the state that stays when it is set up anew. Each request keeps the one that it began with, so that it sees
 /// the old settings or the new ones, and never some of both.
@@ -62,6 +63,7 @@ pub(crate) struct State {
     pub(crate) purges: PurgeIndex,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
+    pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
     pub(crate) hit_for_miss: HitForMiss,
     /// Large content is put together one after another, since for a moment it takes its size twice.
@@ -114,6 +116,7 @@ impl CacheCore {
             purges: PurgeIndex::default(),
             groups: Groups::default(),
             searches: Searches::default(),
+            wholes: Wholes::default(),
             flights: Arc::default(),
             hit_for_miss: HitForMiss::default(),
             joining: Mutex::default(),

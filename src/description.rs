@@ -119,6 +119,7 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         expiry: Expiry { jitter, sliding, refresh_ahead, refresh_within },
         heuristics,
         drop_set_cookie,
+        store_post,
         strategy,
         quota,
         strip_credentials,
@@ -151,6 +152,8 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         described("refresh_within", duration(refresh_within), Matters::Ahead),
         described("heuristics", heuristics.map_or(String::new(), |on| on.to_string()), Matters::Terms),
         described("drop_set_cookie", drop_set_cookie.to_string(), Matters::Audience),
+        // What was stored said itself that it answers a GET.
+        described("store_post", store_post.map_or(String::new(), |on| on.to_string()), Matters::Ahead),
         // It gives a window to what is stored, where nobody else does.
         described("strategy", format!("{strategy:?}"), Matters::Terms),
         described("quota", format!("{} bytes, {} responses", quota.bytes, quota.responses), Matters::Ahead),
@@ -220,6 +223,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         stale_when_disconnected,
         authorized_may_share,
         trust_any_304,
+        store_post,
         no_vary_search,
         query,
         max_query_content: _,
@@ -238,6 +242,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         described("authorized_may_share", authorized_may_share.to_string(), Matters::Terms),
         // What was confirmed by another response's 304 has a head that its content may not go with.
         described("trust_any_304", trust_any_304.to_string(), Matters::Audience),
+        described("store_post", store_post.to_string(), Matters::Ahead),
         described("no_vary_search", no_vary_search.to_string(), Matters::Ahead),
         described("cache_query_method", query.is_some().to_string(), Matters::Ahead),
         described("never_store", listed(never_stored), Matters::Terms),

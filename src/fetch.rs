@@ -18,7 +18,7 @@ use crate::downstream::ensure_private;
 use crate::error::BoxError;
 use crate::fill::Fill;
 use crate::follow::{in_its_place, may_stand_in};
-use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
@@ -26,33 +26,37 @@ use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, StoredResponse, ensure_date};
 use crate::rfc9111::date;
 use crate::rfc9111::storability::DeclineReason;
-use crate::rfc9111::validation::{self, confirms, freshen, head_agrees};
+use crate::rfc9111::validation::{self, confirms, freshen};
 use crate::sending::Sending;
 use crate::stream::Stream;
 
 /// One exchange with the handler.
 pub(crate) struct Errand {
-    core: Arc<CacheCore>,
-    ask: Ask,
-    why: ForwardReason,
+    pub(crate) core: Arc<CacheCore>,
+    pub(crate) ask: Ask,
+    pub(crate) why: ForwardReason,
     /// The request's fields as the client sent them.
-    asked: HeaderMap,
+    pub(crate) asked: HeaderMap,
     /// What the store has, stale or in need of validation.
-    previous: Option<Arc<StoredResponse>>,
-    departure: Departure,
-    sent: Moment,
+    pub(crate) previous: Option<Arc<StoredResponse>>,
+    pub(crate) departure: Departure,
+    pub(crate) sent: Moment,
     /// The handler was asked whether `previous` is still good.
-    conditional: bool,
+    pub(crate) conditional: bool,
+    /// The handler was asked for the whole: without the client's conditions and range. Else its answer may be for this client alone.
+    pub(crate) wants_whole: bool,
+    /// It was a POST, which was never looked up.
+    pub(crate) is_post: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
-    attended: bool,
+    pub(crate) attended: bool,
 }
 
 impl Errand {
     /// Prepares `request` for the handler, for which it has departed: from then on purges seal what comes back.
     ///
     /// 1. What the key ignores is hidden from the handler.
-    /// 2. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays where
-    ///    nothing says that the whole is worth having.
+    /// 2. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays, and the
+    ///    conditions with it, unless the whole is known to fit into the store.
     /// 3. What the store has is asked to be confirmed.
     pub(crate) fn begin<B>(
         core: &Arc<CacheCore>,
@@ -68,7 +72,8 @@ impl Errand {
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
-        let wants_whole = core.wants_whole(&ask, previous.as_deref());
+        let sent = core.now();
+        let wants_whole = core.wants_whole(&ask, previous.as_deref(), sent);
         let mut conditional = false;
         if wants_whole {
             let headers = request.headers_mut();
@@ -78,9 +83,20 @@ impl Errand {
                 conditional = validation::make_conditional(headers, &previous.origin_head());
             }
         }
-        let sent = core.now();
         let core = core.clone();
-        Self { core, ask, why, asked, previous, departure, sent, conditional, attended: true }
+        Self {
+            core,
+            ask,
+            why,
+            asked,
+            previous,
+            departure,
+            sent,
+            conditional,
+            wants_whole,
+            is_post: false,
+            attended: true,
+        }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -152,6 +168,9 @@ impl Errand {
         }
         let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
+        if status == StatusCode::PARTIAL_CONTENT {
+            self.learn_from_part(response.headers(), handler.as_ref(), received);
+        }
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
         let exact = response.body().size_hint().exact();
         match verdict.and_then(|verdict| fits(&self.core.settings, response.headers(), exact).map(|()| verdict)) {
@@ -160,11 +179,11 @@ impl Errand {
         }
     }
 
-    fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         &self.core.rules.get(self.ask.rule).policy
     }
 
-    fn judge(
+    pub(crate) fn judge(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -187,7 +206,7 @@ impl Errand {
         judge(&arrival, self.policy(), &self.core.settings)
     }
 
-    fn plan(
+    pub(crate) fn plan(
         self,
         status: StatusCode,
         head: &HeaderMap,
@@ -217,7 +236,7 @@ impl Errand {
     }
 
     /// The handler's answer goes to the client and, once it has ended cleanly, into the store.
-    async fn store<B>(
+    pub(crate) async fn store<B>(
         self,
         response: Response<B>,
         verdict: Verdict,
@@ -227,7 +246,8 @@ impl Errand {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let (core, outcome, counted) = (self.core.clone(), self.outcome(Outcome::Miss(self.why)), self.attended);
+        let outcome = if self.is_post { Outcome::Bypass(BypassReason::Method) } else { Outcome::Miss(self.why) };
+        let (core, outcome, counted) = (self.core.clone(), self.outcome(outcome), self.attended);
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
         let asked = self.client_asks().cloned();
@@ -281,6 +301,9 @@ impl Errand {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         self.core.counters.stored(Err(reason));
+        if self.wants_whole {
+            self.core.wholes.forget(&self.ask.key);
+        }
         if !response.status().is_server_error() {
             // Those who wait go on their own at once. After an error one of them tries first.
             self.departure.flight.decline();
@@ -303,10 +326,10 @@ impl Errand {
             ensure_private(&mut parts.headers, &self.core.settings.targets);
         }
         let length = announced_length(&parts.headers).or(body.size_hint().exact());
-        let shape = wanted(self.client_asks(), &parts, length);
-        reshape(&shape, length, &mut parts.status, &mut parts.headers);
+        let mut shape = wanted(self.client_asks(), &parts, length).of_a_stream();
+        reshape(&mut shape, length, &mut parts.status, &mut parts.headers);
         let body = match shape {
-            Shape::Whole => ResponseBody::untouched(body),
+            Shape::Whole | Shape::Parts(_) => ResponseBody::untouched(body),
             Shape::Part(part) => {
                 let (exact, core) = (body.size_hint().exact(), self.core.clone());
                 let passing = Stream::begin(core, source(body), Default::default(), Fill::none(), exact);
@@ -329,12 +352,12 @@ impl Errand {
     }
 
     /// Whether the answer to this request is for one user, where `previous` is for everybody.
-    fn is_for_one_user(&self, previous: &StoredResponse) -> bool {
+    pub(crate) fn is_for_one_user(&self, previous: &StoredResponse) -> bool {
         self.ask.authorization && !previous.terms.for_authorized
     }
 
     /// Whether the rule says of this answer, or of a cookie in it, that it is for this client and no other. Caches downstream don't know the rule.
-    fn speaks_to_one_client(&self, head: &HeaderMap) -> bool {
+    pub(crate) fn speaks_to_one_client(&self, head: &HeaderMap) -> bool {
         let policy = self.policy();
         policy.is_partitioned() || policy.drop_set_cookie && head.contains_key(header::SET_COOKIE)
     }
@@ -383,41 +406,6 @@ impl Errand {
         note(&core, response, outcome, attended)
     }
 
-    /// A HEAD was forwarded: where its answer agrees with what is stored, that is as good as confirmed; else it is dropped (§4.3.5).
-    fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
-        let one_client = self.speaks_to_one_client(response.headers());
-        let outcome = self.outcome(Outcome::Miss(self.why));
-        let (core, attended) = (self.core.clone(), self.attended);
-        if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
-            let mut head = previous.origin_head();
-            let agrees =
-                previous.status == StatusCode::OK && head_agrees(&head, previous.body.len() as u64, response.headers());
-            let of_one_user = self.is_for_one_user(&previous);
-            let key = self.ask.key.clone();
-            let updated = agrees.then(|| {
-                let received = core.now();
-                let mut update = response.headers().clone();
-                ensure_date(&mut update, received);
-                freshen(&mut head, &update);
-                let handler = response
-                    .extensions()
-                    .get::<Cached>()
-                    .cloned()
-                    .or_else(|| previous.origin.handler.as_deref().cloned());
-                let verdict = self.judge(previous.status, &head, handler.as_ref(), received)?;
-                self.plan(previous.status, &head, verdict, handler, received, None)?.commit_confirmed(&previous)
-            });
-            if !of_one_user && updated.is_none_or(|updated| updated.is_err_and(DeclineReason::condemns_stored)) {
-                core.forget(&key);
-            }
-        }
-        if one_client {
-            ensure_private(response.headers_mut(), &core.settings.targets);
-        }
-        let outcome = outcome.stored(Err(DeclineReason::Method));
-        from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
-    }
-
     /// The stored response, if it may stand in for an error now.
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.as_ref()?;
@@ -443,7 +431,7 @@ impl Errand {
         note(&self.core, response, outcome, self.attended)
     }
 
-    fn outcome(&self, outcome: Outcome) -> CacheOutcome {
+    pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {
         CacheOutcome::new(outcome, self.ask.rule)
     }
 

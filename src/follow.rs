@@ -142,9 +142,10 @@ impl Following<'_> {
         let length = preview.announced;
         let mut status = stored.status;
         let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), length, false));
-        reshape(&shape, length, &mut status, &mut head);
+        let mut shape = shape.of_a_stream();
+        reshape(&mut shape, length, &mut status, &mut head);
         let body = match shape {
-            Shape::Whole => {
+            Shape::Whole | Shape::Parts(_) => {
                 if let Some(length) = length {
                     head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
                 }

@@ -79,9 +79,11 @@ mod follow;
 mod future;
 mod handle;
 mod layer;
+mod posted;
 mod respond;
 mod sending;
 mod service;
+mod telling;
 
 // Floor 3: the engine.
 mod admission;
@@ -101,6 +103,7 @@ mod lookup;
 mod neighbours;
 mod plan;
 mod policy;
+mod post;
 mod precedence;
 mod purge;
 mod query;
@@ -110,11 +113,13 @@ mod settings;
 mod stats;
 mod strategy;
 mod stream;
+mod wholes;
 
 // Floor 2: stores.
 pub mod storage;
 
 // Floor 1: values.
+mod byteranges;
 mod cached;
 mod clock;
 mod downstream;

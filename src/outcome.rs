@@ -61,7 +61,7 @@ pub enum Outcome {
     /// The handler answered another request for the same, which this one waited for (RFC 9211 §2.6); with the reason why it wasn't answered from the
     /// store.
     Collapsed(ForwardReason),
-    /// Neither looked up nor stored.
+    /// Not looked up; nor stored, but for the answer to a POST where that is [switched on](crate::Policy::store_post).
     Bypass(BypassReason),
 }
 

@@ -144,6 +144,7 @@ impl Plan {
 
     /// The content turned out to be such that what it was to replace is no longer good, though it won't be stored itself.
     pub(crate) fn forget_previous(&self) {
+        self.core.wholes.forget(&self.key);
         if self.previous.is_some() {
             self.core.forget(&self.key);
         }

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::body::ResponseBody;
+use crate::byteranges::ByteRanges;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::outcome::{CacheOutcome, Outcome};
@@ -26,8 +27,27 @@ pub(crate) enum Shape {
     Failed,
     /// These bytes (206).
     Part(std::ops::Range<u64>),
+    /// These bytes, in several parts (206); only of content that is there as a whole.
+    Parts(Box<ByteRanges>),
     /// Nothing: its range lies outside (416).
     Unsatisfiable,
+}
+
+impl Shape {
+    /// The body that has this of `content`.
+    pub(crate) fn of<B: Body>(self, content: &Bytes) -> ResponseBody<B> {
+        match self {
+            Self::Whole => ResponseBody::stored(content.clone()),
+            Self::Part(part) => ResponseBody::stored(content.slice(part.start as usize..part.end as usize)),
+            Self::Parts(parts) => ResponseBody::pieces(parts.of_content(content)),
+            Self::NotModified | Self::Failed | Self::Unsatisfiable => ResponseBody::empty(),
+        }
+    }
+
+    /// The same of content that only passes: several parts would have to be kept until it is their turn, so then it is the whole (§14.2).
+    pub(crate) fn of_a_stream(self) -> Self {
+        if matches!(self, Self::Parts(_)) { Self::Whole } else { self }
+    }
 }
 
 /// What the conditions and the range in `asked` want of a response (RFC 9110 §13.2, §14.2). `length` is the content's, if it is known.
@@ -47,11 +67,16 @@ pub(crate) fn shape(
         Precondition::Failed => return Shape::Failed,
         Precondition::Proceed { range } => range && !is_head,
     };
-    let wanted = asked.get(header::RANGE).filter(|_| range).zip(length);
-    match wanted.map(|(wanted, length)| range::parse(wanted.as_bytes(), length)) {
-        None | Some(RangeRequest::Whole) => Shape::Whole,
-        Some(RangeRequest::Part(part)) => Shape::Part(part),
-        Some(RangeRequest::Unsatisfiable) => Shape::Unsatisfiable,
+    // Two fields are no list, and none of them more right than the other.
+    let mut lines = asked.get_all(header::RANGE).iter();
+    let (Some(wanted), None, true, Some(length)) = (lines.next(), lines.next(), range, length) else {
+        return Shape::Whole;
+    };
+    match range::parse(wanted.as_bytes(), length) {
+        RangeRequest::Whole => Shape::Whole,
+        RangeRequest::Part(part) => Shape::Part(part),
+        RangeRequest::Parts(parts) => ByteRanges::of(parts).map_or(Shape::Whole, |parts| Shape::Parts(Box::new(parts))),
+        RangeRequest::Unsatisfiable => Shape::Unsatisfiable,
     }
 }
 
@@ -61,7 +86,7 @@ pub(crate) fn wanted(asked: Option<&HeaderMap>, parts: &Parts, length: Option<u6
 }
 
 /// Gives `head` the status and the fields of `shape`.
-pub(crate) fn reshape(shape: &Shape, length: Option<u64>, status: &mut StatusCode, head: &mut HeaderMap) {
+pub(crate) fn reshape(shape: &mut Shape, length: Option<u64>, status: &mut StatusCode, head: &mut HeaderMap) {
     if *shape == Shape::Whole {
         return;
     }
@@ -81,9 +106,16 @@ pub(crate) fn reshape(shape: &Shape, length: Option<u64>, status: &mut StatusCod
         }
         Shape::Part(part) => {
             *status = StatusCode::PARTIAL_CONTENT;
-            head.remove(header::CONTENT_LENGTH);
+            drop_whole_fields(head);
             let range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
             head.insert(header::CONTENT_RANGE, content_range(range));
+        }
+        // §15.3.7.2: which part is which stands in the parts, and not in the head.
+        Shape::Parts(parts) => {
+            *status = StatusCode::PARTIAL_CONTENT;
+            drop_whole_fields(head);
+            let content_type = parts.replace_type(head.remove(header::CONTENT_TYPE));
+            head.insert(header::CONTENT_TYPE, content_type);
         }
         Shape::Unsatisfiable => {
             *status = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -95,14 +127,20 @@ pub(crate) fn reshape(shape: &Shape, length: Option<u64>, status: &mut StatusCod
 }
 
 fn drop_content_fields(head: &mut HeaderMap) {
-    for name in [
-        header::CONTENT_TYPE,
-        header::CONTENT_LENGTH,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LANGUAGE,
-        header::CONTENT_RANGE,
-        header::CONTENT_DISPOSITION,
-    ] {
+    drop_whole_fields(head);
+    for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE, header::CONTENT_DISPOSITION]
+    {
+        head.remove(name);
+    }
+}
+
+/// A digest of the content (RFC 9530 §2), as opposed to one of the representation, which is the same for a part.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+
+/// What is true of the whole content only.
+fn drop_whole_fields(head: &mut HeaderMap) {
+    for name in [header::CONTENT_LENGTH, header::CONTENT_RANGE, CONTENT_DIGEST, CONTENT_MD5] {
         head.remove(name);
     }
 }
@@ -126,18 +164,17 @@ pub(crate) fn from_store<B: Body>(
     let mut head = head_of(core, stored, now, &outcome);
     let length = stored.body.len() as u64;
     let mut status = stored.status;
-    let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
-    reshape(&shape, Some(length), &mut status, &mut head);
+    let mut shape =
+        asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
+    reshape(&mut shape, Some(length), &mut status, &mut head);
     let content = match shape {
         Shape::Whole if is_head => {
             announce_length(status, length, &mut head);
-            Bytes::new()
+            ResponseBody::empty()
         }
-        Shape::Whole => stored.body.clone(),
-        Shape::Part(part) => stored.body.slice(part.start as usize..part.end as usize),
-        Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => Bytes::new(),
+        shape => shape.of(&stored.body),
     };
-    let mut response = Response::new(ResponseBody::stored(content));
+    let mut response = Response::new(content);
     *response.status_mut() = status;
     *response.headers_mut() = head;
     response

@@ -54,13 +54,9 @@ impl Sending {
         {
             self.parts.headers.insert(header::ETAG, tag.clone());
         }
-        let content = match self.reshape(Some(length)) {
-            Shape::Whole => content,
-            Shape::Part(part) => content.slice(part.start as usize..part.end as usize),
-            Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => Bytes::new(),
-        };
+        let shape = self.reshape(Some(length), |shape| shape);
         self.outcome = self.outcome.stored(stored.map(drop));
-        self.send(ResponseBody::stored(content))
+        self.send(shape.of(&content))
     }
 
     /// The content streams to the client and into the store, and to whoever asks for the same meanwhile.
@@ -72,8 +68,8 @@ impl Sending {
             let preview = Preview { response, announced: self.announced.or(self.exact), stream };
             announcer.announce(Given::Streaming(Arc::new(preview)));
         }
-        let body = match self.reshape(self.announced.or(self.exact)) {
-            Shape::Whole => ResponseBody::streaming(reader),
+        let body = match self.reshape(self.announced.or(self.exact), Shape::of_a_stream) {
+            Shape::Whole | Shape::Parts(_) => ResponseBody::streaming(reader),
             Shape::Part(part) => ResponseBody::part(reader, part),
             // The reader that is dropped here leaves all of it to a task.
             Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
@@ -83,9 +79,9 @@ impl Sending {
     }
 
     /// Gives the head the form that the client's conditions and range want.
-    fn reshape(&mut self, length: Option<u64>) -> Shape {
-        let shape = wanted(self.asked.as_ref(), &self.parts, length);
-        reshape(&shape, length, &mut self.parts.status, &mut self.parts.headers);
+    fn reshape(&mut self, length: Option<u64>, can_be: fn(Shape) -> Shape) -> Shape {
+        let mut shape = can_be(wanted(self.asked.as_ref(), &self.parts, length));
+        reshape(&mut shape, length, &mut self.parts.status, &mut self.parts.headers);
         shape
     }
 

@@ -35,6 +35,7 @@ use crate::key::Origin;
 use crate::live::Live;
 use crate::lookup::Lookup;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::posted::{Posted, Stored};
 use crate::query::QueryReader;
 use crate::request::{RequestHead, Scheme};
 use crate::respond::{from_handler, from_store, note};
@@ -160,7 +161,7 @@ impl<S> Cache<S> {
     }
 
     /// To the handler; if that succeeds, what the write touched is invalid before the client hears of it (RFC 9111 §4.4).
-    fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, write: Write) -> Answer<S, R>
+    fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, mut write: Write) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -169,9 +170,15 @@ impl<S> Cache<S> {
         InHand::mark(&core, request.extensions_mut());
         ResponseFuture::awaited(async move {
             let outcome = write.outcome;
+            let posted = Posted::begin(&core, &mut write, &request);
             let unanswered = Unanswered { live: &live, write: Some(write) };
             let response = call(inner, request).await?;
-            unanswered.answered(response.status(), response.headers());
+            let invalidated = unanswered.answered(response.status(), response.headers());
+            if let Some(Stored { errand, verdict, handler, received }) =
+                posted.and_then(|posted| posted.answered(&response, invalidated))
+            {
+                return Ok(errand.store(response, verdict, handler, received).await);
+            }
             Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, true))
         })
     }
@@ -298,6 +305,8 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let Some(place) = core.begin_refresh(&ask, stored) else { return };
+        // Nobody waits for a part of what a refresh brings, nor for an answer to a condition.
+        (ask.range, ask.conditions) = (false, false);
         // What a HEAD found stale is refreshed by a GET: only that can fill the store.
         if std::mem::take(&mut ask.is_head) {
             *request.method_mut() = Method::GET;
@@ -439,29 +448,38 @@ struct Unanswered<'a> {
 }
 
 impl Unanswered<'_> {
-    fn answered(mut self, status: StatusCode, head: &HeaderMap) {
-        let Some(write) = self.write.take().filter(|_| invalidates(status)) else { return };
+    /// Returns how many writes to the path of the target it is counted as.
+    fn answered(mut self, status: StatusCode, head: &HeaderMap) -> u64 {
+        let Some(write) = self.write.take().filter(|_| invalidates(status)) else { return 0 };
         // By the newest settings: what was stored since is keyed by them, and they know how it was before.
         let core = self.live.load();
-        core.invalidate(write.authority.as_deref(), &write.target);
         let authority = write.authority.as_deref();
+        invalidate(&core, authority, &write.target);
+        let mut count = 1;
         for named in named_targets(authority.unwrap_or_default(), &write.target, head) {
-            core.invalidate(authority, &named);
+            invalidate(&core, authority, &named);
+            count += u64::from(core.counters.writes.are_one(&named, &write.target));
         }
         let groups = groups::named(head, &CACHE_GROUP_INVALIDATION);
         if !groups.is_empty() {
             let scheme = write.scheme.as_ref().map(|Scheme(scheme)| scheme.as_bytes());
             core.invalidate_groups(Origin { authority, scheme }, &groups);
         }
+        count
     }
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(write) = self.write.take() {
-            self.live.load().invalidate(write.authority.as_deref(), &write.target);
+            invalidate(&self.live.load(), write.authority.as_deref(), &write.target);
         }
     }
+}
+
+fn invalidate(core: &CacheCore, authority: Option<&[u8]>, target: &str) {
+    core.counters.writes.note(target);
+    core.invalidate(authority, target);
 }
 
 impl<S: fmt::Debug> fmt::Debug for Cache<S> {

@@ -32,8 +32,11 @@ pub(crate) struct Settings {
     pub(crate) stale_when_disconnected: bool,
     /// Use a stored response that doesn't say it is for everybody for requests with `Authorization` (§3.5 forbids only the reverse).
     pub(crate) authorized_may_share: bool,
-    /// Take a 304 that names another strong validator as a confirmation, as the public test suite expects.
+    /// Take as a confirmation what doesn't prove to be one: a 304 that names another validator, as the public test suite expects, and the
+    /// answer to a HEAD that names none (§4.3.5).
     pub(crate) trust_any_304: bool,
+    /// Store the answer to a POST where it answers a GET of the same URI as well (RFC 9110 §9.3.3).
+    pub(crate) store_post: bool,
     /// Listen to `No-Vary-Search`.
     pub(crate) no_vary_search: bool,
     /// How the content of a QUERY is read; `None` where QUERY is not looked up.
@@ -73,6 +76,7 @@ impl Settings {
             stale_when_disconnected: false,
             authorized_may_share: false,
             trust_any_304: false,
+            store_post: false,
             no_vary_search: true,
             query: None,
             max_query_content: 64 << 10,
@@ -103,5 +107,6 @@ impl Settings {
         self.stale_when_disconnected = true;
         self.authorized_may_share = true;
         self.trust_any_304 = true;
+        self.store_post = true;
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::outcome::Outcome;
+use crate::post::Writes;
 use crate::rfc9111::storability::DeclineReason;
 use crate::storage::StorageUsage;
 
@@ -91,6 +92,8 @@ pub(crate) struct Counters {
     pub(crate) fills_abandoned: AtomicU64,
     pub(crate) refreshes: AtomicU64,
     pub(crate) refreshes_refused: AtomicU64,
+    /// How often each path was written to.
+    pub(crate) writes: Writes,
     pub(crate) invalidations: AtomicU64,
     pub(crate) purges: AtomicU64,
     pub(crate) quota_evictions: AtomicU64,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 6] = [
     &["rfc9111"],
     &[
+        "byteranges",
         "cached",
         "clock",
         "downstream",
@@ -48,6 +49,7 @@ const FLOORS: [&[&str]; 6] = [
         "neighbours",
         "plan",
         "policy",
+        "post",
         "precedence",
         "purge",
         "query",
@@ -57,8 +59,9 @@ const FLOORS: [&[&str]; 6] = [
         "stats",
         "strategy",
         "stream",
+        "wholes",
     ],
-    &["body", "fetch", "follow", "future", "handle", "layer", "respond", "sending", "service"],
+    &["body", "fetch", "follow", "future", "handle", "layer", "posted", "respond", "sending", "service", "telling"],
     &["config", "models"],
 ];
 

@@ -72,6 +72,7 @@ fn every_field_does_what_its_setter_does() {
             Policy::from_origin().jitter(0.0).refresh_ahead(2.0).sliding(5 * m),
         ),
         ("audience = 'from_origin'\nheuristics = true", Policy::from_origin().heuristics(true)),
+        ("audience = 'from_origin'\nstore_post = true", Policy::from_origin().store_post(true)),
         ("audience = 'from_origin'\ndrop_set_cookie = true", Policy::from_origin().drop_set_cookie()),
         ("audience = 'shared'\nttl = '1m'\nstrip_credentials = true", Policy::shared(m).strip_credentials()),
         (

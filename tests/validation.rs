@@ -1,4 +1,4 @@
-//! Conditions, ranges and HEAD are answered from what is stored as the handler would have, and what the handler confirms is good again.
+//! Conditions are answered from what is stored as the handler would have, and what the handler confirms is good again.
 
 mod support;
 
@@ -87,78 +87,6 @@ async fn a_tag_of_the_caches_own_serves_conditions() {
     assert!(tag.starts_with('"'), "{tag}");
     let exchange = house.ask("/", &[("if-none-match", &tag)]).await;
     assert_eq!((exchange.status, exchange.x_cache.as_str()), (304, "HIT"));
-}
-
-#[tokio::test]
-async fn a_head_is_answered_from_the_stored_get() {
-    let house = ten_digits();
-    house.get("/").await;
-    let exchange = house.exchange(request("HEAD", "/", &[("range", "bytes=0-0")])).await;
-    assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (200, "HIT", ""));
-    assert_eq!((exchange.field("content-length"), exchange.field("x-other")), ("10", "1"));
-    assert_eq!(house.handler.calls(), 1);
-}
-
-#[tokio::test]
-async fn a_head_alone_stores_nothing() {
-    let house = ten_digits();
-    for _ in 0..2 {
-        assert_eq!(house.exchange(request("HEAD", "/", &[])).await.x_cache, "MISS");
-    }
-    assert_eq!(house.handle.stats().storage.entries, 0);
-    assert_eq!(house.get("/").await.body, "0123456789");
-}
-
-#[tokio::test]
-async fn ranges_of_what_is_stored() {
-    let whole = (200, "", "0123456789");
-    let rows: [(Fields, (u16, &str, &str)); 16] = [
-        (&[("range", "bytes=0-3")], (206, "bytes 0-3/10", "0123")),
-        (&[("range", "bytes=8-")], (206, "bytes 8-9/10", "89")),
-        (&[("range", "bytes=-2")], (206, "bytes 8-9/10", "89")),
-        (&[("range", "bytes=-99")], (206, "bytes 0-9/10", "0123456789")),
-        (&[("range", "bytes=3-99")], (206, "bytes 3-9/10", "3456789")),
-        (&[("range", "bytes=10-")], (416, "bytes */10", "")),
-        (&[("range", "bytes=-0")], (416, "bytes */10", "")),
-        (&[("range", "bytes=0-0,5-5")], whole),
-        (&[("range", "bytes=5-3")], whole),
-        (&[("range", "lines=1-2")], whole),
-        (&[("range", "bytes=0-0"), ("if-range", "\"a\"")], (206, "bytes 0-0/10", "0")),
-        (&[("range", "bytes=0-0"), ("if-range", "\"b\"")], whole),
-        (&[("range", "bytes=0-0"), ("if-range", "W/\"a\"")], whole),
-        (&[("range", "bytes=0-0"), ("if-range", MODIFIED)], (206, "bytes 0-0/10", "0")),
-        (&[("range", "bytes=0-0"), ("if-range", BEFORE)], whole),
-        (&[("range", "bytes=0-0"), ("if-none-match", "\"a\"")], (304, "", "")),
-    ];
-    for (asked, expected) in rows {
-        let house = ten_digits();
-        house.get("/").await;
-        let exchange = house.ask("/", asked).await;
-        let got = (exchange.status, exchange.field("content-range"), exchange.body.as_str());
-        assert_eq!(got, expected, "{asked:?}");
-        assert_eq!(exchange.x_cache, "HIT", "{asked:?}");
-    }
-}
-
-/// A range of what isn't stored is the handler's business, unless a rule says that the whole is worth having.
-#[tokio::test]
-async fn a_range_fills_the_store_only_where_a_rule_wants_it() {
-    let answers = |head: &Parts, _: usize| match head.headers.get("range") {
-        Some(_) => answer(206, &[FRESH, ("content-range", "bytes 0-1/10")], "01"),
-        None => answer(200, &[FRESH], "0123456789"),
-    };
-    let asked = [("range", "bytes=0-1")];
-    let plain = House::new(Handler::new(answers));
-    for _ in 0..2 {
-        let exchange = plain.ask("/", &asked).await;
-        assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (206, "MISS", "01"));
-    }
-    let vouched = House::with(Handler::new(answers), |layer| layer.otherwise(larder::Policy::shared(MINUTE)));
-    for x_cache in ["MISS", "HIT"] {
-        let exchange = vouched.ask("/", &asked).await;
-        assert_eq!((exchange.status, exchange.x_cache.as_str(), exchange.body.as_str()), (206, x_cache, "01"));
-    }
-    assert_eq!(vouched.get("/").await.body, "0123456789", "the whole was stored");
 }
 
 /// 304 to its own tag, with what `update` says; else 200.
@@ -307,43 +235,6 @@ async fn a_new_answer_takes_the_old_ones_place() {
     assert_eq!(house.get("/").await.cache_status, "larder; fwd=stale; stored");
     assert_eq!(house.handler.last().headers["if-none-match"], "\"1\"");
     assert_eq!(house.get("/").await.body, "content 2");
-}
-
-/// RFC 9111 §4.3.5.
-#[tokio::test]
-async fn the_answer_to_a_head_freshens_what_it_agrees_with_and_drops_the_rest() {
-    let rows: [(&str, u16, Fields, &str); 9] = [
-        ("agrees", 200, &[FRESH, ("etag", "\"a\""), ("content-length", "7"), ("x-n", "2")], "HIT"),
-        ("says nothing else", 200, &[FRESH, ("x-n", "2")], "HIT"),
-        ("another length", 200, &[FRESH, ("content-length", "8")], "MISS"),
-        ("no length at all", 200, &[FRESH, ("content-length", "x")], "MISS"),
-        ("another tag", 200, &[FRESH, ("etag", "\"b\"")], "MISS"),
-        ("another date", 200, &[FRESH, ("last-modified", BEFORE)], "MISS"),
-        ("not to be stored", 200, &[("cache-control", "no-store"), ("etag", "\"a\"")], "MISS"),
-        ("an error", 500, &[], "stale"),
-        ("not modified, to the client's condition", 304, &[FRESH, ("etag", "\"a\"")], "stale"),
-    ];
-    for (why, status, fields, expected) in rows {
-        let house = House::new(Handler::new(move |head, _| {
-            if head.method == "HEAD" {
-                return answer(status, fields, "");
-            }
-            let known = head.headers.contains_key("if-none-match");
-            let fields = [FRESH, ("etag", "\"a\""), ("last-modified", MODIFIED), ("x-n", "1")];
-            answer(if known { 304 } else { 200 }, &fields, if known { "" } else { "content" })
-        }));
-        house.get("/").await;
-        house.advance(61);
-        let exchange = house.exchange(request("HEAD", "/", &[])).await;
-        assert_eq!((exchange.status, exchange.x_cache.as_str()), (status, "MISS"), "{why}");
-        let exchange = house.get("/").await;
-        match expected {
-            "HIT" => assert_eq!((exchange.x_cache.as_str(), exchange.field("x-n")), ("HIT", "2"), "{why}"),
-            "MISS" => assert_eq!(exchange.cache_status, "larder; fwd=uri-miss; stored", "{why}"),
-            _ => assert_eq!(exchange.x_cache, "REVALIDATED", "{why}: still there, and still stale"),
-        }
-        assert_eq!(exchange.body, "content", "{why}");
-    }
 }
 
 /// A 304 or the answer to a HEAD may come from a layer that knows nothing of the extension.

@@ -60,7 +60,7 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 27] = [
     "ttl",
     "principal",
     "quota",
@@ -79,6 +79,7 @@ const FIELDS: [&str; 26] = [
     "refresh_within",
     "heuristics",
     "drop_set_cookie",
+    "store_post",
     "strip_credentials",
     "ignore_cookies",
     "keys",
@@ -236,6 +237,9 @@ fn settings(mut policy: Policy, section: &Section<'_>) -> Policy {
     }
     if let Some(on) = section.boolean("heuristics") {
         policy = policy.heuristics(on);
+    }
+    if let Some(on) = section.boolean("store_post") {
+        policy = policy.store_post(on);
     }
     if let Some(lifetime) = section.duration("downstream") {
         policy = policy.downstream(lifetime);

@@ -28,6 +28,15 @@ pub fn named_targets(authority: &[u8], target: &str, response: &HeaderMap) -> Ve
         .collect()
 }
 
+/// Whether `Content-Location` says that the content is what is found at the target of the request itself (RFC 9110 §8.7). The parameters
+/// are as for [`named_targets`].
+pub fn is_located_at(authority: &[u8], target: &str, response: &HeaderMap) -> bool {
+    let mut lines = response.get_all(header::CONTENT_LOCATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let reference = std::str::from_utf8(trim(line.as_bytes())).ok();
+    reference.and_then(|reference| resolve(authority, target, reference)).as_deref() == Some(target)
+}
+
 /// Resolves a reference (RFC 3986 §5.2); `None` if it leads to another origin or is none.
 fn resolve(authority: &[u8], base: &str, reference: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();

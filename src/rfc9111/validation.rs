@@ -129,7 +129,11 @@ pub fn evaluate(request: &HeaderMap, stored: Validators<'_>) -> Precondition {
 
 /// RFC 9110 §13.1.5: a strong tag, or the very date of a `Last-Modified` that is strong in the sense of §8.8.2.2.
 fn if_range_holds(request: &HeaderMap, stored: Validators<'_>) -> bool {
-    let Some(condition) = request.get(header::IF_RANGE) else { return true };
+    let mut lines = request.get_all(header::IF_RANGE).iter();
+    let Some(condition) = lines.next() else { return true };
+    if lines.next().is_some() {
+        return false; // one condition, or none that anybody could rely on
+    }
     let condition = condition.as_bytes();
     match date::parse(condition) {
         Some(since) => stored.last_modified.is_some_and(|modified| {
@@ -200,11 +204,48 @@ pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     }
 }
 
-/// Whether the answer to a HEAD can be about the stored response (§4.3.5): validators and length that it names are the stored ones.
-pub fn head_agrees(stored: &HeaderMap, stored_length: u64, head: &HeaderMap) -> bool {
-    let same = |name: HeaderName| head.get(&name).is_none_or(|value| stored.get(&name) == Some(value));
-    let length = head.get(header::CONTENT_LENGTH).map(|value| super::list::digits(value.as_bytes()));
-    same(header::ETAG) && same(header::LAST_MODIFIED) && length.is_none_or(|length| length == Some(stored_length))
+/// What the answer to a HEAD says about the content of a stored response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadSays {
+    /// It is still the same.
+    Same,
+    /// It is another one now.
+    Other,
+    /// What it names is the same, but there is no validator among it. §4.3.5 takes that for agreement too; yet a length, or nothing at all, hardly
+    /// proves that nothing changed.
+    NotMuch,
+    /// It isn't about the content.
+    Nothing,
+}
+
+/// Whether the answer to a HEAD is about the stored response (§4.3.5): validators, length and coding that it names are the stored ones.
+///
+/// ```
+/// use larder::rfc9111::validation::{HeadSays, head_says};
+/// let mut stored = http::HeaderMap::new();
+/// stored.insert("etag", "\"a\"".parse().unwrap());
+/// assert_eq!(head_says(&stored, 7, &stored), HeadSays::Same);
+/// let mut head = stored.clone();
+/// head.insert("content-length", "8".parse().unwrap());
+/// assert_eq!(head_says(&stored, 7, &head), HeadSays::Other);
+/// ```
+pub fn head_says(stored: &HeaderMap, stored_length: u64, head: &HeaderMap) -> HeadSays {
+    let same = |name: HeaderName| {
+        let lines = head.get_all(&name).iter();
+        !head.contains_key(&name) || lines.eq(stored.get_all(&name).iter())
+    };
+    let is_length = |line: &HeaderValue| super::list::digits(line.as_bytes()) == Some(stored_length);
+    let agrees = same(header::ETAG)
+        && same(header::LAST_MODIFIED)
+        // What is coded otherwise is another content, though neither validator nor length may say so.
+        && same(header::CONTENT_ENCODING)
+        && head.get_all(header::CONTENT_LENGTH).iter().all(is_length);
+    let proves = head.contains_key(header::ETAG) || head.contains_key(header::LAST_MODIFIED);
+    match (agrees, proves) {
+        (false, _) => HeadSays::Other,
+        (true, true) => HeadSays::Same,
+        (true, false) => HeadSays::NotMuch,
+    }
 }
 
 /// Updates a stored head with the fields of a 304 or of the answer to a HEAD (§3.2).
@@ -252,6 +293,8 @@ mod tests {
 
     const EARLY: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
     const LATE: &[u8] = b"Sun, 06 Nov 1994 08:59:37 GMT";
+    const NEXT: &[u8] = b"Sun, 06 Nov 1994 08:49:38 GMT";
+    const EARLY_850: &[u8] = b"Sunday, 06-Nov-94 08:49:37 GMT";
     const LATE_850: &[u8] = b"Sunday, 06-Nov-94 08:59:37 GMT";
 
     #[test]
@@ -309,6 +352,16 @@ mod tests {
             (&[("if-range", EARLY)], &[("last-modified", EARLY), ("date", LATE)], SEND),
             (&[("if-range", EARLY)], &[("last-modified", EARLY), ("date", EARLY)], SEND_WHOLE),
             (&[("if-range", LATE)], &[("last-modified", EARLY), ("date", LATE)], SEND_WHOLE),
+            (&[("if-range", b"\"a\"")], &[("etag", b"W/\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"\"a\"")], &[("last-modified", EARLY), ("date", LATE)], SEND_WHOLE),
+            (&[("if-range", b"\"a\", \"b\"")], &[("etag", b"\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"\"a\""), ("if-range", b"\"a\"")], &[("etag", b"\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"*")], &[("etag", b"\"a\"")], SEND_WHOLE),
+            (&[("if-range", b"")], &[], SEND_WHOLE),
+            // §8.8.2.2: strong only from a second on after the Last-Modified, by the Date of the same response
+            (&[("if-range", EARLY)], &[("last-modified", EARLY), ("date", NEXT)], SEND),
+            (&[("if-range", EARLY)], &[("last-modified", EARLY)], SEND_WHOLE),
+            (&[("if-range", EARLY_850)], &[("last-modified", EARLY), ("date", LATE)], SEND),
         ];
         for (request, stored, expected) in rows {
             let (request, stored) = (headers(request), headers(stored));
@@ -379,10 +432,30 @@ mod tests {
     fn a_head_agrees_or_not() {
         // §4.3.5
         let stored = headers(&[("etag", b"\"a\""), ("last-modified", EARLY)]);
-        assert!(head_agrees(&stored, 5, &HeaderMap::new()));
-        assert!(head_agrees(&stored, 5, &headers(&[("etag", b"\"a\""), ("content-length", b"5")])));
-        assert!(!head_agrees(&stored, 5, &headers(&[("content-length", b"6")])));
-        assert!(!head_agrees(&stored, 5, &headers(&[("etag", b"\"b\"")])));
-        assert!(!head_agrees(&stored, 5, &headers(&[("last-modified", LATE)])));
+        type Fields = &'static [(&'static str, &'static [u8])];
+        let rows: &[(Fields, HeadSays)] = &[
+            (&[], HeadSays::NotMuch),
+            (&[("content-length", b"5")], HeadSays::NotMuch),
+            (&[("etag", b"\"a\""), ("content-length", b"5")], HeadSays::Same),
+            (&[("etag", b"\"a\"")], HeadSays::Same),
+            (&[("content-length", b"6")], HeadSays::Other),
+            (&[("content-length", b"5"), ("content-length", b"6")], HeadSays::Other),
+            (&[("content-length", b"x")], HeadSays::Other),
+            (&[("etag", b"\"b\"")], HeadSays::Other),
+            (&[("etag", b"W/\"a\"")], HeadSays::Other),
+            (&[("etag", b"\"a\""), ("etag", b"\"b\"")], HeadSays::Other),
+            (&[("last-modified", LATE)], HeadSays::Other),
+            (&[("etag", b"\"a\""), ("content-encoding", b"gzip")], HeadSays::Other),
+        ];
+        for (head, expected) in rows {
+            assert_eq!(head_says(&stored, 5, &headers(head)), *expected, "{head:?}");
+        }
+        let coded = headers(&[("etag", b"\"a\""), ("content-encoding", b"gzip")]);
+        assert_eq!(head_says(&coded, 5, &coded), HeadSays::Same);
+        assert_eq!(
+            head_says(&coded, 5, &headers(&[("etag", b"\"a\"")])),
+            HeadSays::Same,
+            "what it doesn't name, it doesn't deny"
+        );
     }
 }
