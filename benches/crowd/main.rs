@@ -181,7 +181,12 @@ impl Bench {
             let outcome = self.ask(&path, CROWD, Check::Hash(content::hash(key, size))).await;
             let name = format!("{what}: {CROWD} for one {state} key");
             report.exactly(&format!("{name}: handler calls"), 1, self.calls().await, "");
-            report.exactly(&format!("{name}: whole by SHA-256"), CROWD as u64, (CROWD - outcome.wrong.len()) as u64, "");
+            report.exactly(
+                &format!("{name}: whole by SHA-256"),
+                CROWD as u64,
+                (CROWD - outcome.wrong.len()) as u64,
+                "",
+            );
             if let Some(wrong) = outcome.wrong.first() {
                 println!("  the first of what is wrong: {wrong}");
             }

@@ -37,9 +37,8 @@ struct Application {
 /// Serves until the process that started this one is gone.
 pub async fn serve() {
     let application = Application::default();
-    let cache = CacheLayer::in_memory(1 << 30)
-        .clock(application.clock.clone())
-        .rule("^/larder/", Policy::shared(LIFETIME));
+    let cache =
+        CacheLayer::in_memory(1 << 30).clock(application.clock.clone()).rule("^/larder/", Policy::shared(LIFETIME));
     let control = Router::new()
         .route("/control/calls", get(calls))
         .route("/control/later", get(later))

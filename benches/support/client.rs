@@ -43,7 +43,9 @@ impl Client {
         let sent = match self {
             Self::Http1(client) => {
                 client.ready().await.map_err(|error| error.to_string())?;
-                client.send_request(request(path, fields).header("host", "bench").body(Empty::new()).expect("a request")).await
+                client
+                    .send_request(request(path, fields).header("host", "bench").body(Empty::new()).expect("a request"))
+                    .await
             }
             Self::Http2(client) => {
                 client.ready().await.map_err(|error| error.to_string())?;
@@ -115,6 +117,10 @@ impl Check {
 
 /// As many open files as the system lets this process have, and those that it starts.
 pub fn raise_open_files(needed: u64) {
-    let most = rlimit::increase_nofile_limit(u64::MAX).expect("the limit of open files can be raised up to the hard one");
-    assert!(most >= needed, "{needed} open files are needed and {most} allowed: raise the hard limit (`ulimit -Hn {needed}`)");
+    let most =
+        rlimit::increase_nofile_limit(u64::MAX).expect("the limit of open files can be raised up to the hard one");
+    assert!(
+        most >= needed,
+        "{needed} open files are needed and {most} allowed: raise the hard limit (`ulimit -Hn {needed}`)"
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A running proxy, which ends with this.
@@ -11,8 +11,11 @@ pub struct Proxy {
     pub address: SocketAddr,
 }
 
-/// Builds the proxy, so that it is the one of the sources as they are.
-pub fn build() -> PathBuf {
+/// The program: that of `PROXY_BIN`, or the example, built so that it is that of the sources as they are.
+pub fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("PROXY_BIN") {
+        return program.into();
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let built = Command::new(cargo).args(["build", "--release", "--quiet", "--example", "proxy"]).status();
     assert!(built.is_ok_and(|status| status.success()), "`cargo build --release --example proxy` failed");
@@ -23,7 +26,7 @@ pub fn build() -> PathBuf {
 
 impl Proxy {
     /// Starts it, and waits until it says where it listens.
-    pub fn start(program: &PathBuf, origin: SocketAddr, options: &[&str]) -> Self {
+    pub fn start(program: &Path, origin: SocketAddr, options: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--origin", &format!("http://{origin}")]).args(options);
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the proxy was built");

@@ -11,12 +11,22 @@ pub struct Report {
 impl Report {
     /// `measured` may be `asked` and no more.
     pub fn at_most(&mut self, what: &str, asked: f64, measured: f64, unit: &str) {
-        self.line(measured <= asked, what, &format!("<= {}{unit}", short(asked)), &format!("{}{unit}", short(measured)));
+        self.line(
+            measured <= asked,
+            what,
+            &format!("<= {}{unit}", short(asked)),
+            &format!("{}{unit}", short(measured)),
+        );
     }
 
     /// `measured` may be `asked` and no less.
     pub fn at_least(&mut self, what: &str, asked: f64, measured: f64, unit: &str) {
-        self.line(measured >= asked, what, &format!(">= {}{unit}", short(asked)), &format!("{}{unit}", short(measured)));
+        self.line(
+            measured >= asked,
+            what,
+            &format!(">= {}{unit}", short(asked)),
+            &format!("{}{unit}", short(measured)),
+        );
     }
 
     /// `measured` may be `asked` and nothing else.
