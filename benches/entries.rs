@@ -195,13 +195,11 @@ impl Account {
         let runtime = runtime.expect("a runtime of one thread can be built");
         let cache = CacheLayer::in_memory(CAPACITY);
         let whole = Share::of(&measure(|| fill(&cache, &runtime)));
-        assert_eq!(cache.handle().stats().storage.entries, ENTRIES, "all were stored");
         let kept = Kept::default();
         kept.responses.lock().expect("nobody panicked").reserve_exact(ENTRIES as usize);
         let cache = CacheLayer::with_storage(kept.clone());
         let in_arcs = Share::of(&measure(|| fill(&cache, &runtime)));
         let responses = kept.responses.lock().expect("nobody panicked");
-        assert_eq!(responses.len() as u64, ENTRIES, "all were stored");
         let key = responses[0].0;
         // The store in memory has responses by value, without the two counters of an `Arc`.
         let held = in_arcs.less(Share { bytes: (size_of::<StoredResponse>() + 16) as f64, pieces: 1.0 });
@@ -246,7 +244,7 @@ fn fill(cache: &CacheLayer, runtime: &tokio::runtime::Runtime) {
             let Ok(response) = answer;
             assert!(response.into_body().collect().await.is_ok(), "the whole answer");
             // A store that isn't in memory is written to behind the answer.
-            while cache.handle().stats().stored <= key {
+            while cache.handle().stats().storage.entries <= key {
                 tokio::task::yield_now().await;
             }
         }
@@ -304,6 +302,6 @@ impl Storage for Kept {
     }
 
     fn usage(&self) -> StorageUsage {
-        StorageUsage::default()
+        StorageUsage::new(self.responses.lock().expect("nobody panicked").len() as u64, 0, 0)
     }
 }

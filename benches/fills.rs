@@ -21,6 +21,7 @@ use axum::extract;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use bytes::Bytes;
 use futures_util::stream;
 use support::client::{Check, Client, raise_open_files};
 use support::content::{self, Hash};
@@ -37,6 +38,8 @@ const SIZE: usize = 10 << 20;
 /// The store of the proxy, and the budget of all fills, which is the default.
 const STORE: u64 = 256 << 20;
 const BUDGET: u64 = 64 << 20;
+/// How many are asked for before, one after another: more than fit into the store.
+const BEFORE: usize = 40;
 /// What a process may take above both: what every allocator and every runtime takes.
 const MARGIN: f64 = 1.15;
 
@@ -92,7 +95,12 @@ impl Outcome {
         let proxy = Proxy::start(program, origin, options);
         let mut clients = Vec::new();
         for _ in 0..FILLS {
-            clients.push(Client::http1(proxy.address).await);
+            clients.push(Client::http1_of_many(proxy.address).await);
+        }
+        // The store is full when they come.
+        for key in FILLS..FILLS + BEFORE {
+            let response = clients[key % FILLS].get(&format!("/before/{key}"), &[]).await.expect("an answer");
+            Check::Hash(content::hash(key as u64, SIZE)).read(response).await.expect("the whole content");
         }
         let asking = clients.into_iter().enumerate().map(|(key, mut client)| {
             let expected = expected.clone();
@@ -130,7 +138,9 @@ fn path(key: usize) -> String {
 /// An origin that lets nobody have a byte before all have asked.
 async fn origin() -> SocketAddr {
     let all = Arc::new(Barrier::new(FILLS));
-    let app = Router::new().route("/download/{key}", get(move |key| download(key, all.clone())));
+    let app = Router::new()
+        .route("/before/{key}", get(|extract::Path(key)| async move { answer(content::chunks(key, SIZE), PROMPT) }))
+        .route("/download/{key}", get(move |key| download(key, all.clone())));
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port is free");
     let listener = socket.listen(4096).expect("the port is ours");
@@ -144,10 +154,17 @@ async fn download(extract::Path(key): extract::Path<u64>, all: Arc<Barrier>) -> 
     // A cache that lets some of them wait for others may not hang this.
     let _ = tokio::time::timeout(Duration::from_secs(5), all.wait()).await;
     // Everybody gets a chunk before anybody gets the next.
-    let chunks = Box::new(content::chunks(key, SIZE));
-    let body = Body::from_stream(stream::unfold(chunks, |mut chunks| async move {
+    answer(content::chunks(key, SIZE), Duration::from_millis(5))
+}
+
+const PROMPT: Duration = Duration::ZERO;
+
+fn answer(chunks: impl Iterator<Item = Bytes> + Send + 'static, pause: Duration) -> Response {
+    let body = Body::from_stream(stream::unfold(chunks, move |mut chunks| async move {
         let chunk = chunks.next()?;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        if pause > PROMPT {
+            tokio::time::sleep(pause).await;
+        }
         Some((Ok::<_, std::io::Error>(chunk), chunks))
     }));
     ([("cache-control", "public, max-age=3600"), ("content-type", "application/octet-stream")], body).into_response()

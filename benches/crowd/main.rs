@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         let mut bench = Bench { control: Client::http1(server.address).await, clients: Vec::new(), next: 0 };
         if wanted("page") || wanted("download") || wanted("declined") {
             for _ in 0..CROWD {
-                bench.clients.push(Client::http1(server.address).await);
+                bench.clients.push(Client::http1_of_many(server.address).await);
             }
         }
         if wanted("declined") {

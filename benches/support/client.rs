@@ -22,15 +22,27 @@ pub enum Client {
 }
 
 impl Client {
+    /// With buffers as the system gives them.
     pub async fn http1(address: SocketAddr) -> Self {
-        let (client, connection) = http1::handshake(TokioIo::new(socket(address).await)).await.expect("HTTP/1.1");
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("TCP can do without delay");
+        Self::over(stream).await
+    }
+
+    /// One of very many, with a small buffer.
+    pub async fn http1_of_many(address: SocketAddr) -> Self {
+        Self::over(small(address).await).await
+    }
+
+    async fn over(stream: TcpStream) -> Self {
+        let (client, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
         tokio::spawn(connection);
         Self::Http1(client)
     }
 
     /// As many clients as `streams`, which share a connection.
     pub async fn http2(address: SocketAddr, streams: usize) -> Vec<Self> {
-        let io = TokioIo::new(socket(address).await);
+        let io = TokioIo::new(small(address).await);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_connection_window_size(16 << 20).initial_stream_window_size(1 << 20);
         let (client, connection) = builder.handshake(io).await.expect("HTTP/2");
@@ -75,7 +87,7 @@ fn request(target: &str, fields: &[(&str, &str)]) -> http::request::Builder {
     fields.iter().fold(Request::get(target), |request, (name, value)| request.header(*name, *value))
 }
 
-async fn socket(address: SocketAddr) -> TcpStream {
+async fn small(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket (is `ulimit -n` too small?)");
     socket.set_recv_buffer_size(SOCKET_BUFFER).expect("a socket has a buffer");
     socket.set_nodelay(true).expect("TCP can do without delay");
