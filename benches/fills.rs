@@ -65,8 +65,14 @@ fn main() -> ExitCode {
         report.at_most(&format!("{name}: peak RSS above the bare proxy's"), most, more, " MiB");
         let peaks = format!("bare {:.0} MiB, larder {:.0} MiB", bare.peak as f64 / MIB, larder.peak as f64 / MIB);
         report.for_information(&format!("{name}: peak RSS of the proxies"), &peaks);
-        // Without this the figure would be of a cache that keeps nothing.
-        report.at_least(&format!("{name}: of which were stored"), 1.0, larder.stored as f64, "");
+        // Without this the figure would be of a cache that keeps nothing. Not all have room, and an eviction comes before what it is for.
+        let room = (STORE as usize / SIZE) as f64;
+        report.at_least(
+            &format!("{name}: stored in the end, of {room} that have room"),
+            room * 0.8,
+            larder.stored as f64,
+            "",
+        );
     });
     report.finish()
 }
@@ -99,7 +105,7 @@ impl Outcome {
         }
         // The store is full when they come.
         for key in FILLS..FILLS + BEFORE {
-            let response = clients[key % FILLS].get(&format!("/before/{key}"), &[]).await.expect("an answer");
+            let response = clients[key % FILLS].get(&before(key), &[]).await.expect("an answer");
             Check::Hash(content::hash(key as u64, SIZE)).read(response).await.expect("the whole content");
         }
         let asking = clients.into_iter().enumerate().map(|(key, mut client)| {
@@ -123,12 +129,19 @@ impl Outcome {
         let peak = proxy.peak();
         let mut stored = 0;
         if !options.contains(&"--bare") {
-            for (key, client) in clients.iter_mut().enumerate() {
-                stored += usize::from(client.is_stored(&path(key)).await);
+            for key in 0..FILLS {
+                stored += usize::from(clients[key].is_stored(&path(key)).await);
+            }
+            for key in FILLS..FILLS + BEFORE {
+                stored += usize::from(clients[0].is_stored(&before(key)).await);
             }
         }
         Self { peak, wrong, stored }
     }
+}
+
+fn before(key: usize) -> String {
+    format!("/before/{key}")
 }
 
 fn path(key: usize) -> String {
@@ -153,11 +166,14 @@ async fn origin() -> SocketAddr {
 async fn download(extract::Path(key): extract::Path<u64>, all: Arc<Barrier>) -> Response {
     // A cache that lets some of them wait for others may not hang this.
     let _ = tokio::time::timeout(Duration::from_secs(5), all.wait()).await;
-    // Everybody gets a chunk before anybody gets the next.
-    answer(content::chunks(key, SIZE), Duration::from_millis(5))
+    // Everybody gets a chunk before anybody gets the next, and not all at one moment.
+    tokio::time::sleep(PACE * key as u32 / FILLS as u32).await;
+    answer(content::chunks(key, SIZE), PACE)
 }
 
 const PROMPT: Duration = Duration::ZERO;
+/// From chunk to chunk: slow enough for two processors, so that what piles up in buffers isn't most of what is measured.
+const PACE: Duration = Duration::from_millis(120);
 
 fn answer(chunks: impl Iterator<Item = Bytes> + Send + 'static, pause: Duration) -> Response {
     let body = Body::from_stream(stream::unfold(chunks, move |mut chunks| async move {
