@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -199,8 +200,7 @@ impl Account {
         kept.responses.lock().expect("nobody panicked").reserve_exact(ENTRIES as usize);
         let cache = CacheLayer::with_storage(kept.clone());
         let in_arcs = Share::of(&measure(|| fill(&cache, &runtime)));
-        let responses = kept.responses.lock().expect("nobody panicked");
-        let key = responses[0].0;
+        let key = kept.length.load(Ordering::Relaxed);
         // The store in memory has responses by value, without the two counters of an `Arc`.
         let held = in_arcs.less(Share { bytes: (size_of::<StoredResponse>() + 16) as f64, pieces: 1.0 });
         let policy = policy(key);
@@ -277,10 +277,12 @@ fn policy(key: usize) -> Share {
     }))
 }
 
-/// A store that keeps responses, and nothing around them but the length of their keys.
+/// A store that keeps responses, and nothing around them, and knows how long a key is.
 #[derive(Clone, Default)]
 struct Kept {
-    responses: Arc<Mutex<Vec<(usize, Arc<StoredResponse>)>>>,
+    responses: Arc<Mutex<Vec<Arc<StoredResponse>>>>,
+    /// Of a key.
+    length: Arc<AtomicUsize>,
 }
 
 impl Storage for Kept {
@@ -289,7 +291,8 @@ impl Storage for Kept {
     }
 
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, _: usize) -> Result<(), StorageError> {
-        self.responses.lock().expect("nobody panicked").push((key.as_bytes().len(), response));
+        self.responses.lock().expect("nobody panicked").push(response);
+        self.length.store(key.as_bytes().len(), Ordering::Relaxed);
         Ok(())
     }
 

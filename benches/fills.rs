@@ -129,11 +129,8 @@ impl Outcome {
         let peak = proxy.peak();
         let mut stored = 0;
         if !options.contains(&"--bare") {
-            for key in 0..FILLS {
-                stored += usize::from(clients[key].is_stored(&path(key)).await);
-            }
-            for key in FILLS..FILLS + BEFORE {
-                stored += usize::from(clients[0].is_stored(&before(key)).await);
+            for path in (0..FILLS).map(path).chain((FILLS..FILLS + BEFORE).map(before)) {
+                stored += usize::from(clients[0].is_stored(&path).await);
             }
         }
         Self { peak, wrong, stored }
