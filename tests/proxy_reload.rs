@@ -76,9 +76,13 @@ impl Proxy {
         }
     }
 
-    async fn x_cache(&self, path: &str) -> String {
+    async fn get(&self, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nhost: larder.test\r\nconnection: close\r\n\r\n");
-        let response = talk(self.address, &request).await;
+        talk(self.address, &request).await
+    }
+
+    async fn x_cache(&self, path: &str) -> String {
+        let response = self.get(path).await;
         let line = response.lines().find_map(|line| line.strip_prefix("x-cache: "));
         line.unwrap_or_else(|| panic!("{response}")).to_owned()
     }
@@ -168,6 +172,17 @@ async fn options_win_over_the_file() {
     file.write(&text.replace("1MiB", "3MiB").replace("'bypass'", "'from_origin'"));
     proxy.hang_up("settings were reloaded: nothing changed");
     assert_eq!(proxy.x_cache("/").await, "HIT");
+}
+
+/// What the cache costs is measured against it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_proxy_has_no_cache_whatever_the_other_options_say() {
+    let (origin, _) = origin(saying).await;
+    let proxy = Proxy::start(origin, &["--bare", "--default-ttl", "60"]);
+    let (first, second) = (proxy.get("/").await, proxy.get("/").await);
+    let content = |response: &str| response.split("\r\n\r\n").nth(1).map(str::to_owned);
+    assert!(content(&first).is_some() && content(&first) != content(&second), "{first:?} {second:?}");
+    assert!(!first.contains("x-cache") && !first.contains("cache-status"), "{first}");
 }
 
 #[test]

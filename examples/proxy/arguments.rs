@@ -8,6 +8,7 @@ pub struct Arguments {
     pub listen: SocketAddr,
     pub origin: String,
     pub strict_rfc: bool,
+    pub bare: bool,
     pub default_ttl: Option<Duration>,
     pub capacity: Option<u64>,
     pub config: Option<PathBuf>,
@@ -15,7 +16,8 @@ pub struct Arguments {
 
 pub const USAGE: &str =
     "usage: proxy --listen ADDR:PORT --origin http://HOST:PORT [--strict-rfc] [--default-ttl SECONDS]
-             [--capacity BYTES] [--store memory|redis://..] [--config FILE] [--admin ADDR:PORT]
+             [--capacity BYTES] [--store memory|redis://..] [--config FILE] [--bare]
+             [--admin ADDR:PORT]
 
   --listen       where to listen
   --origin       what to answer for; HTTP/1.1 without TLS
@@ -25,16 +27,21 @@ pub const USAGE: &str =
   --config       rules, limits and header switches from a TOML file (docs/configuration.md); SIGHUP reads it anew, and a file
                  with a mistake leaves everything as it is. The other options win over the file: --strict-rfc over its
                  switches, --default-ttl over [otherwise], --capacity over [store]
+  --bare         leave the cache out, so that everything is asked from the origin: what the cache costs is measured against this
   --store        memory (the default); redis is not built yet
   --admin        not built yet";
 
 impl Arguments {
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut listen, mut origin, mut strict_rfc, mut default_ttl) = (None, None, false, None);
-        let (mut capacity, mut config) = (None, None);
+        let (mut capacity, mut config, mut bare) = (None, None, false);
         while let Some(name) = arguments.next() {
             if name == "--strict-rfc" {
                 strict_rfc = true;
+                continue;
+            }
+            if name == "--bare" {
+                bare = true;
                 continue;
             }
             let value = arguments.next().ok_or_else(|| format!("{name}: a value is missing\n{USAGE}"))?;
@@ -61,6 +68,6 @@ impl Arguments {
         }
         let listen = listen.ok_or_else(|| format!("--listen is missing\n{USAGE}"))?;
         let origin = origin.ok_or_else(|| format!("--origin is missing\n{USAGE}"))?;
-        Ok(Self { listen, origin, strict_rfc, default_ttl, capacity, config })
+        Ok(Self { listen, origin, strict_rfc, bare, default_ttl, capacity, config })
     }
 }

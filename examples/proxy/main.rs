@@ -8,6 +8,9 @@ mod arguments;
 mod configuration;
 mod origin;
 
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,14 +18,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use larder::{Cache, CacheHandle, CacheLayer, Policy, ResponseBody};
+use larder::{CacheHandle, CacheLayer, Policy};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 
 use crate::arguments::{Arguments, USAGE};
 use crate::origin::Origin;
@@ -91,14 +94,32 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("can't listen on {}: {error}; is another program using the port?", arguments.listen)
     })?;
-    let address: SocketAddr = listener.local_addr().map_err(|error| error.to_string())?;
-    let service = layer.layer(Origin::new(&arguments.origin)?);
+    let origin = Origin::new(&arguments.origin)?;
+    if arguments.bare {
+        serve_with(origin, listener, &arguments, &layer).await
+    } else {
+        serve_with(layer.layer(origin), listener, &arguments, &layer).await
+    }
+}
+
+/// Serves until a signal says to stop.
+async fn serve_with<S, B>(
+    service: S,
+    listener: TcpListener,
+    arguments: &Arguments,
+    layer: &CacheLayer,
+) -> Result<(), String>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Display, Future: Send> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     // Without a file the signal means what it always does.
     let mut hung_up = match &arguments.config {
         Some(_) => Some(signal(SignalKind::hangup()).map_err(|error| error.to_string())?),
         None => None,
     };
+    let address: SocketAddr = listener.local_addr().map_err(|error| error.to_string())?;
     println!("larder proxy listens on http://{address} for {}", arguments.origin);
 
     let connections = GracefulShutdown::new();
@@ -121,7 +142,7 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            () = hangup(&mut hung_up) => reload(&arguments, &layer.handle()),
+            () = hangup(&mut hung_up) => reload(arguments, &layer.handle()),
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }
@@ -132,10 +153,11 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
     Ok(())
 }
 
-type Answer = Response<Either<ResponseBody<Incoming>, Full<Bytes>>>;
-
 /// The cache passes the origin's errors on; here, outside of it, they become a response.
-async fn answer(service: Cache<Origin>, request: Request<Incoming>) -> Result<Answer, std::convert::Infallible> {
+async fn answer<S, B>(service: S, request: Request<Incoming>) -> Result<Response<Either<B, Full<Bytes>>>, Infallible>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Display>,
+{
     Ok(match service.oneshot(request).await {
         Ok(response) => response.map(Either::Left),
         Err(error) => {
