@@ -115,7 +115,7 @@ fn every_field_does_what_its_setter_does() {
         assert_eq!(difference(&layer(&format!("[otherwise]\n{text}")), &plain.clone().otherwise(policy)), "", "{text}");
     }
     type Setter = fn(CacheLayer) -> CacheLayer;
-    let rows: [(&str, Setter); 21] = [
+    let rows: [(&str, Setter); 23] = [
         ("", |layer| layer),
         ("strict_rfc = true", |layer| layer.strict_rfc()),
         ("strict_rfc = true\nheuristics = false", |layer| layer.strict_rfc().heuristics(false)),
@@ -133,6 +133,8 @@ fn every_field_does_what_its_setter_does() {
         ("[limits]\nmax_fill_bytes = '2 MB'", |layer| layer.max_fill_bytes(2_000_000)),
         ("[limits]\nmax_variants = 3", |layer| layer.max_variants(3)),
         ("[limits]\nmax_refreshes = 0", |layer| layer.max_refreshes(0)),
+        ("[limits]\nmax_waiting = 10", |layer| layer.max_waiting(10)),
+        ("[limits]\nmax_wait = '5s'\nmax_fill_age = '2s'", |layer| layer.max_wait(secs(5)).max_fill_age(secs(2))),
         ("no_vary_search = false", |layer| layer.no_vary_search(false)),
         ("[limits]\nmax_query_content = '1KiB'", |layer| layer.max_query_content(1024)),
         ("[limits]\neager_etag_size = 0x400", |layer| layer.eager_etag_size(1024)),
@@ -184,7 +186,7 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ),
         (
             "[otherwise]\naudience = 'bypass'\nzzzzzz = 1",
-            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `jitter`, `sliding`, `refresh_ahead`, `refresh_within`, `heuristics`, `drop_set_cookie`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
+            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `jitter`, `sliding`, `refresh_ahead`, `refresh_within`, `heuristics`, `drop_set_cookie`, `store_post`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
         ),
         ("[limit]\n", "configuration:1:2: limit: unknown field; did you mean `limits`?\n  |\n1 | [limit]\n  |  ^^^^^"),
         (
