@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::cache::CacheCore;
+use crate::decoded::Decoded;
 use crate::fill::Fill;
 use crate::head::COPIED_WHEN_STORED;
 use crate::rfc9111::storability::DeclineReason;
@@ -40,6 +41,7 @@ pin_project! {
         Untouched { #[pin] body: B },
         Copied { copy: Box<Copied<B>> },
         Part { part: Box<Part<B>> },
+        Decoded { decoded: Box<Decoded> },
     }
 }
 
@@ -62,6 +64,10 @@ impl<B: Body> ResponseBody<B> {
 
     pub(crate) fn part(part: Part<B>) -> Self {
         Self { kind: Kind::Part { part: Box::new(part) } }
+    }
+
+    pub(crate) fn decoded(decoded: Decoded) -> Self {
+        Self { kind: Kind::Decoded { decoded: Box::new(decoded) } }
     }
 
     /// The copy in progress, to be finished without a client.
@@ -87,6 +93,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
             Kind::Untouched { .. } => "untouched",
             Kind::Copied { .. } => "copied",
             Kind::Part { .. } => "part",
+            Kind::Decoded { .. } => "decoded",
         };
         f.debug_tuple("ResponseBody").field(&kind).finish()
     }
@@ -110,6 +117,10 @@ where
             KindProjection::Untouched { body } => body.poll_frame(cx),
             KindProjection::Copied { copy } => copy.poll_frame(cx),
             KindProjection::Part { part } => part.poll_frame(cx),
+            // Content that can't be decoded ends before the length that was announced, which no server takes for a clean end.
+            KindProjection::Decoded { decoded } => {
+                Poll::Ready(decoded.next().and_then(Result::ok).map(|piece| Ok(Frame::data(piece))))
+            }
         }
     }
 
@@ -120,6 +131,7 @@ where
             Kind::Untouched { body } => body.is_end_stream(),
             Kind::Copied { copy } => copy.is_end_stream(),
             Kind::Part { part } => part.left() == 0,
+            Kind::Decoded { decoded } => decoded.left() == 0,
         }
     }
 
@@ -130,6 +142,7 @@ where
             Kind::Untouched { body } => body.size_hint(),
             Kind::Copied { copy } => copy.size_hint(),
             Kind::Part { part } => SizeHint::with_exact(part.left()),
+            Kind::Decoded { decoded } => SizeHint::with_exact(decoded.left()),
         }
     }
 }

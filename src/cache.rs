@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Ask;
 use crate::adoption::adopt;
 use crate::clock::Moment;
+use crate::coder::Coders;
 use crate::description::regime;
 use crate::error::StorageError;
 use crate::flight::{FillBudget, Flight, Flights, NoRefresh, Refresh, Refreshes};
@@ -22,6 +23,7 @@ use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, Origin, QueryRule};
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::partition::{self, MakeRoom, Partitions};
+use crate::plainly::Plainly;
 use crate::policy::{Policy, digest};
 use crate::purge::PurgeIndex;
 use crate::response::{Stamp, StoredResponse};
@@ -62,6 +64,8 @@ pub(crate) struct State {
     pub(crate) flights: Arc<Flights>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
+    pub(crate) coders: Coders,
+    pub(crate) plainly: Plainly,
     pub(crate) heads: SharedHeads,
     pub(crate) variances: SharedVariances,
     pub(crate) tasks: TaskTracker,
@@ -150,6 +154,8 @@ impl CacheCore {
             flights: Arc::default(),
             partitions: Arc::default(),
             budget: FillBudget::default(),
+            coders: Coders::default(),
+            plainly: Plainly::default(),
             heads: SharedHeads::default(),
             variances: SharedVariances::default(),
             tasks: TaskTracker::new(),
@@ -480,7 +486,7 @@ impl CacheCore {
         self.note_store_error(answer).unwrap_or_default()
     }
 
-    fn note_store_error<T>(&self, answer: Result<T, StorageError>) -> Option<T> {
+    pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>) -> Option<T> {
         answer
             .inspect_err(|error| {
                 count(&self.counters.store_errors);
@@ -491,6 +497,6 @@ impl CacheCore {
 }
 
 /// What a stored response counts against a quota.
-fn weight(key: &CacheKey, response: &StoredResponse) -> u64 {
+pub(crate) fn weight(key: &CacheKey, response: &StoredResponse) -> u64 {
     (key.as_bytes().len() + response.size()) as u64
 }

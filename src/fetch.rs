@@ -21,8 +21,10 @@ use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
+use crate::representation::{announce, announce_head};
 use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, Stamp, StoredResponse, ensure_date};
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::date;
 use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
 use crate::rfc9111::storability::DeclineReason;
@@ -45,6 +47,8 @@ pub(crate) struct Errand {
     changes: u64,
     /// The handler was asked whether `previous` is still good.
     conditional: bool,
+    /// The handler was asked for content without coding, whatever the client accepts.
+    asked_plainly: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
     attended: bool,
 }
@@ -73,6 +77,7 @@ impl Errand {
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
+        let asked_plainly = core.plainly.ask(&core.settings, stamp.resource, request.headers_mut());
         let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
         let mut conditional = false;
         if wants_whole {
@@ -85,7 +90,20 @@ impl Errand {
         }
         let sent = core.now();
         let core = core.clone();
-        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, attended: true }
+        Self {
+            core,
+            ask,
+            why,
+            asked,
+            previous,
+            flight,
+            stamp,
+            sent,
+            changes,
+            conditional,
+            asked_plainly,
+            attended: true,
+        }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -162,7 +180,9 @@ impl Errand {
         }
         let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
+        let refused = self.asked_plainly && self.core.plainly.is_refusal(self.stamp.resource, status);
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
+        let verdict = if refused { Err(DeclineReason::ErrorStatus) } else { verdict };
         let exact = response.body().size_hint().exact();
         match verdict.and_then(|verdict| fits(&self.core.settings, response.headers(), exact).map(|()| verdict)) {
             Ok(verdict) => Ok(self.store(response, verdict, handler, received).await),
@@ -223,6 +243,7 @@ impl Errand {
             account: route.account,
             previous: self.previous,
             exact,
+            asked_plainly: self.asked_plainly,
         };
         Plan::new(draft, self.flight)
     }
@@ -258,6 +279,7 @@ impl Errand {
                 );
             }
         };
+        announce(&mut parts.headers, plan.form, &core.settings.compression, asked.as_ref());
         core.rules.get(outcome.rule).watch_stored(parts.status, &plan.key, plan.silent_coding);
         if let Some(downstream) = downstream {
             REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
@@ -367,6 +389,7 @@ impl Errand {
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
         let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
+        let accepts = Accepts::of(&self.asked);
         let of_one_user = self.is_for_one_user(previous);
         let key = self.ask.key.clone();
         let plan = verdict.and_then(|verdict| self.plan(previous.status, &head, verdict, handler, received, None));
@@ -384,7 +407,7 @@ impl Errand {
         let sent = stored.as_ref().unwrap_or(previous);
         let age = sent.age(received);
         let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.terms.lifetime);
-        let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), is_head);
+        let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
         note(&core, response, outcome, attended)
     }
 
@@ -392,11 +415,11 @@ impl Errand {
     fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
         let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why));
-        let (core, attended) = (self.core.clone(), self.attended);
+        let (core, attended, asked_plainly) = (self.core.clone(), self.attended, self.asked_plainly);
         if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
             let mut head = previous.origin_head();
             let agrees =
-                previous.status == StatusCode::OK && head_agrees(&head, previous.body.len() as u64, response.headers());
+                previous.status == StatusCode::OK && head_agrees(&head, previous.plain_length(), response.headers());
             let of_one_user = self.is_for_one_user(&previous);
             let key = self.ask.key.clone();
             let updated = agrees.then(|| {
@@ -418,6 +441,9 @@ impl Errand {
         }
         if one_client {
             ensure_private(response.headers_mut(), &core.settings.targets);
+        }
+        if asked_plainly {
+            announce_head(response.status(), response.headers_mut(), &core.settings);
         }
         let outcome = outcome.stored(Err(DeclineReason::Method));
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
@@ -453,7 +479,9 @@ impl Errand {
     fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
         let now = self.core.now();
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.terms.lifetime);
-        let response = respond::from_store(&self.core, stored, now, outcome, self.client_asks(), self.ask.is_head);
+        let accepts = || Accepts::of(&self.asked);
+        let response =
+            respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
         note(&self.core, response, outcome, self.attended)
     }
 

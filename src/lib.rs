@@ -63,6 +63,8 @@
 //!   tower or hyper service turns it off with `default-features = false`.
 //! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
+//! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
+//!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -72,10 +74,12 @@ mod config;
 
 // Floor 4: tower.
 mod body;
+mod decoded;
 mod fetch;
 mod future;
 mod handle;
 mod layer;
+mod representation;
 mod respond;
 mod sending;
 mod service;
@@ -84,12 +88,14 @@ mod service;
 mod admission;
 mod adoption;
 mod cache;
+mod coder;
 mod description;
 mod fill;
 mod flight;
 mod groups;
 mod live;
 mod neighbours;
+mod plainly;
 mod plan;
 mod policy;
 mod precedence;
@@ -107,8 +113,11 @@ pub mod storage;
 // Floor 1: values.
 mod cached;
 mod clock;
+mod codec;
+mod compression;
 mod downstream;
 mod error;
+mod form;
 mod forwarded;
 mod head;
 mod hit_status;
@@ -129,6 +138,7 @@ pub mod rfc9111;
 pub use self::body::ResponseBody;
 pub use self::cached::Cached;
 pub use self::clock::{Clock, ManualClock, Moment, SystemClock};
+pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{RuleError, StorageError};
@@ -145,7 +155,7 @@ pub use self::response::StoredResponse;
 pub use self::rfc9111::storability::DeclineReason;
 pub use self::selector::{PurgeError, Receipt, Selector};
 pub use self::service::Cache;
-pub use self::stats::Stats;
+pub use self::stats::{CompressionStats, Stats};
 pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.

@@ -1,8 +1,8 @@
 //! Makes the response that a client gets: of a stored response, or of the handler's, whole or in part, or as the client's conditions want it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
@@ -11,7 +11,9 @@ use crate::body::ResponseBody;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::outcome::{CacheOutcome, Outcome};
+use crate::representation::Representation;
 use crate::response::StoredResponse;
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::range::{self, RangeRequest};
 use crate::rfc9111::validation::{Precondition, Validators, evaluate};
 
@@ -114,13 +116,15 @@ fn drop_validators(head: &mut HeaderMap) {
     head.remove(header::EXPIRES);
 }
 
-/// The response that a client gets from the store. `asked` are the request's fields where they have conditions or a range.
+/// The response that a client gets from the store. `asked` are the request's fields where they have conditions or a range; which codings it accepts is
+/// looked at only where that matters.
 pub(crate) fn from_store<B: Body>(
-    core: &CacheCore,
+    core: &Arc<CacheCore>,
     stored: &StoredResponse,
     now: Moment,
     outcome: CacheOutcome,
     asked: Option<&HeaderMap>,
+    accepts: impl FnOnce() -> Accepts,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
     let of_hit = core.hit_status.get(&outcome);
@@ -132,20 +136,31 @@ pub(crate) fn from_store<B: Body>(
     if stored.origin.own_last_modified && !is_settled(stored, now.wall) {
         head.remove(header::LAST_MODIFIED);
     }
-    let length = stored.body.len() as u64;
+    let representation = if stored.form.is_negotiable() {
+        let chosen = Representation::choose(stored, &core.settings.compression, accepts(), asked, is_head);
+        chosen.describe(&mut head);
+        chosen
+    } else {
+        Representation::default()
+    };
+    let length = representation.length(stored);
     let mut status = stored.status;
-    let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
+    let shape = asked.map_or(Shape::Whole, |asked| {
+        shape(asked, status, representation.validators(stored, Some(asked)), Some(length), is_head)
+    });
     reshape(&shape, Some(length), &mut status, &mut head);
     let content = match shape {
         Shape::Whole if is_head => {
             announce_length(status, length, &mut head);
-            Bytes::new()
+            ResponseBody::empty()
         }
-        Shape::Whole => stored.body.clone(),
-        Shape::Part(part) => stored.body.slice(part.start as usize..part.end as usize),
-        Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => Bytes::new(),
+        Shape::Whole if representation.streams() => representation.content(core, stored, 0..length),
+        Shape::Part(part) if representation.streams() => representation.content(core, stored, part),
+        Shape::Whole => ResponseBody::stored(stored.body.clone()),
+        Shape::Part(part) => ResponseBody::stored(stored.body.slice(part.start as usize..part.end as usize)),
+        Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
     };
-    let mut response = Response::new(ResponseBody::stored(content));
+    let mut response = Response::new(content);
     *response.status_mut() = status;
     *response.headers_mut() = head;
     response

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::clock::{Clock, SystemClock};
+use crate::compression::Compression;
 use crate::outcome::HeaderSwitches;
 use crate::policy::Policy;
 use crate::query::QueryReader;
@@ -49,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) max_refreshes: usize,
     /// Bodies up to this size are complete, hashed and stored before the first answer goes out, if the handler has them ready.
     pub(crate) eager_etag_size: usize,
+    pub(crate) compression: Compression,
 }
 
 impl Settings {
@@ -78,6 +80,7 @@ impl Settings {
             max_variants: 16,
             max_refreshes: 64,
             eager_etag_size: 16 << 10,
+            compression: Compression::off(),
         }
     }
 
