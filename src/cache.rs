@@ -23,7 +23,6 @@ use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, Origin, QueryRule};
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::partition::{self, MakeRoom, Partitions};
-use crate::plainly::Plainly;
 use crate::policy::{Policy, digest};
 use crate::purge::PurgeIndex;
 use crate::response::{Stamp, StoredResponse};
@@ -65,7 +64,6 @@ pub(crate) struct State {
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
     pub(crate) coders: Coders,
-    pub(crate) plainly: Plainly,
     pub(crate) heads: SharedHeads,
     pub(crate) variances: SharedVariances,
     pub(crate) tasks: TaskTracker,
@@ -155,7 +153,6 @@ impl CacheCore {
             partitions: Arc::default(),
             budget: FillBudget::default(),
             coders: Coders::default(),
-            plainly: Plainly::default(),
             heads: SharedHeads::default(),
             variances: SharedVariances::default(),
             tasks: TaskTracker::new(),

@@ -12,6 +12,7 @@ use crate::codec::encode;
 use crate::flight::Flight;
 use crate::form::Form;
 use crate::key::CacheKey;
+use crate::plainly::Plainly;
 use crate::response::StoredResponse;
 use crate::stats::{add, count};
 use crate::storage::Query;
@@ -23,6 +24,8 @@ pub(crate) struct Coders {
     free: Semaphore,
     /// Bytes that wait or are being compressed. They are in the store, but may leave it meanwhile, and are in memory all the same.
     waiting: AtomicUsize,
+    /// How handlers are asked for what will be compressed.
+    pub(crate) plainly: Plainly,
 }
 
 /// The most bytes that wait, where one content alone isn't more.
@@ -31,7 +34,7 @@ const MOST_WAITING: usize = 32 << 20;
 impl Default for Coders {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { free: Semaphore::new(processors), waiting: AtomicUsize::new(0) }
+        Self { free: Semaphore::new(processors), waiting: AtomicUsize::new(0), plainly: Plainly::default() }
     }
 }
 
@@ -118,11 +121,11 @@ impl Job {
         }
     }
 
-    /// Whether `other`, which is stored now, has the very content that was compressed. While that is in hand, nothing else can lie at its
+    /// Whether `other`, which is stored now, has the very content that was compressed, and is of use still. While that is in hand, nothing else can lie at its
     /// place in memory.
     fn is_meant(&self, other: &StoredResponse) -> bool {
         let same = (other.body.as_ptr(), other.body.len()) == (self.stored.body.as_ptr(), self.stored.body.len());
-        other.form == Form::Plain && same
+        other.form == Form::Plain && same && self.core.purges.is_valid(&other.stamp)
     }
 
     /// Puts what was made in the place of what it was made from, if that is still there and no purge has touched it.

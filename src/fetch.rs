@@ -77,7 +77,7 @@ impl Errand {
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
-        let asked_plainly = core.plainly.ask(&core.settings, stamp.resource, request.headers_mut());
+        let asked_plainly = core.coders.plainly.ask(&core.settings, stamp.resource, request.headers_mut());
         let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
         let mut conditional = false;
         if wants_whole {
@@ -180,7 +180,7 @@ impl Errand {
         }
         let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
-        let refused = self.asked_plainly && self.core.plainly.is_refusal(self.stamp.resource, status);
+        let refused = self.asked_plainly && self.core.coders.plainly.is_refusal(self.stamp.resource, status);
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
         let verdict = if refused { Err(DeclineReason::ErrorStatus) } else { verdict };
         let exact = response.body().size_hint().exact();
