@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn what_is_coded_comes_back() {
         for compression in ALL {
-            for length in [1 << 10, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
-                for level in [None, Some(0), Some(1), Some(255)] {
+            for length in [1 << 10, CHUNK, CHUNK + 1] {
+                for level in [None, Some(0), Some(1)] {
                     let content = text(length);
                     let compression = Compression { level, ..compression };
                     let Some(coded) = encode(&content, &compression) else {
@@ -165,7 +165,7 @@ mod tests {
     fn another_length_is_no_clean_end() {
         for compression in ALL {
             let coding = compression.coding.unwrap();
-            for length in [5_000_u64, 200_000] {
+            for length in [5_000_u64, 70_000] {
                 let coded = encode(&text(length as usize), &compression).unwrap();
                 for wrong in [length - 1, length + 1, length / 2, length * 2, 1] {
                     assert_eq!(decode(coding, coded.clone(), wrong), Err(Corrupt), "{coding:?} {length} {wrong}");
@@ -185,7 +185,7 @@ mod tests {
     fn flipped_bits_of_gzip_are_noticed() {
         let content = text(20_000);
         let coded = encode(&content, &Compression::gzip()).unwrap();
-        for at in (10..coded.len()).step_by(7) {
+        for at in (10..coded.len()).step_by(31) {
             let mut wrong = coded.to_vec();
             wrong[at] ^= 0x10;
             assert_eq!(decode(Coding::Gzip, wrong.into(), 20_000), Err(Corrupt), "byte {at}");

@@ -48,7 +48,7 @@ pub(crate) struct Errand {
     /// The handler was asked whether `previous` is still good.
     conditional: bool,
     /// The handler was asked for content without coding, whatever the client accepts.
-    asked_plainly: bool,
+    plainly: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
     attended: bool,
 }
@@ -77,7 +77,7 @@ impl Errand {
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
-        let asked_plainly = core.coders.plainly.ask(&core.settings, stamp.resource, request.headers_mut());
+        let plainly = core.coders.plainly.ask(&core.settings, stamp.resource, request.headers_mut());
         let wants_whole = !ask.is_head && (!ask.range || policy.ttl.is_some() || previous.is_some());
         let mut conditional = false;
         if wants_whole {
@@ -90,20 +90,7 @@ impl Errand {
         }
         let sent = core.now();
         let core = core.clone();
-        Self {
-            core,
-            ask,
-            why,
-            asked,
-            previous,
-            flight,
-            stamp,
-            sent,
-            changes,
-            conditional,
-            asked_plainly,
-            attended: true,
-        }
+        Self { core, ask, why, asked, previous, flight, stamp, sent, changes, conditional, plainly, attended: true }
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
@@ -180,7 +167,7 @@ impl Errand {
         }
         let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
-        let refused = self.asked_plainly && self.core.coders.plainly.is_refusal(self.stamp.resource, status);
+        let refused = self.plainly && self.core.coders.plainly.is_refusal(self.stamp.resource, status);
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
         let verdict = if refused { Err(DeclineReason::ErrorStatus) } else { verdict };
         let exact = response.body().size_hint().exact();
@@ -243,7 +230,7 @@ impl Errand {
             account: route.account,
             previous: self.previous,
             exact,
-            asked_plainly: self.asked_plainly,
+            asked_plainly: self.plainly,
         };
         Plan::new(draft, self.flight)
     }
@@ -415,7 +402,7 @@ impl Errand {
     fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
         let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why));
-        let (core, attended, asked_plainly) = (self.core.clone(), self.attended, self.asked_plainly);
+        let (core, attended, plainly) = (self.core.clone(), self.attended, self.plainly);
         if let Some(previous) = self.previous.take().filter(|_| response.status() == StatusCode::OK) {
             let mut head = previous.origin_head();
             let agrees =
@@ -442,9 +429,7 @@ impl Errand {
         if one_client {
             ensure_private(response.headers_mut(), &core.settings.targets);
         }
-        if asked_plainly {
-            announce_head(response.status(), response.headers_mut(), &core.settings);
-        }
+        announce_head(plainly, response.status(), response.headers_mut(), &core.settings);
         let outcome = outcome.stored(Err(DeclineReason::Method));
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
     }

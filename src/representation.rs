@@ -166,9 +166,9 @@ pub(crate) fn announce(head: &mut HeaderMap, form: Form, compression: &Compressi
     }
 }
 
-/// The same for the handler's answer to a HEAD: what it says of a GET is said by the cache as well.
-pub(crate) fn announce_head(status: StatusCode, head: &mut HeaderMap, settings: &Settings) {
-    if settings.compression.suits(status, head, announced_length(head), &settings.targets) {
+/// The same for the handler's answer to a HEAD that asked `plainly`: what it says of a GET is said by the cache as well.
+pub(crate) fn announce_head(plainly: bool, status: StatusCode, head: &mut HeaderMap, settings: &Settings) {
+    if plainly && settings.compression.suits(status, head, announced_length(head), &settings.targets) {
         add_vary(head);
     }
 }
