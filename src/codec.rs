@@ -10,7 +10,7 @@ use crate::rfc9111::coding::Coding;
 
 /// `content` as `compression` wants it; `None` where that isn't worth it.
 pub(crate) fn encode(content: &[u8], compression: &Compression) -> Option<Bytes> {
-    let coded = match compression.coding? {
+    let coded: Vec<u8> = match compression.coding? {
         #[cfg(feature = "gzip")]
         Coding::Gzip => {
             let level = flate2::Compression::new(u32::from(compression.level.unwrap_or(6).min(9)));

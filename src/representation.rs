@@ -44,6 +44,8 @@ impl Representation {
         is_head: bool,
     ) -> Self {
         match (stored.form, asked) {
+            // What most ask for needs nothing that isn't stored.
+            (Form::Coded { by, .. }, None) if accepts.prefers(by.coding) => Self::default(),
             (Form::Coded { by, .. }, asked) => {
                 let coded_is_welcome = accepts.weight(by.coding) > 0;
                 let forms = match (coded_is_welcome, accepts.identity(), accepts.prefers(by.coding)) {

@@ -55,6 +55,12 @@ impl Accepts {
     /// - `*` stands for all that isn't named.
     /// - Of a coding that is named twice, the smaller weight counts, and a weight that can't be read is no acceptance.
     pub fn of(request: &HeaderMap) -> Self {
+        let mut lines = request.get_all(header::ACCEPT_ENCODING).iter();
+        if let (Some(only), None) = (lines.next(), lines.next())
+            && let Some(accepts) = Self::unweighted(only.as_bytes())
+        {
+            return accepts;
+        }
         let (mut named, mut identity, mut rest) = ([None; 3], None, None);
         for member in request.get_all(header::ACCEPT_ENCODING).iter().flat_map(|line| members(line.as_bytes())) {
             let (name, weight) = split_weight(member);
@@ -74,6 +80,21 @@ impl Accepts {
             *place = Some(place.map_or(weight, |other: u16| other.min(weight)));
         }
         Self { codings: named.map(|weight| weight.or(rest).unwrap_or(0)), identity: identity.or(rest) }
+    }
+
+    /// What browsers send: names in lower case, and nothing else.
+    fn unweighted(line: &[u8]) -> Option<Self> {
+        let mut codings = [0; 3];
+        for member in line.split(|b| *b == b',') {
+            match member.trim_ascii() {
+                b"gzip" => codings[0] = 1000,
+                b"br" => codings[1] = 1000,
+                b"zstd" => codings[2] = 1000,
+                b"deflate" | b"" => {}
+                _ => return None,
+            }
+        }
+        Some(Self { codings, identity: None })
     }
 
     /// The weight of a coding; 0 if it isn't accepted.
