@@ -131,12 +131,19 @@ type Handler = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Always this, as JSON.
 fn serving(content: Bytes) -> Handler {
+    serving_with(content, &[])
+}
+
+fn serving_with(content: Bytes, more: &'static [(&'static str, &'static str)]) -> Handler {
     BoxCloneSyncService::new(service_fn(move |_: Request<Body>| {
         let mut response = Response::new(Body::from(content.clone()));
         for (name, value) in
             [("content-type", "application/json"), ("cache-control", "public, max-age=3600"), ("etag", "\"v1\"")]
         {
             response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+        }
+        for (name, value) in more {
+            response.headers_mut().insert(*name, http::HeaderValue::from_static(value));
         }
         std::future::ready(Ok(response))
     }))
@@ -176,15 +183,19 @@ async fn hits(listing: &Bytes) {
     let stats = all_compressed(&cache.handle(), 1).await;
     // As many bytes as are stored there, without compression.
     let as_many = Bytes::from(vec![b'x'; stats.coded_bytes as usize]);
-    let plain = warm(CacheLayer::in_memory(1 << 30).layer(serving(as_many))).await;
+    let plain = warm(CacheLayer::in_memory(1 << 30).layer(serving(as_many.clone()))).await;
+    // And with as many fields: two of them say what is coded, and for whom.
+    let fields = &[("x-vary", "accept-encoding"), ("x-content-encoding", "gzip")];
+    let alike = warm(CacheLayer::in_memory(1 << 30).layer(serving_with(as_many, fields))).await;
     let large = warm(CacheLayer::in_memory(1 << 30).layer(serving(listing.clone()))).await;
     let mut subjects = [
         ("not compressed, as many stored bytes", plain, BROWSER, CALLS),
+        ("the same with as many fields", alike, BROWSER, CALLS),
         ("not compressed, the whole content", large, BROWSER, CALLS),
         ("compressed, for a client of gzip", coded.clone(), BROWSER, CALLS),
         ("compressed, for any other client", coded, "identity", 50),
     ];
-    let mut samples: [Vec<f64>; 4] = Default::default();
+    let mut samples: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
         for ((_, service, accept, calls), samples) in subjects.iter_mut().zip(&mut samples) {
             let requests: Vec<_> = (0..*calls).map(|_| request("/", Some(accept))).collect();

@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn responses() {
         const TEXT: (&str, &str) = ("content-type", "text/plain");
-        let rows: &[(u16, &[(&str, &str)], Option<u64>, bool)] = &[
+        type Row = (u16, &'static [(&'static str, &'static str)], Option<u64>, bool);
+        let rows: &[Row] = &[
             (200, &[TEXT], Some(1024), true),
             (200, &[TEXT], None, true),
             (200, &[TEXT], Some(1023), false),

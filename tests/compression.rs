@@ -262,7 +262,8 @@ async fn levels_have_tags_of_their_own() {
 async fn what_is_left_alone() {
     let plain = text(1);
     let long: &'static str = Box::leak(plain.clone().into_boxed_str());
-    let rows: &[(u16, &'static [(&str, &str)], &'static str)] = &[
+    type Row = (u16, &'static [(&'static str, &'static str)], &'static str);
+    let rows: &[Row] = &[
         (200, &[TEXT, ("cache-control", "max-age=60, no-transform")], long),
         (200, &[TEXT, FRESH, ("content-encoding", "br")], long),
         (200, &[TEXT, FRESH], "too short"),
@@ -327,7 +328,7 @@ async fn size_and_saving_are_as_set() {
             until(|| stats(&house).done == 1).await;
         } else {
             for _ in 0..100 {
-                tokio::task::spawn_blocking(|| ()).await.unwrap();
+                tokio::task::spawn_blocking(|| ()).await.expect("it does nothing");
             }
             assert_eq!(stats(&house).done, 0, "{compression:?}");
         }
@@ -570,7 +571,7 @@ type Meanwhile = fn(House) -> futures_util::future::BoxFuture<'static, ()>;
 
 /// Runs `test` where nothing is compressed before it drops what it is given.
 fn with_busy_coders<F: Future<Output = ()>>(test: impl FnOnce(std::sync::mpsc::Sender<()>) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
     runtime.block_on(async {
         let (release, held) = std::sync::mpsc::channel();
         drop(tokio::task::spawn_blocking(move || held.recv()));
@@ -582,7 +583,7 @@ fn with_busy_coders<F: Future<Output = ()>>(test: impl FnOnce(std::sync::mpsc::S
 async fn settled() {
     for _ in 0..20 {
         quiet().await;
-        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        tokio::task::spawn_blocking(|| ()).await.expect("it does nothing");
     }
 }
 

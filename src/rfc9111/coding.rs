@@ -84,7 +84,12 @@ impl Accepts {
 
     /// What browsers send: names in lower case, and nothing else.
     fn unweighted(line: &[u8]) -> Option<Self> {
-        let mut codings = [0; 3];
+        // Word for word, for it is read on every hit of what is coded.
+        let mut codings = match line {
+            b"gzip, deflate, br, zstd" => return Some(Self { codings: [1000; 3], identity: None }),
+            b"gzip, deflate, br" => return Some(Self { codings: [1000, 1000, 0], identity: None }),
+            _ => [0; 3],
+        };
         for member in line.split(|b| *b == b',') {
             match member.trim_ascii() {
                 b"gzip" => codings[0] = 1000,
