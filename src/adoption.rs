@@ -9,6 +9,7 @@ use http::{Method, header};
 use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::downstream::Downstream;
+use crate::form;
 use crate::plan::{keep_own_validators, stored_head};
 use crate::precedence::{Arrival, judge};
 use crate::response::{Origin, StoredResponse};
@@ -48,6 +49,9 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
     let (mut head, replaced) = stored_head(&head, policy.drop_set_cookie, downstream, stored.received, &core.settings);
     let mut origin = Origin { replaced, handler: stored.origin.handler.clone(), ..Origin::default() };
     keep_own_validators(&mut head, &mut origin, stored);
+    // Its content is what it is, whatever compression is set to now.
+    origin.own_vary = stored.form.is_negotiable() && form::add_vary(&mut head);
+    stored.form.dress(&mut head);
     let (head, _) = core.heads.store(head, &core.settings.switches.names(), Bytes::new());
     Some(Arc::new(StoredResponse {
         // It is in nobody's account, since it isn't in the store.
@@ -56,6 +60,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
         status: stored.status,
         head,
         body: stored.body.clone(),
+        form: stored.form,
         terms,
         received: stored.received,
         variance: stored.variance.clone(),

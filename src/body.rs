@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::byteranges::Pieces;
+use crate::decoded::Decoded;
 use crate::error::{BodyError, BoxError};
 use crate::head::COPIED_WHEN_STORED;
 use crate::stream::{Reader, Source};
@@ -42,6 +43,7 @@ pin_project! {
         Untouched { #[pin] body: B },
         Streaming { reader: Box<Reader> },
         Part { part: Box<Part> },
+        Decoded { decoded: Box<Decoded> },
     }
 }
 
@@ -73,6 +75,10 @@ impl<B: Body> ResponseBody<B> {
         Self { kind: Kind::Part { part: Box::new(part) } }
     }
 
+    pub(crate) fn decoded(decoded: Decoded) -> Self {
+        Self { kind: Kind::Decoded { decoded: Box::new(decoded) } }
+    }
+
     /// What streams, to be read without a client.
     pub(crate) fn into_reader(self) -> Option<Reader> {
         match self.kind {
@@ -98,6 +104,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
             Kind::Untouched { .. } => "untouched",
             Kind::Streaming { .. } => "streaming",
             Kind::Part { .. } => "part",
+            Kind::Decoded { .. } => "decoded",
         };
         f.debug_tuple("ResponseBody").field(&kind).finish()
     }
@@ -121,6 +128,9 @@ where
             KindProjection::Untouched { body } => body.poll_frame(cx).map_err(BodyError::new),
             KindProjection::Streaming { reader } => reader.poll_frame(cx),
             KindProjection::Part { part } => part.poll_frame(cx),
+            KindProjection::Decoded { decoded } => {
+                Poll::Ready(decoded.next().map(|piece| piece.map(Frame::data).map_err(BodyError::new)))
+            }
         }
     }
 
@@ -132,6 +142,7 @@ where
             Kind::Untouched { body } => body.is_end_stream(),
             Kind::Streaming { reader } => reader.is_end_stream(),
             Kind::Part { part } => part.left() == 0,
+            Kind::Decoded { decoded } => decoded.left() == 0,
         }
     }
 
@@ -143,6 +154,7 @@ where
             Kind::Untouched { body } => body.size_hint(),
             Kind::Streaming { reader } => reader.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Part { part } => SizeHint::with_exact(part.left()),
+            Kind::Decoded { decoded } => SizeHint::with_exact(decoded.left()),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::background::Background;
 use crate::boarding::Given;
 use crate::budget::FillBudget;
 use crate::clock::Moment;
+use crate::coder::Coders;
 use crate::description::regime;
 use crate::error::StorageError;
 use crate::flight::{Flight, Flights};
@@ -70,6 +71,7 @@ pub(crate) struct State {
     pub(crate) joining: Mutex<()>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
+    pub(crate) coders: Coders,
     pub(crate) heads: SharedHeads,
     pub(crate) variances: SharedVariances,
     pub(crate) tasks: TaskTracker,
@@ -122,6 +124,7 @@ impl CacheCore {
             joining: Mutex::default(),
             partitions: Arc::default(),
             budget: FillBudget::default(),
+            coders: Coders::default(),
             heads: SharedHeads::default(),
             variances: SharedVariances::default(),
             tasks: TaskTracker::new(),
@@ -327,6 +330,6 @@ impl CacheCore {
 }
 
 /// What a stored response counts against a quota.
-fn weight(key: &CacheKey, response: &StoredResponse) -> u64 {
+pub(crate) fn weight(key: &CacheKey, response: &StoredResponse) -> u64 {
     (key.as_bytes().len() + response.size()) as u64
 }

@@ -9,11 +9,13 @@ use std::time::Duration;
 use http::StatusCode;
 use sha2::{Digest, Sha256};
 
+use crate::compression::Compression;
 use crate::expiry::Expiry;
 use crate::outcome::HeaderSwitches;
 use crate::policy::{Audience, Policy};
 use crate::regime::Regime;
 use crate::reload::Change;
+use crate::rfc9111::coding::Coding;
 use crate::rules::Rule;
 use crate::settings::Settings;
 
@@ -61,6 +63,7 @@ pub(crate) fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     compare("otherwise", of_policy(&old.otherwise), of_policy(&new.otherwise), &mut changes);
     compare("headers", of_switches(&old.switches), of_switches(&new.switches), &mut changes);
     compare("limits", of_limits(old), of_limits(new), &mut changes);
+    compare("compression", of_compression(&old.compression), of_compression(&new.compression), &mut changes);
     compare("cache", of_settings(old), of_settings(new), &mut changes);
     changes
 }
@@ -198,7 +201,18 @@ fn of_limits(settings: &Settings) -> Vec<Described> {
     sizes.into_iter().chain(times).map(|(name, value)| described(name, value, Matters::Ahead)).collect()
 }
 
-/// What the settings say beside rules, switches and limits.
+/// What is stored has the form that it has, and can always be decoded.
+fn of_compression(compression: &Compression) -> Vec<Described> {
+    let Compression { coding, level, min_size, min_saving } = compression;
+    vec![
+        described("coding", coding.map_or("none", Coding::name), Matters::Ahead),
+        described("level", level.map_or(String::new(), |level| level.to_string()), Matters::Ahead),
+        described("min_size", min_size.to_string(), Matters::Ahead),
+        described("min_saving", min_saving.to_string(), Matters::Ahead),
+    ]
+}
+
+/// What the settings say beside rules, switches, limits and compression.
 fn of_settings(settings: &Settings) -> Vec<Described> {
     let Settings {
         backend: _,
@@ -215,6 +229,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         max_wait: _,
         max_fill_age: _,
         eager_etag_size: _,
+        compression: _,
         outcome_extension,
         targets,
         heuristics,

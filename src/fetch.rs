@@ -22,8 +22,10 @@ use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleRe
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
+use crate::representation::announce;
 use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, StoredResponse, ensure_date};
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::date;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen};
@@ -47,6 +49,8 @@ pub(crate) struct Errand {
     pub(crate) wants_whole: bool,
     /// It was a POST, which was never looked up.
     pub(crate) is_post: bool,
+    /// The handler was asked for content without coding, whatever the client accepts.
+    pub(crate) plainly: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
     pub(crate) attended: bool,
 }
@@ -72,6 +76,7 @@ impl Errand {
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
+        let plainly = core.coders.plainly.ask(&core.settings, departure.stamp.resource, request.headers_mut());
         let sent = core.now();
         let wants_whole = core.wants_whole(&ask, previous.as_deref(), sent);
         let mut conditional = false;
@@ -94,6 +99,7 @@ impl Errand {
             sent,
             conditional,
             wants_whole,
+            plainly,
             is_post: false,
             attended: true,
         }
@@ -171,7 +177,9 @@ impl Errand {
         if status == StatusCode::PARTIAL_CONTENT {
             self.learn_from_part(response.headers(), handler.as_ref(), received);
         }
+        let refused = self.plainly && self.core.coders.plainly.is_refusal(self.departure.stamp.resource, status);
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
+        let verdict = if refused { Err(DeclineReason::ErrorStatus) } else { verdict };
         let exact = response.body().size_hint().exact();
         match verdict.and_then(|verdict| fits(&self.core.settings, response.headers(), exact).map(|()| verdict)) {
             Ok(verdict) => Ok(self.store(response, verdict, handler, received).await),
@@ -231,6 +239,7 @@ impl Errand {
             account: route.account,
             previous: self.previous,
             exact,
+            asked_plainly: self.plainly,
         };
         Plan::new(draft, self.departure)
     }
@@ -268,6 +277,7 @@ impl Errand {
                 );
             }
         };
+        announce(&mut parts.headers, plan.form, &core.settings.compression, asked.as_ref());
         core.rules.get(outcome.rule).watch_stored(parts.status, &plan.key, plan.silent_coding);
         if let Some(downstream) = downstream {
             REPLACED.iter().for_each(|name| drop(parts.headers.remove(name)));
@@ -385,6 +395,7 @@ impl Errand {
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
         let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
+        let accepts = Accepts::of(&self.asked);
         let of_one_user = self.is_for_one_user(previous);
         let key = self.ask.key.clone();
         let plan = verdict.and_then(|verdict| self.plan(previous.status, &head, verdict, handler, received, None));
@@ -402,7 +413,7 @@ impl Errand {
         let sent = stored.as_ref().unwrap_or(previous);
         let age = sent.age(received);
         let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
-        let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), is_head);
+        let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
         note(&core, response, outcome, attended)
     }
 
@@ -427,7 +438,9 @@ impl Errand {
     fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
         let now = self.core.now();
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
-        let response = respond::from_store(&self.core, stored, now, outcome, self.client_asks(), self.ask.is_head);
+        let accepts = || Accepts::of(&self.asked);
+        let response =
+            respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
         note(&self.core, response, outcome, self.attended)
     }
 

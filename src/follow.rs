@@ -15,6 +15,7 @@ use crate::flight::{Follower, Landed};
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::respond::{self, Shape, from_handler, head_of, note, reshape, shape};
 use crate::response::StoredResponse;
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
 use crate::stats::count;
 use crate::variance::Variance;
@@ -120,8 +121,9 @@ impl Following<'_> {
         let outcome = stale.map_or(Outcome::Collapsed(self.why), Outcome::Stale);
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
+        let accepts = || Accepts::of(self.headers);
         let response = match given {
-            Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, false),
+            Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, accepts, false),
             Given::Streaming(preview) => match self.of_stream(preview, outcome, asked) {
                 Some(response) => response,
                 None => return Taken::Gone,
@@ -172,7 +174,8 @@ impl Following<'_> {
         let outcome = in_its_place(self.ask, stored.current_terms().is_fresh(stored.age(now)));
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
-        let response = respond::from_store(self.core, &stored, now, outcome, asked, self.ask.is_head);
+        let accepts = || Accepts::of(self.headers);
+        let response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
         Some(note(self.core, response, outcome, true))
     }
 

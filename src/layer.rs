@@ -10,6 +10,7 @@ use http_body::Body;
 use tower_layer::Layer;
 
 use crate::clock::Clock;
+use crate::compression::Compression;
 use crate::error::RuleError;
 use crate::handle::CacheHandle;
 use crate::live::Live;
@@ -268,6 +269,14 @@ impl CacheLayer {
     /// ones get it from the first hit on.
     pub fn eager_etag_size(self, bytes: usize) -> Self {
         self.set(|settings| settings.eager_etag_size = bytes)
+    }
+
+    /// How stored content is compressed; not at all by default. See [`Compression`].
+    ///
+    /// Handlers are then asked for content without coding (`Accept-Encoding: identity`), so that one stored response serves every client: a compressing
+    /// layer inside has nothing to do any more, and one outside compresses what isn't stored.
+    pub fn compress(self, compression: Compression) -> Self {
+        self.set(|settings| settings.compression = compression)
     }
 
     /// Where time comes from; the machine's clocks by default.

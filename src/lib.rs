@@ -63,6 +63,8 @@
 //!   tower or hyper service turns it off with `default-features = false`.
 //! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
+//! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
+//!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -74,12 +76,14 @@ mod models;
 
 // Floor 4: tower.
 mod body;
+mod decoded;
 mod fetch;
 mod follow;
 mod future;
 mod handle;
 mod layer;
 mod posted;
+mod representation;
 mod respond;
 mod sending;
 mod service;
@@ -92,6 +96,7 @@ mod background;
 mod boarding;
 mod budget;
 mod cache;
+mod coder;
 mod description;
 mod fill;
 mod flight;
@@ -101,6 +106,7 @@ mod invalidate;
 mod live;
 mod lookup;
 mod neighbours;
+mod plainly;
 mod plan;
 mod policy;
 mod post;
@@ -122,9 +128,12 @@ pub mod storage;
 mod byteranges;
 mod cached;
 mod clock;
+mod codec;
+mod compression;
 mod downstream;
 mod error;
 mod expiry;
+mod form;
 mod forwarded;
 mod head;
 mod hit_status;
@@ -147,6 +156,7 @@ pub mod rfc9111;
 pub use self::body::ResponseBody;
 pub use self::cached::Cached;
 pub use self::clock::{Clock, ManualClock, Moment, SystemClock};
+pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{BodyError, RuleError, StorageError};
@@ -163,7 +173,7 @@ pub use self::response::StoredResponse;
 pub use self::rfc9111::storability::DeclineReason;
 pub use self::selector::{PurgeError, Receipt, Selector};
 pub use self::service::Cache;
-pub use self::stats::Stats;
+pub use self::stats::{CompressionStats, Stats};
 pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.

@@ -115,6 +115,16 @@ impl Partitions {
         room
     }
 
+    /// What the response of `charge` takes has become less.
+    pub(crate) fn resize(&self, charge: &Charge, bytes: u64) {
+        let mut shard = self.shard(&charge.account.0);
+        let Some(holdings) = shard.get_mut(&charge.account) else { return };
+        if let Some((_, counted)) = holdings.responses.get_mut(&charge.number) {
+            holdings.bytes = holdings.bytes.saturating_sub(*counted).saturating_add(bytes);
+            *counted = bytes;
+        }
+    }
+
     /// The keys of everything stored for a principal, under whichever rule. They are no longer accounted.
     pub(crate) fn take(&self, id: &PartitionId) -> Vec<CacheKey> {
         let mut shard = self.shard(id);

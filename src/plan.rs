@@ -9,8 +9,11 @@ use crate::boarding::{Departure, Given};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
+use crate::codec;
+use crate::coder;
 use crate::downstream::Downstream;
 use crate::flight::Flight;
+use crate::form::{self, Form};
 use crate::head::compact;
 use crate::key::CacheKey;
 use crate::outcome::OWN_FIELDS;
@@ -56,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) announced: Option<u64>,
     /// The content is coded, and the head doesn't say that this depends on what the client accepts.
     pub(crate) silent_coding: bool,
+    /// The form of its content: as it came, and that to stay so or not.
+    pub(crate) form: Form,
 }
 
 /// What a plan is made from.
@@ -77,6 +82,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) previous: Option<Arc<StoredResponse>>,
     /// The length of the body, where it knows it: a server announces that to the client as well.
     pub(crate) exact: Option<u64>,
+    /// The handler was asked for content without coding, whatever the client accepts.
+    pub(crate) asked_plainly: bool,
 }
 
 impl Plan {
@@ -101,10 +108,14 @@ impl Plan {
             // It may have been chosen by what the client accepts, as `ServeDir` does without saying so; not every client can decode it.
             fields.push(header::ACCEPT_ENCODING);
         }
+        if draft.asked_plainly && !is_coded(draft.head) {
+            // Everybody who asks gets this one: the handler is always asked alike.
+            fields.retain(|field| *field != header::ACCEPT_ENCODING);
+        }
         let variance = Variance::of(fields, draft.asked, settings.matching);
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
-        let (head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
+        let (mut head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
         let Departure { flight, stamp, changes, asked } = departure;
         let terms = &draft.verdict.terms;
         let shared =
@@ -115,6 +126,9 @@ impl Plan {
             flight.decline();
         }
         let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, draft.head);
+        let suits = settings.compression.suits(draft.status, draft.head, announced, &settings.targets);
+        let form = if draft.asked_plainly && suits { Form::Plain } else { Form::Fixed };
+        let own_vary = form.is_negotiable() && form::add_vary(&mut head);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
@@ -129,11 +143,12 @@ impl Plan {
             status: draft.status,
             head,
             variance,
-            origin: Origin { replaced, handler: draft.handler.map(Arc::new), ..Origin::default() },
+            origin: Origin { replaced, handler: draft.handler.map(Arc::new), own_vary, ..Origin::default() },
             charge,
             previous: draft.previous,
             announced,
             silent_coding,
+            form,
         })
     }
 
@@ -153,7 +168,9 @@ impl Plan {
     /// The response as it will be stored, but for its content and for what is made of that.
     pub(crate) fn preview(&self) -> StoredResponse {
         let reserved = self.core.settings.switches.names();
-        let (head, body) = self.core.heads.store(self.head.clone(), &reserved, Bytes::new());
+        let mut head = self.head.clone();
+        self.form.dress(&mut head);
+        let (head, body) = self.core.heads.store(head, &reserved, Bytes::new());
         let downstream = self.verdict.downstream.clone().filter(Downstream::is_of_each_answer);
         StoredResponse {
             status: self.status,
@@ -168,6 +185,7 @@ impl Plan {
             stamp: self.stamp.clone(),
             regime: self.regime,
             charge: None,
+            form: self.form,
             upkeep: self.verdict.upkeep.clone(),
         }
     }
@@ -175,12 +193,14 @@ impl Plan {
     /// Stores the response with this content, and tells what was stored.
     pub(crate) fn commit(mut self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.add_validators(hash);
+        self.form.dress(&mut self.head);
         let reserved = self.core.settings.switches.names();
         let (head, body) = self.core.heads.store(self.head, &reserved, body);
         let stored = Arc::new(StoredResponse {
             status: self.status,
             head,
             body,
+            form: self.form,
             keep: self.verdict.keep,
             terms: self.verdict.terms,
             received: self.received,
@@ -192,10 +212,14 @@ impl Plan {
             charge: self.charge,
             upkeep: self.verdict.upkeep,
         });
+        let compression = coder::Job::begin(&self.core, &self.key, &stored);
         let committed = self.core.commit(self.flight, &self.key, &stored);
         self.core.counters.stored(committed);
         if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
             self.core.drop_key(&hidden);
+        }
+        if let Some(job) = compression.filter(|_| committed.is_ok()) {
+            job.spawn();
         }
         committed.map(|()| stored)
     }
@@ -203,7 +227,20 @@ impl Plan {
     /// Like [`commit`](Self::commit), with the content of `previous`, which the handler confirmed.
     pub(crate) fn commit_confirmed(mut self, previous: &StoredResponse) -> Result<Arc<StoredResponse>, DeclineReason> {
         keep_own_validators(&mut self.head, &mut self.origin, previous);
-        self.commit(previous.body.clone(), None)
+        let body = match (previous.form, self.form) {
+            (Form::Coded { by, length }, Form::Fixed) => {
+                // It must not be coded any more, as where the 304 says `no-transform`.
+                codec::decode(by.coding, previous.body.clone(), u64::from(length))
+                    .map_err(|_| DeclineReason::Incomplete)?
+            }
+            // Nothing was learned about the content.
+            (known @ (Form::Coded { .. } | Form::Settled), _) if self.form.is_negotiable() => {
+                self.form = known;
+                previous.body.clone()
+            }
+            _ => previous.body.clone(),
+        };
+        self.commit(body, None)
     }
 
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since
@@ -215,10 +252,7 @@ impl Plan {
             return;
         }
         let tag = entity_tag(&hash, self.head.get(header::CONTENT_ENCODING));
-        let unchanged = self.previous.as_ref().filter(|previous| {
-            let old = previous.own_etag().map(|old| old.opaque);
-            old == Some(tag.as_bytes())
-        });
+        let unchanged = self.previous.as_ref().filter(|previous| previous.own_etag().as_ref() == Some(&tag));
         self.head.insert(header::ETAG, tag);
         self.origin.own_etag = true;
         if bare {
@@ -312,11 +346,10 @@ pub(crate) fn stored_head(
 
 /// Takes over the validators that the cache made of the content of `previous`, which `head` still describes.
 pub(crate) fn keep_own_validators(head: &mut HeaderMap, origin: &mut Origin, previous: &StoredResponse) {
-    for (own, name) in
-        [(previous.origin.own_etag, header::ETAG), (previous.origin.own_last_modified, header::LAST_MODIFIED)]
-    {
-        if let Some(value) = previous.head.get(&name).filter(|_| own && !head.contains_key(&name)) {
-            head.insert(name, value.clone());
+    let last_modified = previous.head.get(&header::LAST_MODIFIED).filter(|_| previous.origin.own_last_modified);
+    for (name, value) in [(header::ETAG, previous.own_etag()), (header::LAST_MODIFIED, last_modified.cloned())] {
+        if let Some(value) = value.filter(|_| !head.contains_key(&name)) {
+            head.insert(name, value);
         }
     }
     origin.own_etag = previous.origin.own_etag;

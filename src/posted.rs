@@ -72,6 +72,7 @@ impl Posted {
             sent: self.sent,
             conditional: false,
             wants_whole: false,
+            plainly: false,
             is_post: true,
             attended: true,
         };

@@ -35,7 +35,7 @@ pub enum Change {
     },
     /// A setting, of a rule or of the cache.
     Set {
-        /// `rule "PATTERN"`, `otherwise`, `headers`, `limits` or `cache`.
+        /// `rule "PATTERN"`, `otherwise`, `headers`, `limits`, `compression` or `cache`.
         place: String,
         /// The name of the setting.
         field: &'static str,

@@ -1,5 +1,6 @@
 //! Makes the response that a client gets: of a stored response, or of the handler's, whole or in part, or as the client's conditions want it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +13,9 @@ use crate::byteranges::ByteRanges;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::outcome::{CacheOutcome, Outcome};
+use crate::representation::Representation;
 use crate::response::StoredResponse;
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::range::{self, RangeRequest};
 use crate::rfc9111::validation::{Precondition, Validators, evaluate};
 
@@ -152,26 +155,41 @@ fn drop_validators(head: &mut HeaderMap) {
     head.remove(header::EXPIRES);
 }
 
-/// The response that a client gets from the store. `asked` are the request's fields where they have conditions or a range.
+/// The response that a client gets from the store. `asked` are the request's fields where they have conditions or a range; which codings it accepts is
+/// looked at only where that matters.
 pub(crate) fn from_store<B: Body>(
-    core: &CacheCore,
+    core: &Arc<CacheCore>,
     stored: &StoredResponse,
     now: Moment,
     outcome: CacheOutcome,
     asked: Option<&HeaderMap>,
+    accepts: impl FnOnce() -> Accepts,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
     let mut head = head_of(core, stored, now, &outcome);
-    let length = stored.body.len() as u64;
+    let representation = if stored.form.is_negotiable() {
+        let chosen = Representation::choose(stored, &core.settings.compression, accepts(), asked, is_head);
+        chosen.describe(&mut head);
+        chosen
+    } else {
+        Representation::default()
+    };
+    let length = representation.length(stored);
     let mut status = stored.status;
-    let mut shape =
-        asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), Some(length), is_head));
+    let mut shape = asked.map_or(Shape::Whole, |asked| {
+        shape(asked, status, representation.validators(stored, Some(asked)), Some(length), is_head)
+    });
+    if representation.streams() {
+        shape = shape.of_a_stream();
+    }
     reshape(&mut shape, Some(length), &mut status, &mut head);
     let content = match shape {
         Shape::Whole if is_head => {
             announce_length(status, length, &mut head);
             ResponseBody::empty()
         }
+        Shape::Whole if representation.streams() => representation.content(core, stored, 0..length),
+        Shape::Part(part) if representation.streams() => representation.content(core, stored, part),
         shape => shape.of(&stored.body),
     };
     let mut response = Response::new(content);

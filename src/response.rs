@@ -10,14 +10,15 @@ use smallvec::SmallVec;
 use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::downstream::Downstream;
-use crate::head::StoredHead;
+use crate::form::{self, Form};
+use crate::head::{SharedHeads, StoredHead};
 use crate::outcome::OWN_FIELDS;
 use crate::partition::Charge;
 use crate::regime::Regime;
 use crate::rfc9111::date;
 use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
-use crate::rfc9111::validation::{EntityTag, Validators};
+use crate::rfc9111::validation::Validators;
 use crate::sync::{AtomicU64, Ordering};
 use crate::upkeep::Upkeep;
 use crate::variance::Variance;
@@ -29,6 +30,8 @@ pub struct StoredResponse {
     /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
     pub(crate) head: StoredHead,
     pub(crate) body: Bytes,
+    /// Whether the content is coded, by the cache.
+    pub(crate) form: Form,
     /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
     pub(crate) terms: Terms,
     /// When its head arrived.
@@ -58,6 +61,8 @@ pub(crate) struct Origin {
     pub(crate) own_etag: bool,
     /// `Last-Modified` is the cache's own.
     pub(crate) own_last_modified: bool,
+    /// The last line of `Vary` is the cache's own.
+    pub(crate) own_vary: bool,
     /// What the handler said by extension: kept for a 304, which may come without.
     pub(crate) handler: Option<Arc<Cached>>,
 }
@@ -135,7 +140,7 @@ impl StoredResponse {
         OWN_FIELDS.into_iter().filter(|name| self.head.get(name).is_some()).collect()
     }
 
-    /// The content.
+    /// The content as it is stored, in the coding that [`headers`](Self::headers) names.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
@@ -181,9 +186,30 @@ impl StoredResponse {
         self.head.validators()
     }
 
+    /// The length of the content without coding, if the cache coded it.
+    pub(crate) fn plain_length(&self) -> u64 {
+        match self.form {
+            Form::Coded { length, .. } => u64::from(length),
+            _ => self.body.len() as u64,
+        }
+    }
+
+    /// The same with its content in another form; `coded` is the content then.
+    pub(crate) fn in_form(&self, form: Form, coded: Bytes, heads: &SharedHeads) -> Self {
+        let mut head = self.headers();
+        self.form.undress(&mut head);
+        form.dress(&mut head);
+        let (head, body) = heads.store(head, &self.reserved(), coded);
+        Self { head, body, form, ..self.clone() }
+    }
+
     /// The head as the origin sent it: without what the cache made, with what it replaced.
     pub(crate) fn origin_head(&self) -> HeaderMap {
         let mut head = self.headers();
+        self.form.undress(&mut head);
+        if self.origin.own_vary {
+            form::drop_vary(&mut head);
+        }
         if self.origin.own_etag {
             head.remove(header::ETAG);
         }
@@ -199,9 +225,14 @@ impl StoredResponse {
         head
     }
 
-    /// The tag that the cache made of the content, if it did.
-    pub(crate) fn own_etag(&self) -> Option<EntityTag<'_>> {
-        self.origin.own_etag.then(|| self.head.etag()).flatten()
+    /// The tag that the cache made of the content, if it did; of the content without coding.
+    pub(crate) fn own_etag(&self) -> Option<HeaderValue> {
+        self.origin.own_etag.then(|| self.plain_etag()).flatten()
+    }
+
+    /// The entity tag of the content without coding.
+    pub(crate) fn plain_etag(&self) -> Option<HeaderValue> {
+        self.head.etag().and_then(|_| self.head.get(&header::ETAG)).map(|tag| self.form.plain_tag(tag))
     }
 }
 

@@ -40,6 +40,7 @@ use crate::query::QueryReader;
 use crate::request::{RequestHead, Scheme};
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
 use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::storage::Query;
@@ -426,7 +427,8 @@ impl<S> Cache<S> {
     {
         let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
         let asked = (!ask.is_plain()).then(|| request.headers());
-        let response = from_store(core, stored, now, outcome, asked, ask.is_head);
+        let accepts = || Accepts::of(request.headers());
+        let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
         note(core, response, outcome, true)
     }
 }

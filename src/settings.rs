@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::clock::{Clock, SystemClock};
+use crate::compression::Compression;
 use crate::outcome::HeaderSwitches;
 use crate::policy::Policy;
 use crate::query::QueryReader;
@@ -58,6 +59,7 @@ pub(crate) struct Settings {
     pub(crate) max_fill_age: Duration,
     /// Bodies up to this size are complete, hashed and stored before the first answer goes out, if the handler has them ready.
     pub(crate) eager_etag_size: usize,
+    pub(crate) compression: Compression,
 }
 
 impl Settings {
@@ -91,6 +93,7 @@ impl Settings {
             max_wait: Duration::from_secs(30),
             max_fill_age: Duration::from_secs(10),
             eager_etag_size: 16 << 10,
+            compression: Compression::off(),
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Stats {
     pub partitions: u64,
     /// Operations that a store failed.
     pub store_errors: u64,
+    /// What compression of stored content did.
+    pub compression: CompressionStats,
     /// What the store holds.
     pub storage: StorageUsage,
 }
@@ -72,6 +74,56 @@ impl Stats {
     /// How many responses were not stored for this reason.
     pub fn declined_for(&self, reason: DeclineReason) -> u64 {
         self.declined.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// What compression of stored content did since the cache was made (`CacheLayer::compress`). The bytes are sums over all responses that were ever
+/// compressed; what is stored now is in [`Stats::storage`], where coded content counts as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompressionStats {
+    /// Stored responses that were compressed.
+    pub done: u64,
+    /// Responses that stayed as they were, since too little would have been saved.
+    pub not_worth: u64,
+    /// Responses that weren't compressed since too much was waiting for that already, or something else was stored in their place meanwhile.
+    pub skipped: u64,
+    /// Stored responses that couldn't be decoded to what they were, and were dropped.
+    pub corrupt: u64,
+    /// The bytes of the content of [`done`](Self::done) before.
+    pub plain_bytes: u64,
+    /// The bytes of the same content compressed.
+    pub coded_bytes: u64,
+}
+
+impl CompressionStats {
+    /// Bytes after compression for each byte before; 1 before anything was compressed.
+    pub fn ratio(&self) -> f64 {
+        if self.plain_bytes == 0 { 1.0 } else { self.coded_bytes as f64 / self.plain_bytes as f64 }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct CompressionCounters {
+    pub(crate) done: AtomicU64,
+    pub(crate) not_worth: AtomicU64,
+    pub(crate) skipped: AtomicU64,
+    pub(crate) corrupt: AtomicU64,
+    pub(crate) plain_bytes: AtomicU64,
+    pub(crate) coded_bytes: AtomicU64,
+}
+
+impl CompressionCounters {
+    fn snapshot(&self) -> CompressionStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CompressionStats {
+            done: read(&self.done),
+            not_worth: read(&self.not_worth),
+            skipped: read(&self.skipped),
+            corrupt: read(&self.corrupt),
+            plain_bytes: read(&self.plain_bytes),
+            coded_bytes: read(&self.coded_bytes),
+        }
     }
 }
 
@@ -98,6 +150,12 @@ pub(crate) struct Counters {
     pub(crate) purges: AtomicU64,
     pub(crate) quota_evictions: AtomicU64,
     pub(crate) store_errors: AtomicU64,
+    pub(crate) compression: CompressionCounters,
+}
+
+/// So many more of something.
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
 }
 
 /// What there is now, beside what was counted.
@@ -162,6 +220,7 @@ impl Counters {
             quota_evictions: read(&self.quota_evictions),
             partitions: now.partitions,
             store_errors: read(&self.store_errors),
+            compression: self.compression.snapshot(),
             storage,
         }
     }

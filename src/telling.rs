@@ -14,6 +14,7 @@ use crate::downstream::ensure_private;
 use crate::fetch::Errand;
 use crate::outcome::Outcome;
 use crate::plan::announced_length;
+use crate::representation::announce_head;
 use crate::respond::from_handler;
 use crate::response::{StoredResponse, ensure_date};
 use crate::rfc9111::range::size_of_whole;
@@ -26,7 +27,7 @@ impl Errand {
     pub(crate) fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
         let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(DeclineReason::Method));
-        let (core, attended) = (self.core.clone(), self.attended);
+        let (core, attended, plainly) = (self.core.clone(), self.attended, self.plainly);
         let handler = response.extensions().get::<Cached>().cloned();
         if response.status() == StatusCode::OK {
             self.learn_from_head(response.headers(), handler.as_ref());
@@ -34,7 +35,7 @@ impl Errand {
         if let Some(previous) = self.previous.take() {
             let says = match (response.status(), previous.status) {
                 (StatusCode::OK, StatusCode::OK) => {
-                    head_says(&previous.origin_head(), previous.body.len() as u64, response.headers())
+                    head_says(&previous.origin_head(), previous.plain_length(), response.headers())
                 }
                 (status, stored) => head_status_says(status, stored),
             };
@@ -52,6 +53,7 @@ impl Errand {
         if one_client {
             ensure_private(response.headers_mut(), &core.settings.targets);
         }
+        announce_head(plainly, response.status(), response.headers_mut(), &core.settings);
         from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
     }
 

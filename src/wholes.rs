@@ -73,7 +73,7 @@ fn tick(now: Moment) -> u64 {
 pub(crate) fn is_known_to_fit(core: &CacheCore, ask: &Ask, previous: Option<&StoredResponse>, now: Moment) -> bool {
     let most = core.settings.max_body_size as u64;
     let length = match previous {
-        Some(previous) => (previous.status == http::StatusCode::OK).then_some(previous.body.len() as u64),
+        Some(previous) => (previous.status == http::StatusCode::OK).then_some(previous.plain_length()),
         // What this request brings isn't stored, whatever is known (RFC 9111 §5.2.1.5).
         None if ask.directives.no_store => None,
         None => core.wholes.length(&ask.key, now),

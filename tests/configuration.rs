@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
 use larder::storage::{Query, Storage, StorageUsage, Variants};
-use larder::{CacheKey, CacheLayer, Config, ConfigError, Policy, RequestHead, StorageError, StoredResponse, Strategy};
+use larder::{
+    CacheKey, CacheLayer, Compression, Config, ConfigError, Policy, RequestHead, StorageError, StoredResponse, Strategy,
+};
 use support::exchange::*;
 
 fn config(text: &str) -> Config {
@@ -115,7 +117,7 @@ fn every_field_does_what_its_setter_does() {
         assert_eq!(difference(&layer(&format!("[otherwise]\n{text}")), &plain.clone().otherwise(policy)), "", "{text}");
     }
     type Setter = fn(CacheLayer) -> CacheLayer;
-    let rows: [(&str, Setter); 23] = [
+    let rows: [(&str, Setter); 28] = [
         ("", |layer| layer),
         ("strict_rfc = true", |layer| layer.strict_rfc()),
         ("strict_rfc = true\nheuristics = false", |layer| layer.strict_rfc().heuristics(false)),
@@ -138,6 +140,13 @@ fn every_field_does_what_its_setter_does() {
         ("no_vary_search = false", |layer| layer.no_vary_search(false)),
         ("[limits]\nmax_query_content = '1KiB'", |layer| layer.max_query_content(1024)),
         ("[limits]\neager_etag_size = 0x400", |layer| layer.eager_etag_size(1024)),
+        ("[compression]\ncoding = 'gzip'", |layer| layer.compress(Compression::gzip())),
+        ("[compression]\ncoding = 'br'\nlevel = 9", |layer| layer.compress(Compression::brotli().level(9))),
+        ("[compression]\ncoding = 'zstd'\nmin_size = '4KiB'", |layer| {
+            layer.compress(Compression::zstd().min_size(4096))
+        }),
+        ("[compression]\ncoding = 'gzip'\nmin_saving = 25", |layer| layer.compress(Compression::gzip().min_saving(25))),
+        ("[compression]\ncoding = 'none'\nlevel = 1", |layer| layer.compress(Compression::off().level(1))),
         ("[store]\nkind = 'memory'\ncapacity = '256MiB'\neviction = 'tiny_lfu'", |layer| layer),
     ];
     for (text, setter) in rows {
@@ -213,6 +222,14 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         (
             "[limits]\nmax_variants = 0",
             "configuration:2:16: limits.max_variants: it is a whole number of at least 1\n  |\n2 | max_variants = 0\n  |                ^",
+        ),
+        (
+            "[compression]\nmin_saving = 101",
+            "configuration:1:1: compression: `coding` is missing: it says how to compress, or \"none\"\n  |\n1 | [compression]\n  | ^^^^^^^^^^^^^\n\nconfiguration:2:14: compression.min_saving: it is at most 100\n  |\n2 | min_saving = 101\n  |              ^^^",
+        ),
+        (
+            "[compression]\ncoding = 'gzipp'",
+            "configuration:2:10: compression.coding: \"gzipp\" is not known here; did you mean \"gzip\"?\n  |\n2 | coding = 'gzipp'\n  |          ^^^^^^^",
         ),
         (
             "[limits]\nmax_refreshes = -1",
@@ -489,6 +506,7 @@ fn the_reference_names_every_field() {
         "[store]\nzzzzzz = 1",
         "[limits]\nzzzzzz = 1",
         "[headers]\nzzzzzz = 1",
+        "[compression]\ncoding = 'none'\nzzzzzz = 1",
         "[[rule]]\nzzzzzz = 1",
         "[keys.a]\nzzzzzz = 1",
     ] {

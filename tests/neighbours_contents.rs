@@ -293,3 +293,27 @@ async fn a_single_page_application_is_served_from_the_store() {
     }
     assert_eq!(get_from(&app, "/api/x", &[]).await.x_cache, "BYPASS");
 }
+
+/// With stored compression, a compressing layer inside has nothing to do: handlers are asked for content without coding, and one entry serves
+/// everybody. One outside compresses what isn't coded yet, and leaves alone what is.
+#[cfg(feature = "gzip")]
+#[tokio::test]
+async fn stored_compression_needs_no_layer_inside_and_lets_one_outside_be() {
+    for outside in [false, true] {
+        let count = Count::default();
+        let cache = vouched().compress(larder::Compression::gzip());
+        let app = page(&count, &[("etag", "\"v1\"")]).layer(CompressionLayer::new()).layer(cache.clone());
+        let app = if outside { app.layer(CompressionLayer::new()) } else { app };
+        let miss = fetch(&app, "/", &[GZIP]).await;
+        let coding = if outside { "gzip" } else { "" };
+        assert_eq!((miss.0.as_str(), miss.1.as_str(), miss.3), ("MISS", coding, text()));
+        support::exchange::until(|| cache.handle().stats().compression.done == 1).await;
+        for (fields, coding, tag) in [(&[GZIP][..], "gzip", "\"v1-gzip\""), (&[], "", "\"v1\"")] {
+            let hit = fetch(&app, "/", fields).await;
+            assert_eq!((hit.0.as_str(), hit.1.as_str(), hit.2.as_str(), hit.3), ("HIT", coding, tag, text()));
+            let vary = get_from(&app, "/", fields).await.field("vary").to_owned();
+            assert_eq!(vary.to_ascii_lowercase(), "accept-encoding", "once");
+        }
+        assert_eq!(count.get(), 1);
+    }
+}

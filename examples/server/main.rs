@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
-use larder::{CacheLayer, Policy, RequestHead};
+use larder::{CacheLayer, Compression, Policy, RequestHead};
 use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
@@ -46,6 +46,8 @@ const TOUR: &str = r#"Try, in another terminal:
       # a streamed 600 kB; once it is stored: 206, the first 200 bytes
   curl -so /dev/null -w '%{time_total} s\n' {shop}/api/analytics/revenue
       # a slow query; once more: hardly any time at all
+  curl -so /dev/null -D - -H 'Accept-Encoding: gzip' {shop}/products
+      # MISS, then HIT with Content-Encoding: gzip; without the field, the same entry as it was
   curl -si {shop}/checkout/quote
       # X-Cache: BYPASS every time, and a new quoted_at
   curl -so /dev/null -D - -H 'Authorization: Bearer user-17' {shop}/api/me/orders
@@ -60,6 +62,7 @@ const TOUR: &str = r#"Try, in another terminal:
 fn cache() -> CacheLayer {
     let (half_minute, minute) = (Duration::from_secs(30), Duration::from_secs(60));
     CacheLayer::in_memory(64 << 20)
+        .compress(Compression::gzip())
         .rule("^/api/analytics/", Policy::shared(5 * minute).stale_while_revalidate(minute))
         .rule("^/products", Policy::shared(half_minute))
         .rule("^/categories$", Policy::shared(10 * minute))

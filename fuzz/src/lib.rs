@@ -3,6 +3,7 @@
 //! Inputs are text, cut into lines, so that seeds and findings can be read; they are the same functions that
 //! `tests/fuzz_seeds.rs` runs on a stable compiler.
 
+pub mod codings;
 #[cfg(feature = "config")]
 pub mod configuration;
 pub mod dates;
@@ -27,7 +28,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub type Check = fn(&[u8]);
 
 /// All targets by name: that of the binary, of the folder of its seeds, and of its module.
-pub const TARGETS: [(&str, Check); 10] = [
+pub const TARGETS: [(&str, Check); 11] = [
+    ("codings", codings::check),
     ("configuration", configuration::check),
     ("dates", dates::check),
     ("directives", directives::check),

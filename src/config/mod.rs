@@ -1,6 +1,7 @@
 //! [`Config`]: what a cache is to do, from a TOML text; read as a whole or refused as a whole. It refuses what it doesn't know, and what
 //! can't be meant.
 
+mod compression;
 mod error;
 mod policy;
 mod reader;
@@ -32,7 +33,7 @@ use crate::settings::Settings;
 use crate::storage::backend::Backend;
 use crate::storage::{Eviction, MemoryStore};
 
-/// Settings from a TOML text: rules, limits, header switches, the size of the store. `docs/configuration.md` describes every field.
+/// Settings from a TOML text: rules, limits, compression, header switches, the size of the store. `docs/configuration.md` describes every field.
 ///
 /// ```
 /// use larder::{CacheLayer, Config, RequestHead};
@@ -279,6 +280,10 @@ impl Contents {
             section("limits").map(|section| read_limits(section, &mut settings)),
         ];
         sections.into_iter().flatten().for_each(|section| section.finish());
+        if let Some(section) = section("compression") {
+            settings.compression = compression::read(&section);
+            section.finish();
+        }
         let store = section("store").map(read_store);
         let sets = section("keys").map(read_key_sets).unwrap_or_default();
         let rules = root.field("rule").map(|field| read_rules(&field, &sets)).unwrap_or_default();

@@ -10,6 +10,7 @@
 //! | [`reuse`] | may this stored response answer that request (§4)? |
 //! | [`vary`] | is it the variant that was asked for (§4.1)? |
 //! | [`validation`] | which condition goes upstream, and what does the client's condition say (§4.3)? |
+//! | [`coding`] | which content codings does the client accept (RFC 9110 §12.5.3)? |
 //! | [`range`] | which part was asked for (RFC 9110 §14)? |
 //! | [`invalidation`] | what does a write make invalid (§4.4)? |
 //! | [`groups`] | which responses does a write make invalid by a name they share (RFC 9875)? |
@@ -19,6 +20,7 @@
 //! | [`fields`] | which fields are never stored, and which Age goes out? |
 
 pub mod authority;
+pub mod coding;
 pub mod date;
 pub mod directives;
 pub mod fields;

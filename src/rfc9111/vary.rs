@@ -161,7 +161,7 @@ fn pieces(member: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// A member without its weight, and the weight in thousandths (RFC 9110 §12.4.2). What is no weight stays part of the member.
-fn split_weight(member: &[u8]) -> (&[u8], u64) {
+pub(super) fn split_weight(member: &[u8]) -> (&[u8], u64) {
     let Some(at) = member.iter().rposition(|b| *b == b';') else { return (member, 1000) };
     let parameter = trim(&member[at + 1..]);
     let [b'q' | b'Q', b'=', value @ ..] = parameter else { return (member, 1000) };

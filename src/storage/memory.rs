@@ -145,6 +145,36 @@ impl MemoryStore {
         let turn = inner.turn(key.as_bytes());
         let slots = inner.index.slots.pin();
         let variants = with_newer(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants), response.clone(), most);
+        let held = self.set(key, variants);
+        drop(turn);
+        // moka evicts now and then; large bodies must not pile up until it does.
+        if held > self.settings.capacity {
+            inner.policy.run_pending_tasks();
+        }
+    }
+
+    /// Puts another response in the place of the first one for which `change` makes one, if there is any. Nothing is put, removed or purged by key
+    /// between the look and the change. Returns what was put.
+    pub(crate) fn change_now(
+        &self,
+        key: &CacheKey,
+        change: impl Fn(&StoredResponse) -> Option<StoredResponse>,
+    ) -> Option<StoredResponse> {
+        let inner = self.inner();
+        let _turn = inner.turn(key.as_bytes());
+        let slots = inner.index.slots.pin();
+        let variants = &slots.get(key.as_bytes())?.variants;
+        let (place, changed) = variants.iter().enumerate().find_map(|(n, stored)| Some((n, change(stored)?)))?;
+        let mut variants = variants.clone();
+        variants[place] = changed.clone();
+        self.set(key, variants);
+        Some(changed)
+    }
+
+    /// Fills the slot of a key, whose turn the caller has. Returns how many bytes are held then.
+    fn set(&self, key: &CacheKey, variants: SmallVec<[StoredResponse; 1]>) -> u64 {
+        let inner = self.inner();
+        let slots = inner.index.slots.pin();
         let size = (key.as_bytes().len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
         let token = Token {
             number: inner.next.fetch_add(1, Ordering::Relaxed),
@@ -159,11 +189,7 @@ impl MemoryStore {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
         }
         inner.policy.insert(Arc::from(key.as_bytes()), token);
-        drop(turn);
-        // moka evicts now and then; large bodies must not pile up until it does.
-        if held > self.settings.capacity {
-            inner.policy.run_pending_tasks();
-        }
+        held
     }
 
     pub(crate) fn remove_now(&self, key: &CacheKey) -> bool {
