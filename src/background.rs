@@ -78,10 +78,7 @@ impl CacheCore {
         }
         let id = self.hasher.hash_one((ask.key.as_bytes(), &stored.variance.key));
         match self.background.begin(Some(id), self.settings.max_refreshes) {
-            Ok(place) => {
-                count(&self.counters.refreshes);
-                Some(place)
-            }
+            Ok(place) => Some(place),
             Err(NoPlace::Running) => None,
             Err(NoPlace::TooMany) => {
                 count(&self.counters.refreshes_refused);

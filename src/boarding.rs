@@ -8,9 +8,10 @@ use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::flight::{Bounds, Call, Flight, Follower, Seat};
-use crate::lookup::{Lookup, weigh};
+use crate::lookup::Lookup;
 use crate::outcome::{ForwardReason, StaleReason};
 use crate::response::{Stamp, StoredResponse};
+use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::storage::backend::Backend;
 use crate::strategy::Strategy;
@@ -103,14 +104,9 @@ impl CacheCore {
                     },
                 }
         };
-        let bounds = Bounds { waiting: self.settings.max_waiting, age: self.settings.max_fill_age };
-        if ask.range && !self.wants_whole(ask, previous, now) {
-            // It may follow; but its own answer would be a part, which is of no use for others.
-            return match self.flights.board(&stamp, authority, call, bounds, fits) {
-                Seat::Follow(follower) => Boarding::Follow(follower),
-                Seat::Lead(_) | Seat::Full => Boarding::Lead(self.depart(ask)),
-            };
-        }
+        // A part is of no use for others.
+        let joinable = !ask.range || self.wants_whole(ask, previous, now);
+        let bounds = Bounds { waiting: self.settings.max_waiting, age: self.settings.max_fill_age, joinable };
         match self.flights.board(&stamp, authority, call, bounds, fits) {
             Seat::Lead(flight) => Boarding::Lead(Departure { flight, stamp, changes, asked }),
             Seat::Follow(follower) => Boarding::Follow(follower),
@@ -148,10 +144,12 @@ impl CacheCore {
             let fields = response.variance.fields.clone();
             return Share::OtherVariant(Variance::of(fields, headers, self.settings.matching));
         }
-        match weigh((), response, ask, now) {
-            Lookup::Fresh(()) | Lookup::Ahead(()) => Share::Send(response, None),
-            Lookup::Stale((), reason) => Share::Send(response, Some(reason)),
-            _ => Share::Not,
+        // Not by `weigh`: this is no use of the response yet, and draws no lots about refreshing it.
+        match reuse(&response.current_terms(), response.age(now), &ask.directives, ask.authorization) {
+            Reuse::Fresh => Share::Send(response, None),
+            Reuse::AllowedStale => Share::Send(response, Some(StaleReason::MaxStale)),
+            Reuse::StaleWhileRevalidate => Share::Send(response, Some(StaleReason::WhileRevalidate)),
+            Reuse::Validate(_) => Share::Not,
         }
     }
 

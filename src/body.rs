@@ -129,7 +129,12 @@ where
             KindProjection::Streaming { reader } => reader.poll_frame(cx),
             KindProjection::Part { part } => part.poll_frame(cx),
             KindProjection::Decoded { decoded } => {
-                Poll::Ready(decoded.next().map(|piece| piece.map(Frame::data).map_err(BodyError::new)))
+                let piece = decoded.next();
+                if matches!(&piece, Some(Ok(piece)) if piece.is_empty()) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(BodyError::new)))
             }
         }
     }

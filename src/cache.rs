@@ -238,6 +238,8 @@ impl CacheCore {
         let committed = self.put(&flight, key, response);
         match committed {
             Ok(()) => flight.give(Given::Stored(response.clone())),
+            // Dropped, it has failed: one of those who wait asks anew.
+            Err(DeclineReason::Purged) => {}
             Err(_) => flight.decline(),
         }
         committed

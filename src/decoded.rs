@@ -44,7 +44,7 @@ impl Decoded {
     /// # Errors
     /// Where the entry can't be decoded to what it was. It is dropped then, and counted.
     pub(crate) fn next(&mut self) -> Option<Result<Bytes, Corrupt>> {
-        while self.left > 0 {
+        if self.left > 0 {
             let mut piece = match self.decoder.next() {
                 Ok(Some(piece)) => piece,
                 Ok(None) | Err(_) => return Some(Err(self.give_up())),
@@ -53,10 +53,9 @@ impl Decoded {
             self.skip -= skipped;
             drop(piece.split_to(skipped as usize));
             piece.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-            if !piece.is_empty() {
-                self.left -= piece.len() as u64;
-                return Some(Ok(piece));
-            }
+            self.left -= piece.len() as u64;
+            // Empty where all of it lies before what is wanted: then others may run before the next is decoded.
+            return Some(Ok(piece));
         }
         None
     }

@@ -30,6 +30,7 @@ use crate::rfc9111::date;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen};
 use crate::sending::Sending;
+use crate::stats::count;
 use crate::stream::Stream;
 
 /// One exchange with the handler.
@@ -72,11 +73,18 @@ impl Errand {
     ) -> Self {
         // A purge may have come since the lookup; what it touched must not come back with a new number.
         let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
-        let asked = request.headers().clone();
+        let mut asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
         let plainly = core.coders.plainly.ask(&core.settings, departure.stamp.resource, request.headers_mut());
+        if plainly && parts_are_told_by_date(&asked) {
+            // The date is that of every form: the client may have a part of another one than it would get (RFC 9110 §8.8.1).
+            for headers in [&mut asked, request.headers_mut()] {
+                headers.remove(header::RANGE);
+                headers.remove(header::IF_RANGE);
+            }
+        }
         let sent = core.now();
         let wants_whole = core.wants_whole(&ask, previous.as_deref(), sent);
         let mut conditional = false;
@@ -123,6 +131,8 @@ impl Errand {
     {
         let limit = self.ask.strategy.limit().or(self.policy().fill_timeout);
         let limit = limit.filter(|_| self.attended && self.stand_in(false).is_some());
+        // Outside of a runtime nobody tells the time.
+        let limit = limit.filter(|_| tokio::runtime::Handle::try_current().is_ok());
         let Some(limit) = limit else { return self.settle(call.await).await };
         let mut call = Box::pin(call);
         if let Ok(answer) = tokio::time::timeout(limit, &mut call).await {
@@ -134,6 +144,7 @@ impl Errand {
         // Nobody waits for it any more, so what bounds the clients doesn't bound it. Where there is no place, it ends as if its client had left.
         let Some(refresh) = self.core.begin_refresh(&self.ask, &stand_in) else { return Ok(response) };
         let core = self.core.clone();
+        count(&core.counters.refreshes);
         core.refresh(refresh, read_out(async move { self.unattended().settle(call.await).await }));
         Ok(response)
     }
@@ -177,7 +188,8 @@ impl Errand {
         if status == StatusCode::PARTIAL_CONTENT {
             self.learn_from_part(response.headers(), handler.as_ref(), received);
         }
-        let refused = self.plainly && self.core.coders.plainly.is_refusal(self.departure.stamp.resource, status);
+        let refused = self.plainly
+            && self.core.coders.plainly.is_refusal(&self.core.settings, self.departure.stamp.resource, status);
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
         let verdict = if refused { Err(DeclineReason::ErrorStatus) } else { verdict };
         let exact = response.body().size_hint().exact();
@@ -342,7 +354,7 @@ impl Errand {
             Shape::Whole | Shape::Parts(_) => ResponseBody::untouched(body),
             Shape::Part(part) => {
                 let (exact, core) = (body.size_hint().exact(), self.core.clone());
-                let passing = Stream::begin(core, source(body), Default::default(), Fill::none(), exact);
+                let passing = Stream::begin(core, source(body), Default::default(), Fill::none(), (exact, exact));
                 ResponseBody::part(passing, part)
             }
             Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
@@ -380,6 +392,7 @@ impl Errand {
         let mut head = previous.origin_head();
         if !confirms(&head, &update.headers) && !self.core.settings.trust_any_304 {
             // It speaks of another representation: this one was not confirmed, and is asked for anew next time.
+            self.departure.flight.decline();
             self.core.forget(&self.ask.key);
             if previous.terms.no_stale || previous.terms.no_cache {
                 // §5.2.2.2: "an error response rather than a stale one".
@@ -393,6 +406,10 @@ impl Errand {
         let handler =
             update.extensions.get::<Cached>().cloned().or_else(|| previous.origin.handler.as_deref().cloned());
         let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
+        if let Err(reason) = verdict {
+            self.departure.flight.decline();
+            self.core.remember_declined(self.departure.asked, reason, received);
+        }
         let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
         let accepts = Accepts::of(&self.asked);
@@ -452,6 +469,11 @@ impl Errand {
     fn client_asks(&self) -> Option<&HeaderMap> {
         (!self.ask.is_plain()).then_some(&self.asked)
     }
+}
+
+/// Whether it depends on a date if the client gets a part (RFC 9110 §13.1.5).
+pub(crate) fn parts_are_told_by_date(asked: &HeaderMap) -> bool {
+    asked.get(header::IF_RANGE).is_some_and(|condition| date::parse(condition.as_bytes()).is_some())
 }
 
 /// Reads the content of an answer that no client waits for, so that it is stored.

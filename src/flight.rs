@@ -117,6 +117,8 @@ pub(crate) struct Bounds {
     pub(crate) waiting: usize,
     /// How old a flight may be for others to join while it has no answer.
     pub(crate) age: Duration,
+    /// Whether others may join the one that is begun.
+    pub(crate) joinable: bool,
 }
 
 impl<T> Default for Flights<T> {
@@ -155,7 +157,8 @@ impl<T: Clone> Flights<T> {
             if !joins {
                 continue;
             }
-            if self.waiting.fetch_add(1, Ordering::Relaxed) >= bounds.waiting {
+            let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+            if waiting >= bounds.waiting && matches!(progress.stage, Stage::Asked) {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 return Seat::Full;
             }
@@ -163,7 +166,7 @@ impl<T: Clone> Flights<T> {
             drop(progress);
             return Seat::Follow(Follower { flights: self.clone(), ticket: ticket.clone(), place });
         }
-        Seat::Lead(self.take_off(&mut shard, stamp, authority, Some(call)))
+        Seat::Lead(self.take_off(&mut shard, stamp, authority, bounds.joinable.then_some(call)))
     }
 
     fn take_off(
@@ -348,6 +351,11 @@ impl<T: Clone> Follower<T> {
         poll_fn(|cx| self.poll_landed(cx)).await
     }
 
+    /// Whether a purge or a write came while it waited.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.ticket.is_sealed()
+    }
+
     fn poll_landed(&self, cx: &Context<'_>) -> Poll<Landed<T>> {
         let mut progress = self.ticket.progress();
         match &progress.stage {
@@ -391,7 +399,7 @@ mod tests {
         call
     }
 
-    const BOUNDS: Bounds = Bounds { waiting: 3, age: Duration::from_secs(10) };
+    const BOUNDS: Bounds = Bounds { waiting: 3, age: Duration::from_secs(10), joinable: true };
 
     fn board(flights: &Arc<Flights<u8>>, call: Call) -> Seat<u8> {
         flights.board(&stamp(1), 0, call, BOUNDS, |_, given| given.is_none_or(|given| *given < 100))
@@ -491,10 +499,13 @@ mod tests {
         leader.give(100);
         drop(second);
         assert!(matches!(board(&flights, call("/a")), Seat::Lead(_)), "an answer that doesn't fit");
+        let Seat::Lead(asked) = board(&flights, call("/b")) else { panic!("the first leads") };
+        let all: Vec<_> = (0..3).map(|_| board(&flights, call("/b"))).collect();
+        assert!(matches!(board(&flights, call("/b")), Seat::Full));
         leader.give(1);
-        let all: Vec<_> = (0..3).map(|_| board(&flights, call("/a"))).collect();
-        assert!(matches!(board(&flights, call("/a")), Seat::Full));
+        assert!(matches!(board(&flights, call("/a")), Seat::Follow(_)), "who has its answer doesn't wait");
         drop(all);
-        assert!(matches!(board(&flights, call("/a")), Seat::Follow(_)));
+        assert!(matches!(board(&flights, call("/b")), Seat::Follow(_)));
+        drop(asked);
     }
 }

@@ -8,9 +8,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::admission::Ask;
-use crate::boarding::{Boarding, Given, Preview, Share};
+use crate::boarding::{Boarding, Departure, Given, Preview, Share};
 use crate::body::ResponseBody;
 use crate::cache::CacheCore;
+use crate::fetch::parts_are_told_by_date;
 use crate::flight::{Follower, Landed};
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::respond::{self, Shape, from_handler, head_of, note, reshape, shape};
@@ -34,8 +35,8 @@ pub(crate) struct Following<'a> {
 pub(crate) enum Followed<B: Body> {
     /// The answer.
     Answered(Response<ResponseBody<B>>),
-    /// It goes to the handler; others may follow it if `boarding` says so.
-    Leads(Boarding),
+    /// It goes to the handler; and whether what was found in the store before is still good.
+    Leads { departure: Departure, previous_is_good: bool },
 }
 
 /// What there is of another request's answer.
@@ -56,49 +57,63 @@ impl Following<'_> {
     /// - if that is another variant, it boards once more, now that it knows its own;
     /// - after an answer that is nobody else's it goes on its own at once;
     /// - after an error or no answer at all, something stale stands in where one may; else it boards once more, and if that fails as well it goes
-    ///   on its own.
-    pub(crate) async fn run<B: Body>(self, follower: Follower<Given>) -> Followed<B> {
-        let mut follower = follower;
+    ///   on its own;
+    /// - where too many wait, it is turned away.
+    pub(crate) async fn run<B: Body>(mut self, mut boarding: Boarding) -> Followed<B> {
         let (mut failed, mut knows) = (false, false);
         loop {
-            let landed = self.wait(follower).await;
-            let expected = match landed {
-                Some(Landed::Given(given)) => match self.take(&given) {
+            let follower = match boarding {
+                Boarding::Lead(departure) => return self.leads(departure),
+                Boarding::Full => return Followed::Answered(self.turned_away()),
+                Boarding::Follow(follower) => follower,
+            };
+            let landed = self.wait(&follower).await;
+            if follower.is_sealed() {
+                // A write deletes by key: what was found before it isn't good any more, and bears no number that says so.
+                self.previous = None;
+            }
+            drop(follower);
+            let alone = match &landed {
+                Some(Landed::Given(given)) => match self.take(given) {
                     Taken::Response(response) => return Followed::Answered(response),
                     Taken::OtherVariant(expected) if !knows => {
                         knows = true;
-                        Some(expected)
+                        boarding = self.board(Some(expected));
+                        continue;
                     }
                     // It ended just now, so it is in the store, or was given up.
-                    Taken::Gone if !failed => {
-                        failed = true;
-                        None
-                    }
-                    Taken::OtherVariant(_) | Taken::Gone | Taken::Nothing => break,
+                    Taken::Gone => failed,
+                    Taken::OtherVariant(_) | Taken::Nothing => true,
                 },
-                Some(Landed::Alone) => break,
-                landed @ (Some(Landed::Failed) | None) => {
+                Some(Landed::Alone) => true,
+                Some(Landed::Failed) | None => {
                     if let Some(response) = self.instead() {
                         return Followed::Answered(response);
                     }
-                    if landed.is_none() || failed {
-                        break;
-                    }
-                    failed = true;
-                    None
+                    failed || landed.is_none()
                 }
             };
-            match self.core.board(self.ask, self.headers, self.core.now(), self.previous.map(|p| &**p), expected) {
-                Boarding::Follow(next) => follower = next,
-                boarding => return Followed::Leads(boarding),
+            if alone {
+                count(&self.core.counters.followers_alone);
+                let departure = self.core.depart(self.ask);
+                return self.leads(departure);
             }
+            failed = true;
+            boarding = self.board(None);
         }
-        count(&self.core.counters.followers_alone);
-        Followed::Leads(Boarding::Lead(self.core.depart(self.ask)))
+    }
+
+    fn board(&self, expected: Option<Variance>) -> Boarding {
+        let previous = self.previous.map(|previous| &**previous);
+        self.core.board(self.ask, self.headers, self.core.now(), previous, expected)
+    }
+
+    fn leads<B: Body>(&self, departure: Departure) -> Followed<B> {
+        Followed::Leads { departure, previous_is_good: self.previous.is_some() }
     }
 
     /// Waits for the answer, no longer than for one of its own where something stored may stand in.
-    async fn wait(&self, follower: Follower<Given>) -> Option<Landed<Given>> {
+    async fn wait(&self, follower: &Follower<Given>) -> Option<Landed<Given>> {
         let policy = &self.core.rules.get(self.ask.rule).policy;
         let limit = self.ask.strategy.limit().or(policy.fill_timeout);
         let limit = limit.filter(|_| self.stand_in(false).is_some()).unwrap_or(Duration::MAX);
@@ -118,6 +133,9 @@ impl Following<'_> {
             Share::OtherVariant(expected) => return Taken::OtherVariant(expected),
             Share::Not => return Taken::Nothing,
         };
+        if let Some(upkeep) = &response.upkeep {
+            upkeep.touch(now.since(response.received));
+        }
         let outcome = stale.map_or(Outcome::Collapsed(self.why), Outcome::Stale);
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
@@ -144,7 +162,11 @@ impl Following<'_> {
         let length = preview.announced;
         let mut status = stored.status;
         let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), length, false));
-        let mut shape = shape.of_a_stream();
+        let mut shape = match shape.of_a_stream() {
+            // The part it has may be of another form.
+            Shape::Part(_) if stored.form.is_negotiable() && asked.is_some_and(parts_are_told_by_date) => Shape::Whole,
+            shape => shape,
+        };
         reshape(&mut shape, length, &mut status, &mut head);
         let body = match shape {
             Shape::Whole | Shape::Parts(_) => {
@@ -168,7 +190,7 @@ impl Following<'_> {
     }
 
     /// What is stored, where the handler failed the other request or took too long.
-    pub(crate) fn instead<B: Body>(&self) -> Option<Response<ResponseBody<B>>> {
+    fn instead<B: Body>(&self) -> Option<Response<ResponseBody<B>>> {
         let stored = self.stand_in(false)?;
         let now = self.core.now();
         let outcome = in_its_place(self.ask, stored.current_terms().is_fresh(stored.age(now)));
@@ -180,7 +202,7 @@ impl Following<'_> {
     }
 
     /// Too many wait already: what is stored, if it may stand in, and else 503.
-    pub(crate) fn turned_away<B: Body>(&self) -> Response<ResponseBody<B>> {
+    fn turned_away<B: Body>(&self) -> Response<ResponseBody<B>> {
         count(&self.core.counters.waits_refused);
         if let Some(response) = self.instead() {
             return response;

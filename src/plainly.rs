@@ -1,28 +1,32 @@
 //! [`Plainly`]: where stored content is compressed, handlers are asked for content without coding, so that one entry serves everybody.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::settings::Settings;
 
 /// Which resources can't be had without coding. RFC 9110 §12.5.3 wants a server to send them so all the same; one that answers 406
-/// is asked for what the client accepts from then on.
+/// is asked for what the client accepts for a while. Not for ever: the 406 may have been about something else.
 #[derive(Debug, Default)]
 pub(crate) struct Plainly {
     any: AtomicBool,
-    refused: Mutex<HashSet<u64>>,
+    refused: Mutex<HashMap<u64, Duration>>,
 }
 
 /// The most that are remembered. Beyond, all are forgotten: each costs one 406 then.
 const MOST: usize = 1024;
 
+/// For how long one is remembered.
+const LASTS: Duration = Duration::from_secs(120);
+
 impl Plainly {
     /// Makes a request to the handler ask for content without coding, where compression is on. Tells whether it did.
     pub(crate) fn ask(&self, settings: &Settings, resource: u64, request: &mut HeaderMap) -> bool {
-        if !settings.compression.is_on() || self.is_refused(resource) {
+        if !settings.compression.is_on() || self.is_refused(settings, resource) {
             return false;
         }
         request.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -31,7 +35,7 @@ impl Plainly {
 
     /// Looks at the answer to a request that [asked](Self::ask) so. True where it is an error that the client's own request may not have
     /// provoked: it is never stored.
-    pub(crate) fn is_refusal(&self, resource: u64, status: StatusCode) -> bool {
+    pub(crate) fn is_refusal(&self, settings: &Settings, resource: u64, status: StatusCode) -> bool {
         if status != StatusCode::NOT_ACCEPTABLE {
             return false;
         }
@@ -39,13 +43,16 @@ impl Plainly {
         if refused.len() >= MOST {
             refused.clear();
         }
-        refused.insert(resource);
+        refused.insert(resource, settings.clock.now().monotonic);
         self.any.store(true, Ordering::Release);
         true
     }
 
-    fn is_refused(&self, resource: u64) -> bool {
-        self.any.load(Ordering::Acquire)
-            && self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(&resource)
+    fn is_refused(&self, settings: &Settings, resource: u64) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let since = self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(&resource).copied();
+        since.is_some_and(|since| settings.clock.now().monotonic.saturating_sub(since) < LASTS)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
 
 use crate::boarding::{Departure, Given};
 use crate::cache::CacheCore;
@@ -86,20 +87,32 @@ pub(crate) struct Draft<'a> {
     pub(crate) asked_plainly: bool,
 }
 
+impl Draft<'_> {
+    /// The fields that it varies by, or what forbids to store it.
+    fn nominated(&self) -> Result<SmallVec<[HeaderName; 2]>, DeclineReason> {
+        let announced = announced_length(self.head).or(self.exact);
+        let quota = self.policy.partition_quota();
+        if quota.is_some_and(|quota| announced.is_some_and(|length| length > quota.bytes)) {
+            // What it was to take the place of isn't good any more.
+            self.core.drop_key(&self.key);
+            return Err(DeclineReason::PartitionQuota);
+        }
+        match Vary::parse(self.head) {
+            Vary::Fields(fields) => Ok(fields),
+            Vary::Any => Err(DeclineReason::VaryStar),
+        }
+    }
+}
+
 impl Plan {
     /// Prepares to store; the head alone may forbid it.
     pub(crate) fn new(draft: Draft<'_>, departure: Departure) -> Result<Self, DeclineReason> {
+        // Those who wait go on their own at once.
+        let mut fields = draft.nominated().inspect_err(|_| departure.flight.decline())?;
         let settings = &draft.core.settings;
         let announced = announced_length(draft.head).or(draft.exact);
-        let quota = draft.policy.partition_quota();
-        if quota.is_some_and(|quota| announced.is_some_and(|length| length > quota.bytes)) {
-            // What it was to take the place of isn't good any more.
-            draft.core.drop_key(&draft.key);
-            return Err(DeclineReason::PartitionQuota);
-        }
-        let account = quota.zip(draft.key.partition());
+        let account = draft.policy.partition_quota().zip(draft.key.partition());
         let charge = account.map(|(quota, id)| Arc::new(draft.core.partitions.charge(id, draft.account, quota)));
-        let Vary::Fields(mut fields) = Vary::parse(draft.head) else { return Err(DeclineReason::VaryStar) };
         let silent_coding = settings.matching == Matching::Careful
             && is_coded(draft.head)
             && draft.asked.contains_key(header::ACCEPT_ENCODING)

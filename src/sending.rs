@@ -62,7 +62,8 @@ impl Sending {
     /// The content streams to the client and into the store, and to whoever asks for the same meanwhile.
     pub(crate) fn streamed<B: Body>(mut self, plan: Plan, source: Source, ready: Frames) -> Response<ResponseBody<B>> {
         let preview = plan.flight.announcer().map(|announcer| (announcer, plan.preview()));
-        let reader = Stream::begin(self.core.clone(), source, ready, Fill::new(plan), self.exact);
+        let lengths = (self.exact, self.announced.or(self.exact));
+        let reader = Stream::begin(self.core.clone(), source, ready, Fill::new(plan), lengths);
         if let Some((announcer, response)) = preview {
             let stream = Arc::downgrade(reader.stream());
             let preview = Preview { response, announced: self.announced.or(self.exact), stream };

@@ -43,6 +43,7 @@ use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
 use crate::rfc9111::invalidation::{invalidates, named_targets};
+use crate::stats::count;
 use crate::storage::Query;
 use crate::storage::backend::Backend;
 use crate::strategy::Strategy;
@@ -50,8 +51,7 @@ use crate::strategy::Strategy;
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
 /// It is always ready; the inner service is made ready only when it is called, on the clone that is then called. It has no errors of its
-/// own. It needs a tokio runtime for refreshes, and to read on
-/// where a client wanted only a part of what is stored.
+/// own. It needs a tokio runtime for what it does beside answering: refreshes, fills whose clients left, time limits, hashing and compression of what is large.
 #[derive(Clone)]
 pub struct Cache<S> {
     inner: S,
@@ -315,6 +315,7 @@ impl<S> Cache<S> {
         // Where another request is on its way already, its answer will do.
         let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), None);
         let Boarding::Lead(departure) = boarding else { return };
+        count(&core.counters.refreshes);
         let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
         let answer = errand.unattended().run(call(self.inner.clone(), request));
         let span = tracing::debug_span!(target: "larder", "refresh");
@@ -342,31 +343,13 @@ impl<S> Cache<S> {
             boarding => {
                 let (service, core) = (self.clone(), core.clone());
                 ResponseFuture::awaited(async move {
-                    let following = Following {
-                        core: &core,
-                        ask: &ask,
-                        headers: request.headers(),
-                        why,
-                        previous: previous.as_ref(),
-                    };
-                    let boarding = match boarding {
-                        Boarding::Follow(follower) => match following.run(follower).await {
-                            Followed::Answered(response) => return Ok(response),
-                            Followed::Leads(boarding) => boarding,
-                        },
-                        other => other,
-                    };
-                    match boarding {
-                        Boarding::Lead(departure) => service.lead(&core, request, ask, why, previous, departure).await,
-                        _ => {
-                            let following = Following {
-                                core: &core,
-                                ask: &ask,
-                                headers: request.headers(),
-                                why,
-                                previous: previous.as_ref(),
-                            };
-                            Ok(following.turned_away())
+                    let (headers, found) = (request.headers(), previous.as_ref());
+                    let following = Following { core: &core, ask: &ask, headers, why, previous: found };
+                    match following.run(boarding).await {
+                        Followed::Answered(response) => Ok(response),
+                        Followed::Leads { departure, previous_is_good } => {
+                            let previous = previous.filter(|_| previous_is_good);
+                            service.lead(&core, request, ask, why, previous, departure).await
                         }
                     }
                 })

@@ -66,7 +66,7 @@ impl World {
         let stamp = self.purges.stamp(&key(), self.purges.current());
         let began = Moment { wall: UNIX_EPOCH, monotonic: Duration::ZERO };
         let call = Call { key: key(), regime: Regime::default(), authorization: false, began, expected: None };
-        let bounds = Bounds { waiting: usize::MAX, age: Duration::MAX };
+        let bounds = Bounds { waiting: usize::MAX, age: Duration::MAX, joinable: true };
         match self.flights.board(&stamp, AUTHORITY, call, bounds, |_, _| true) {
             Seat::Lead(flight) => self.lead(flight, stamp),
             Seat::Follow(follower) => match block_on(follower.landed()) {

@@ -38,19 +38,23 @@ pub(crate) struct Stream {
     state: Mutex<State>,
     /// The length that the handler's body knew.
     exact: Option<u64>,
+    /// The length that followers are promised.
+    promised: Option<u64>,
 }
 
 impl Stream {
-    /// Begins with the frames that came already; `exact` is the length of all.
+    /// Begins with the frames that came already; `exact` is the length of all as the body knows it, `promised` as the
+    /// head says it.
     pub(crate) fn begin(
         core: Arc<CacheCore>,
         source: Source,
         ready: VecDeque<Result<Frame<Bytes>, BoxError>>,
         fill: Fill,
-        exact: Option<u64>,
+        (exact, promised): (Option<u64>, Option<u64>),
     ) -> Reader {
         let (state, place) = State::begin(core.clone(), fill);
-        let stream = Arc::new(Self { core, source: Mutex::new(Some(source)), state: Mutex::new(state), exact });
+        let stream =
+            Arc::new(Self { core, source: Mutex::new(Some(source)), state: Mutex::new(state), exact, promised });
         let mut reader = Reader::at(stream.clone(), place);
         let given_up = stream.state().reserve(AT_ONCE);
         stream.see_to(After { given_up, ..After::default() });
@@ -109,6 +113,13 @@ impl Stream {
                 }
             }
         };
+        let is_at_tip = self.state().is_at_tip(place);
+        if !is_at_tip {
+            // Somebody else was quicker: what has come since is to be read first.
+            drop(source);
+            self.let_others_try();
+            return Poll::Ready(None);
+        }
         let Some(body) = source.as_mut() else { return self.lose(&mut source) };
         let waker = Waker::from(self.clone());
         let polled = body.as_mut().poll_frame(&mut Context::from_waker(&waker));
@@ -121,6 +132,7 @@ impl Stream {
         let (after, own) = self.pass(&mut source, frame, is_last, Some(place));
         drop(source);
         self.see_to(after);
+        self.let_others_try();
         Poll::Ready(own)
     }
 
@@ -177,10 +189,7 @@ impl Stream {
             },
         };
         let mut after = match end {
-            Some(end) => {
-                *source = None;
-                state.end(end)
-            }
+            Some(end) => After { gone: source.take(), ..state.end(end) },
             None => After { wakers: state.all_wakers(), ..After::default() },
         };
         after.given_up = after.given_up.or(given_up);
@@ -204,6 +213,7 @@ impl Stream {
                 });
             }
         }
+        drop(after.gone);
         after.wakers.into_iter().for_each(Waker::wake);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ impl Reader {
             if let Some(place) = state.readers.get_mut(self.place) {
                 place.position += data.len() as u64;
             }
-            let wakers = state.trim();
+            let wakers = if state.trim() { state.all_wakers() } else { Vec::new() };
             drop(guard);
             wakers.into_iter().for_each(Waker::wake);
             return Step::Give(Some(Ok(Frame::data(data))));
@@ -107,7 +107,7 @@ impl Reader {
         match &state.ended {
             Some(Ok(trailers)) if position == state.length => {
                 self.ended = true;
-                let is_short = self.stream.exact.is_some_and(|exact| exact != position);
+                let is_short = self.stream.promised.is_some_and(|promised| promised != position);
                 return Step::Give(match trailers {
                     // The handler's own client is told by its server; this one wasn't promised anything by the handler.
                     _ if is_short && self.is_follower => Some(Err(BodyError::new(Broken::Length))),
@@ -191,7 +191,8 @@ impl Drop for Reader {
         if !place.left_behind {
             state.forget(place.position);
         }
-        let mut after = After { wakers: state.trim(), ..After::default() };
+        state.trim();
+        let mut after = After::default();
         let mut heir = None;
         if !state.readers.is_empty() {
             // It may have been the one who would have asked for more.
@@ -207,9 +208,13 @@ impl Drop for Reader {
         }
         let is_last = state.readers.is_empty();
         drop(guard);
-        if is_last && let Ok(mut source) = self.stream.source.try_lock() {
+        if is_last {
             // Its wakers may hold the stream, and it is in the stream.
-            *source = None;
+            match self.stream.source.try_lock() {
+                Ok(mut source) => *source = None,
+                Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = None,
+                Err(TryLockError::WouldBlock) => {}
+            }
         }
         self.stream.see_to(after);
         if let Some(place) = heir {

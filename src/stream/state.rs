@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use slab::Slab;
 
+use super::Source;
 use crate::cache::CacheCore;
 use crate::error::BodyError;
 use crate::fill::{Admitted, Content, Fill, Held};
@@ -68,6 +69,8 @@ pub(super) struct After {
     pub(super) wakers: Vec<Waker>,
     pub(super) finished: Option<(Plan, Content)>,
     pub(super) given_up: Option<(Plan, DeclineReason)>,
+    /// The handler's body, whose end may run code of its own.
+    pub(super) gone: Option<Source>,
 }
 
 impl State {
@@ -127,10 +130,20 @@ impl State {
             }
         };
         self.shared = self.length;
-        let left = self.readers.len() - usize::from(driver.is_some());
+        let left = self.reading().saturating_sub(usize::from(driver.is_some()));
         self.pieces.push_back(Piece { start, data: data.clone(), left });
         self.trim();
         given_up
+    }
+
+    fn reading(&self) -> usize {
+        self.readers.iter().filter(|(_, place)| !place.left_behind).count()
+    }
+
+    /// Whether the reader at `place` has had all that has come, and more may.
+    pub(super) fn is_at_tip(&self, place: usize) -> bool {
+        let has_all = |place: &Place| place.position == self.length && !place.left_behind;
+        self.ended.is_none() && self.readers.get(place).is_some_and(has_all)
     }
 
     fn gather(&mut self, data: &[u8]) {
@@ -232,10 +245,10 @@ impl State {
         self.pieces.front().map_or(0, |piece| (self.shared - piece.start) as usize)
     }
 
-    /// Lets go of what everybody has read, where it isn't kept. Returns those who waited for that.
-    pub(super) fn trim(&mut self) -> Vec<Waker> {
+    /// Lets go of what everybody has read, where it isn't kept. Tells whether somebody may have waited for that.
+    pub(super) fn trim(&mut self) -> bool {
         if self.fill.is_keeping() || self.joining {
-            return Vec::new();
+            return false;
         }
         let was_full = self.backlog() >= WINDOW;
         while self.pieces.front().is_some_and(|piece| piece.left == 0) {
@@ -243,7 +256,7 @@ impl State {
         }
         let kept = self.charged.bytes.min(self.backlog());
         self.charged.give_back(self.charged.bytes - kept);
-        if was_full && self.backlog() < WINDOW { self.all_wakers() } else { Vec::new() }
+        was_full && self.backlog() < WINDOW
     }
 
     /// Takes a reader away who won't read what it has before it.
@@ -262,6 +275,10 @@ impl State {
         for place in self.readers.iter_mut().map(|(_, place)| place).filter(slow) {
             place.left_behind = true;
             left_behind.push(place.position);
+        }
+        // Nobody is: then nobody has it before them, and it must go.
+        if left_behind.is_empty() {
+            self.count_readers();
         }
         left_behind.into_iter().for_each(|position| self.forget(position));
         self.trim();
