@@ -153,12 +153,22 @@ impl CacheCore {
         }
     }
 
-    /// The variant that the answer to a request will be, where the store has others of the same resource.
-    pub(crate) fn expected(&self, ask: &Ask, headers: &HeaderMap, why: ForwardReason) -> Option<Variance> {
-        let Backend::Memory(memory) = &self.settings.backend else { return None };
-        let fields = (why == ForwardReason::VaryMiss).then(|| {
-            memory.read(&ask.key, |variants| variants.first().map(|stored| stored.variance.fields.clone()))
-        })??;
+    /// The variant that the answer to a request will be, where something is stored of the same resource that varies.
+    pub(crate) fn expected(
+        &self,
+        ask: &Ask,
+        headers: &HeaderMap,
+        why: ForwardReason,
+        previous: Option<&StoredResponse>,
+    ) -> Option<Variance> {
+        let fields = match (previous, &self.settings.backend) {
+            (Some(previous), _) => Some(previous.variance.fields.clone()),
+            (None, Backend::Memory(memory)) if why == ForwardReason::VaryMiss => {
+                memory.read(&ask.key, |variants| variants.first().map(|stored| stored.variance.fields.clone()))
+            }
+            _ => None,
+        };
+        let fields = fields.filter(|fields| !fields.is_empty())?;
         Some(Variance::of(fields, headers, self.settings.matching))
     }
 

@@ -313,7 +313,8 @@ impl<S> Cache<S> {
             *request.method_mut() = Method::GET;
         }
         // Where another request is on its way already, its answer will do.
-        let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), None);
+        let expected = core.expected(&ask, request.headers(), ForwardReason::Stale, Some(stored));
+        let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), expected);
         let Boarding::Lead(departure) = boarding else { return };
         count(&core.counters.refreshes);
         let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
@@ -337,7 +338,7 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let now = core.now();
-        let expected = core.expected(&ask, request.headers(), why);
+        let expected = core.expected(&ask, request.headers(), why, previous.as_deref());
         match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {
             Boarding::Lead(departure) => self.lead(core, request, ask, why, previous, departure),
             boarding => {

@@ -69,7 +69,7 @@ async fn one_request_asks_and_the_others_have_its_answer() {
         assert_eq!((got.content.as_slice(), got.x_cache.as_str()), (&b"answer 1"[..], "MISS"));
         let expected = if n == 0 { "larder; fwd=uri-miss; stored" } else { "larder; fwd=uri-miss; collapsed; ttl=60" };
         assert_eq!(status(&got), expected);
-        assert_eq!(got.headers.contains_key("etag"), true, "as from the store");
+        assert!(got.headers.contains_key("etag"), "as from the store");
     }
     let stats = setup.stats();
     assert_eq!((setup.handler.calls(), stats.misses, stats.collapsed, stats.stored), (1, 1, 99, 1));
