@@ -86,8 +86,8 @@ fn those_who_come_later_follow_until_the_flight_is_sealed() {
 
 #[test]
 fn what_ends_a_flight_tells_the_followers() {
-    type End = fn(Flight<u8>);
-    let rows: [(End, fn(&Landed<u8>) -> bool); 5] = [
+    type Row = (fn(Flight<u8>), fn(&Landed<u8>) -> bool);
+    let rows: [Row; 5] = [
         (drop, |landed| matches!(landed, Landed::Failed)),
         (|flight| flight.decline(), |landed| matches!(landed, Landed::Alone)),
         (|flight| flight.give(3), |landed| matches!(landed, Landed::Given(3))),
