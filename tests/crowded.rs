@@ -175,7 +175,7 @@ async fn too_large() -> (Setup, UnboundedSender<Step>, [Response<larder::Respons
     let (feed, handler) = feeding(&[("cache-control", "max-age=60")]);
     let setup = set_up(handler, |layer| layer.max_body_size(100_000));
     let leader = setup.begin("/").await;
-    feed.send(data(vec![b'x'; 60_000])).unwrap();
+    feed.send(data(vec![b'x'; 60_000])).expect("it is read");
     let follower = setup.begin("/").await;
     (setup, feed, [leader, follower])
 }
