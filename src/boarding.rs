@@ -172,7 +172,7 @@ impl CacheCore {
         Some(Variance::of(fields, headers, self.settings.matching))
     }
 
-    /// What was stored between the look at the store and the departure; those who wait already have it as well.
+    /// What was stored between the look at the store and the departure; those who wait look for it as well.
     pub(crate) fn stored_meanwhile(
         &self,
         ask: &Ask,
@@ -190,7 +190,7 @@ impl CacheCore {
             Lookup::Fresh(stored) | Lookup::Ahead(stored) => Some(Arc::new(stored.clone())),
             _ => None,
         })?;
-        departure.flight.give(Given::Stored(stored.clone()));
+        departure.flight.again();
         Some(stored)
     }
 

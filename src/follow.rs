@@ -85,6 +85,10 @@ impl Following<'_> {
                     Taken::Gone => failed,
                     Taken::OtherVariant(_) | Taken::Nothing => true,
                 },
+                Some(Landed::Again) => {
+                    boarding = self.board(None);
+                    continue;
+                }
                 Some(Landed::Alone) => true,
                 Some(Landed::Failed) | None => {
                     if let Some(response) = self.instead() {

@@ -4,6 +4,7 @@
 //! ```text
 //! Asked ─┬─ give ────> Given    the head has come and may be shared; followers have it at once
 //!        ├─ decline ─> Alone    nobody else may have it; followers go on their own
+//!        ├─ again ───> Again    it was in the store already; followers look there
 //!        └─ drop ────> Failed   no answer, or none that says anything; followers elect a new leader
 //! Given ─── decline ─> Alone    it turned out too large to be kept; who has it reads on, nobody else joins
 //! ```
@@ -70,6 +71,7 @@ enum Stage<T> {
     Given(T),
     Alone,
     Failed,
+    Again,
 }
 
 /// One fill, from before its handler is called until its response is stored or given up. Dropping it, however that happens, ends the flight.
@@ -97,6 +99,8 @@ pub(crate) enum Landed<T> {
     Alone,
     /// There was none, or an error.
     Failed,
+    /// The handler wasn't asked: the answer is in the store.
+    Again,
 }
 
 /// Where a request finds itself.
@@ -152,7 +156,7 @@ impl<T: Clone> Flights<T> {
             let joins = match &progress.stage {
                 Stage::Asked => call.began.since(theirs.began) <= bounds.age && fits(theirs, None),
                 Stage::Given(given) => fits(theirs, Some(given)),
-                Stage::Alone | Stage::Failed => false,
+                Stage::Alone | Stage::Failed | Stage::Again => false,
             };
             if !joins {
                 continue;
@@ -308,6 +312,11 @@ impl<T> Flight<T> {
         self.ticket.advance(Stage::Alone, |_| true);
     }
 
+    /// The answer was in the store already. Those who wait look there themselves: whoever came after a purge must not have what was looked up before it.
+    pub(crate) fn again(&self) {
+        self.ticket.advance(Stage::Again, |stage| matches!(stage, Stage::Asked));
+    }
+
     /// Stores by calling `put`, unless the flight is sealed. No purge comes between the look at the seal and the end of `put`: a purge
     /// that seals afterwards finds in the store what `put` left there.
     pub(crate) fn commit(&self, put: impl FnOnce()) -> bool {
@@ -363,6 +372,7 @@ impl<T: Clone> Follower<T> {
             Stage::Given(given) => return Poll::Ready(Landed::Given(given.clone())),
             Stage::Alone => return Poll::Ready(Landed::Alone),
             Stage::Failed => return Poll::Ready(Landed::Failed),
+            Stage::Again => return Poll::Ready(Landed::Again),
         }
         if let Some(waker) = progress.followers.get_mut(self.place) {
             *waker = Some(cx.waker().clone());

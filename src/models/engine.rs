@@ -71,7 +71,9 @@ impl World {
             Seat::Lead(flight) => self.lead(flight, stamp),
             Seat::Follow(follower) => match block_on(follower.landed()) {
                 Landed::Given(version) => version,
-                Landed::Alone | Landed::Failed => self.lead(self.flights.begin(&stamp, AUTHORITY, None), stamp),
+                Landed::Alone | Landed::Failed | Landed::Again => {
+                    self.lead(self.flights.begin(&stamp, AUTHORITY, None), stamp)
+                }
             },
             Seat::Full => unreachable!("there is no bound"),
         }
