@@ -15,6 +15,9 @@ use crate::fill::{Admitted, Content, Fill, Held};
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
 
+/// How much is gathered in one piece where nobody knows how much will come.
+const GATHERED: usize = 256 << 10;
+
 /// What others than the one who polls the source read in smaller amounts than this is copied for them; more is shared.
 const SHARED: usize = 4 << 10;
 
@@ -144,10 +147,10 @@ impl State {
     }
 
     fn gather(&mut self, data: &[u8]) {
-        if self.gathered.is_empty() && self.gathered.capacity() < data.len() {
-            // What others read already lies elsewhere; from here on there is room for all that is to come, or it grows.
+        if self.gathered.capacity() - self.gathered.len() < data.len() {
+            self.share();
             let rest = self.fill.announced().map(|length| length.saturating_sub(self.shared) as usize);
-            self.gathered = BytesMut::with_capacity(rest.unwrap_or_default().max(data.len()));
+            self.gathered = BytesMut::with_capacity(rest.unwrap_or(GATHERED).max(data.len()));
         }
         self.gathered.extend_from_slice(data);
     }
@@ -191,7 +194,7 @@ impl State {
         match &end {
             Ok(None) => match self.fill.finish() {
                 Some(Ok(plan)) => {
-                    let content = self.content();
+                    let content = self.content(plan.announced.is_some());
                     after.finished = Some((plan, content));
                 }
                 Some(Err(given_up)) => after.given_up = Some(given_up),
@@ -211,12 +214,9 @@ impl State {
     }
 
     /// All that was kept, for the store.
-    fn content(&mut self) -> Content {
-        if self.pieces.is_empty() {
-            // Where it has grown, what is too much is given back; nothing is copied for that.
-            let mut whole = Vec::from(std::mem::take(&mut self.gathered));
-            whole.shrink_to_fit();
-            let whole = Bytes::from(whole);
+    fn content(&mut self, is_exact: bool) -> Content {
+        if is_exact && self.pieces.is_empty() {
+            let whole = self.gathered.split().freeze();
             self.whole = Some(whole.clone());
             return Content::Whole(whole);
         }
