@@ -97,6 +97,7 @@ mod boarding;
 mod budget;
 mod cache;
 mod coder;
+mod course;
 mod description;
 mod fill;
 mod flight;

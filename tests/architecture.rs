@@ -42,6 +42,7 @@ const FLOORS: [&[&str]; 6] = [
         "budget",
         "cache",
         "coder",
+        "course",
         "description",
         "fill",
         "flight",
