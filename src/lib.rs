@@ -77,6 +77,7 @@ mod models;
 // Floor 4: tower.
 mod body;
 mod decoded;
+mod explain;
 mod fetch;
 mod follow;
 mod future;
@@ -139,6 +140,7 @@ mod forwarded;
 mod head;
 mod hit_status;
 mod key;
+mod meanings;
 mod outcome;
 mod partition;
 mod principal;
@@ -161,6 +163,10 @@ pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{BodyError, RuleError, StorageError};
+pub use self::explain::{
+    EarlierSettings, ExplainedFill, ExplainedKey, ExplainedResponse, ExplainedRule, ExplainedVariant, Explanation,
+    KeyPart,
+};
 pub use self::future::ResponseFuture;
 pub use self::handle::CacheHandle;
 pub use self::key::CacheKey;
@@ -171,6 +177,8 @@ pub use self::query::QueryBody;
 pub use self::reload::{Change, Reload, ReloadError};
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
+pub use self::rfc9111::freshness::LifetimeSource;
+pub use self::rfc9111::reuse::ValidateReason;
 pub use self::rfc9111::storability::DeclineReason;
 pub use self::selector::{PurgeError, Receipt, Selector};
 pub use self::service::Cache;

@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 6] = [
         "head",
         "hit_status",
         "key",
+        "meanings",
         "outcome",
         "partition",
         "principal",
@@ -70,6 +71,7 @@ const FLOORS: [&[&str]; 6] = [
     &[
         "body",
         "decoded",
+        "explain",
         "fetch",
         "follow",
         "future",
