@@ -69,5 +69,6 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
         stamp: stored.stamp.clone(),
         regime: ask.regime,
         keep: stored.keep,
+        route: stored.route.clone(),
     }))
 }
