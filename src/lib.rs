@@ -113,6 +113,7 @@ mod policy;
 mod post;
 mod precedence;
 mod purge;
+mod purged;
 mod query;
 mod rules;
 mod search;

@@ -58,6 +58,7 @@ const FLOORS: [&[&str]; 6] = [
         "post",
         "precedence",
         "purge",
+        "purged",
         "query",
         "rules",
         "search",
