@@ -84,7 +84,9 @@ impl Sweep {
             // What is in flight now may be stored behind the walk, and held against no more than was current then.
             let oldest = self.state.flights.oldest().unwrap_or(current);
             if swept < current {
-                self.walk().await;
+                if !self.walk().await {
+                    return;
+                }
                 (swept, patience) = (current, PATIENCE);
             }
             self.state.purges.retire(swept.min(oldest));
@@ -104,12 +106,15 @@ impl Sweep {
         !self.is_running
     }
 
-    /// Drops what was purged; all the rest is held against the purges of now.
-    async fn walk(&self) {
+    /// Drops what was purged; all the rest is held against the purges of now. Returns whether that came to its end before the cache did.
+    async fn walk(&self) -> bool {
         let mut scan = self.memory.scan();
         let mut purged: Vec<CacheKey> = Vec::new();
         let mut goes_on = true;
-        while goes_on && !self.is_closing() {
+        while goes_on {
+            if self.is_closing() {
+                return false;
+            }
             let step = STEP / (1 + self.state.purges.patterns() / 16);
             goes_on = scan.step(step, |entry| {
                 // All of them, for each is marked as held.
@@ -125,6 +130,7 @@ impl Sweep {
             yield_now().await;
         }
         self.memory.sweep();
+        true
     }
 
     async fn pause(&self, took: Duration) {
