@@ -47,7 +47,7 @@ impl CacheCore {
     fn is_there(&self, ask: &Ask) -> Option<bool> {
         let Backend::Memory(memory) = &self.settings.backend else { return None };
         memory.read(&ask.key, |variants| {
-            let valid = variants.iter().any(|stored| self.purges.is_valid(&stored.stamp));
+            let valid = variants.iter().any(|stored| self.is_valid(stored, &ask.key));
             (!variants.is_empty()).then_some(valid)
         })
     }

@@ -137,7 +137,7 @@ impl CacheCore {
         Explanation {
             status: course.status(self, &ask, headers),
             key: Some(explained_key(key, search)),
-            variants: variants.iter().map(|stored| self.variant(stored, chosen.as_ref(), now)).collect(),
+            variants: variants.iter().map(|stored| self.variant(stored, &ask.key, chosen.as_ref(), now)).collect(),
             stored: used.map(|stored| self.response(&stored, earlier, &ask, now)),
             fill: match &course {
                 Course::Fetch(_, previous) => Some(self.fill(previous.as_deref(), &ask, headers, now)),
@@ -164,6 +164,7 @@ impl CacheCore {
     fn variant(
         &self,
         stored: &Arc<StoredResponse>,
+        key: &CacheKey,
         chosen: Option<&Arc<StoredResponse>>,
         now: Moment,
     ) -> ExplainedVariant {
@@ -176,7 +177,7 @@ impl CacheCore {
             status: stored.status,
             age: stored.age(now),
             number: stored.stamp.number,
-            valid: self.purges.is_valid(&stored.stamp),
+            valid: self.is_valid(stored, key),
             chosen: chosen.is_some_and(|chosen| Arc::ptr_eq(chosen, stored)),
         }
     }

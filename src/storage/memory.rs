@@ -10,6 +10,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use smallvec::SmallVec;
 
+use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Variants, with_newer};
 use crate::error::StorageError;
 use crate::fates::{Became, Fates};
@@ -50,14 +51,14 @@ struct Settings {
     eviction: Eviction,
 }
 
-type KeyBytes = Arc<[u8]>;
+pub(super) type KeyBytes = Arc<[u8]>;
 
 /// Keys beside their slots, so that comparing one isn't another way through memory.
 type IndexKey = SmallVec<[u8; 96]>;
 
-struct Inner {
-    index: Arc<Index>,
-    policy: moka::sync::Cache<KeyBytes, Token, ahash::RandomState>,
+pub(super) struct Inner {
+    pub(super) index: Arc<Index>,
+    pub(super) policy: moka::sync::Cache<KeyBytes, Token, ahash::RandomState>,
     /// Writers of one key take turns, so that index and policy see them in the same order.
     turns: [Mutex<()>; TURNS],
     hasher: ahash::RandomState,
@@ -70,19 +71,19 @@ const TURNS: usize = sized(64, 2);
 /// With TinyLFU, one read in this many is told to moka.
 const SAMPLE: u32 = 32;
 
-struct Index {
-    slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
+pub(super) struct Index {
+    pub(super) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
     bytes: AtomicU64,
     evictions: AtomicU64,
     fates: Option<Arc<Fates>>,
 }
 
-struct Slot {
+pub(super) struct Slot {
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
     number: u64,
     bytes: u64,
     /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
-    variants: SmallVec<[StoredResponse; 1]>,
+    pub(super) variants: SmallVec<[StoredResponse; 1]>,
     reads: AtomicU32,
 }
 
@@ -103,11 +104,16 @@ impl Slot {
     fn became(&self, became: Became) {
         self.route().iter().for_each(|route| route.became(became));
     }
+
+    /// How often it was read since it was filled. Reads that happen at the same time may count as one.
+    pub(super) fn reads(&self) -> u32 {
+        self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
+    }
 }
 
 /// What moka holds for a slot.
 #[derive(Clone, Copy)]
-struct Token {
+pub(super) struct Token {
     number: u64,
     weight: u32,
     keep: Duration,
@@ -201,6 +207,24 @@ impl MemoryStore {
         Some(changed)
     }
 
+    /// Drops the responses under a key for which `stays` isn't true. Nothing is put, removed or purged by key between the look and that. Returns how many were dropped.
+    pub(crate) fn retain_now(&self, key: &CacheKey, stays: impl Fn(&StoredResponse) -> bool) -> usize {
+        let inner = self.inner();
+        let _turn = inner.turn(key.as_bytes());
+        let slots = inner.index.slots.pin();
+        let Some(slot) = slots.get(key.as_bytes()) else { return 0 };
+        let staying = slot.variants.iter().filter(|stored| stays(stored)).cloned();
+        let staying: SmallVec<[StoredResponse; 1]> = staying.collect();
+        let dropped = slot.variants.len() - staying.len();
+        if staying.is_empty() {
+            inner.index.remove(key.as_bytes(), Became::Purged { number: None }, |_| true);
+            inner.policy.invalidate(key.as_bytes());
+        } else if dropped > 0 {
+            self.set(key, staying);
+        }
+        dropped
+    }
+
     /// Fills the slot of a key, whose turn the caller has. Returns how many bytes are held then.
     fn set(&self, key: &CacheKey, variants: SmallVec<[StoredResponse; 1]>) -> u64 {
         let inner = self.inner();
@@ -248,6 +272,11 @@ impl MemoryStore {
             inner.policy.invalidate(key.as_slice());
         }
         inner.policy.run_pending_tasks();
+    }
+
+    /// Walks through all entries, in steps between which nothing is held. What comes or goes meanwhile may be seen or not.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        Scan::new(self.inner())
     }
 
     fn inner(&self) -> &Inner {
