@@ -27,7 +27,7 @@ use crate::storage::backend::Backend;
 use crate::storage::scan::Entry;
 
 /// How many entries are looked at before others run; fewer where there are patterns to hold each of them against.
-const STEP: usize = 256;
+const STEP: usize = 64;
 
 /// The pause after a walk is so many times as long as the walk, so that sweeps take a tenth of one processor at most, and a second at least. While too many
 /// purges are remembered it is as long as the walk.
@@ -115,7 +115,7 @@ impl Sweep {
             if self.is_closing() {
                 return false;
             }
-            let step = STEP / (1 + self.state.purges.patterns() / 16);
+            let step = STEP / (1 + self.state.purges.patterns() / 32);
             goes_on = scan.step(step, |entry| {
                 // All of them, for each is marked as held.
                 let valid = entry.variants.iter().filter(|stored| self.is_valid(stored, &entry.key)).count();

@@ -169,8 +169,7 @@ impl World {
     async fn change(&self, dice: &mut Dice) {
         let one = &self.all[dice.below(self.all.len())];
         let (section, page) = (one.section, one.path.rsplit('/').next().expect("a page"));
-        // So many different ones that the index is crowded.
-        let n = dice.below(180);
+        let n = dice.below(20);
         type Touches<'a> = Box<dyn Fn(&Resource) -> bool + Send + 'a>;
         let same_path: Touches<'_> = Box::new(|other| other.path == one.path);
         let (selector, touches): (Selector, Touches<'_>) = match dice.below(200) {
@@ -205,6 +204,13 @@ impl World {
         }
     }
 
+    /// So many patterns, which touch nothing, that sweeps come one after another.
+    async fn crowd(&self, count: usize) {
+        for n in 0..70 {
+            self.handle.purge(Selector::Glob(format!("/{count}/{n}"))).await.expect("the purge is made");
+        }
+    }
+
     /// The same by a write, which invalidates.
     async fn write(&self, dice: &mut Dice) {
         let one = &self.all[dice.below(self.all.len())];
@@ -229,6 +235,9 @@ async fn a_hundred_thousand_purges_bring_nothing_back() {
                 if count % 50 == 0 {
                     world.write(&mut dice).await;
                 }
+                if count % 500 == 0 {
+                    world.crowd(count).await;
+                }
                 // Now and then something has the time to be a hit.
                 if dice.below(20) == 0 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -237,12 +246,15 @@ async fn a_hundred_thousand_purges_bring_nothing_back() {
             }
         })
     });
-    let visiting = (0..6).map(|n| {
+    let visiting = (0..4).map(|n| {
         let world = world.clone();
         tokio::spawn(async move {
             let mut dice = Dice(1000 + n);
             while !world.is_over.load(Ordering::Relaxed) {
-                world.visit(&mut dice).await;
+                for _ in 0..8 {
+                    world.visit(&mut dice).await;
+                }
+                tokio::task::yield_now().await;
             }
         })
     });
@@ -257,8 +269,9 @@ async fn a_hundred_thousand_purges_bring_nothing_back() {
     let stats = world.handle.stats();
     println!("{stats:#?} after {:?}", began.elapsed());
     let [fresh, stale] = [&world.fresh, &world.stale].map(|count| count.load(Ordering::Relaxed));
-    assert!(fresh > 1000 && stale > 1000 && stats.collapsed > 10 && stats.revalidated > 10, "all of it happened");
-    assert!(stats.swept > 100 && stats.refreshes > 100);
+    // All of it happened, in shorter runs as well.
+    assert!(fresh > 100 && stale > 100 && stats.collapsed > 0 && stats.revalidated > 0, "{fresh}, {stale}");
+    assert!(stats.swept > 10 && stats.refreshes > 10);
     // What is left to be forgotten is, once nothing is in flight.
     while world.handle.stats().purges_remembered > 0 {
         assert!(began.elapsed() < Duration::from_secs(300));
