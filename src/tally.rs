@@ -154,7 +154,7 @@ impl RouteCounters {
         read(&self.hot.store_bytes)
     }
 
-    /// Adds what `other` counted. It counts nothing any more; its latencies are of no use to anybody else.
+    /// Adds what `other` counted, but for its latencies: nobody asks for those of several routes together.
     pub(crate) fn absorb(&self, other: &Self) {
         for outcome in Outcome::all() {
             more(self.counter(outcome), other.outcome(outcome));
@@ -167,6 +167,8 @@ impl RouteCounters {
             (&self.expired, &other.expired),
             (&self.purged, &other.purged),
             (&self.store_errors, &other.store_errors),
+            (&self.entries, &other.entries),
+            (&self.bytes, &other.bytes),
         ];
         let arrays = self.declined.iter().zip(&other.declined).chain(self.causes.iter().zip(&other.causes));
         for (mine, theirs) in pairs.into_iter().chain(arrays) {

@@ -68,6 +68,7 @@ const FLOORS: [&[&str]; 6] = [
         "rules",
         "search",
         "settings",
+        "spans",
         "stats",
         "strategy",
         "stream",
@@ -88,7 +89,7 @@ const FLOORS: [&[&str]; 6] = [
         "service",
         "telling",
     ],
-    &["config", "models"],
+    &["config", "metrics", "models"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {
