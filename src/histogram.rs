@@ -142,6 +142,7 @@ mod tests {
             last = class;
         }
         assert_eq!(class(LONGEST), CLASSES - 1);
+        assert!(size_of::<Classes>() <= 2560, "docs/metrics.md says so");
     }
 
     #[test]

@@ -206,6 +206,11 @@ struct Configuration;
 #[doc = include_str!("../docs/neighbours.md")]
 struct NeighboursChapter;
 
+/// The examples among the metrics, as doc tests.
+#[cfg(all(doctest, feature = "axum", feature = "metrics"))]
+#[doc = include_str!("../docs/metrics.md")]
+struct MetricsChapter;
+
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]

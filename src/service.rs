@@ -223,6 +223,9 @@ impl<S> Cache<S> {
                     core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
                     let variants = core.variants_or_none(found, &ask.key);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
+                    if !variants.is_empty() && matches!(found, Lookup::Miss(ForwardReason::UriMiss)) {
+                        core.note_invalid(&ask);
+                    }
                     service.answer(&core, request, ask, now, found).await
                 })
             }

@@ -193,6 +193,7 @@ mod tests {
     #[test]
     fn what_hits_write_has_cache_lines_of_its_own() {
         assert_eq!(align_of::<RouteCounters>(), 128);
+        assert!(size_of::<RouteCounters>() <= 1536, "docs/metrics.md says so");
         let counters = RouteCounters::default();
         let place = |part: *const u8| part as usize;
         let (hot, others) = (place((&raw const counters.hot).cast()), place((&raw const counters.outcomes).cast()));
