@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
+use tracing::Instrument;
 
 use crate::admission::{Ask, InHand};
 use crate::boarding::Departure;
@@ -31,6 +32,7 @@ use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen};
 use crate::rules::Route;
 use crate::sending::Sending;
+use crate::spans;
 use crate::stats::count;
 use crate::stream::Stream;
 
@@ -146,7 +148,9 @@ impl Errand {
         let Some(refresh) = self.core.begin_refresh(&self.ask, &stand_in) else { return Ok(response) };
         let core = self.core.clone();
         count(&core.counters.refreshes);
-        core.refresh(refresh, read_out(async move { self.unattended().settle(call.await).await }));
+        let span = spans::refresh(self.route());
+        let rest = async move { self.unattended().settle(call.await).await };
+        core.refresh(refresh, read_out(rest).instrument(span));
         Ok(response)
     }
 

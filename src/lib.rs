@@ -50,7 +50,7 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 5 | surfaces: what operates a cache | `Config` (feature `config`) |
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `metrics` (feature `metrics`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
 //! | 2 | stores | [`storage`] |
@@ -63,6 +63,8 @@
 //!   tower or hyper service turns it off with `default-features = false`.
 //! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
+//! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
+//!   crate `metrics`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
 //!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
@@ -71,6 +73,8 @@
 // Floor 5: surfaces.
 #[cfg(feature = "config")]
 mod config;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(all(test, shuttle))]
 mod models;
 
@@ -123,6 +127,7 @@ mod route_stats;
 mod rules;
 mod search;
 mod settings;
+mod spans;
 mod stats;
 mod strategy;
 mod stream;
@@ -215,6 +220,11 @@ struct Configuration;
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/neighbours.md")]
 struct NeighboursChapter;
+
+/// The examples among the metrics, as doc tests.
+#[cfg(all(doctest, feature = "axum", feature = "metrics"))]
+#[doc = include_str!("../docs/metrics.md")]
+struct MetricsChapter;
 
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

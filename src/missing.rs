@@ -25,6 +25,14 @@ impl CacheCore {
         }
     }
 
+    /// What another store has under a key isn't valid any more: it can't be asked once more when that matters, so it is remembered.
+    pub(crate) fn note_invalid(&self, ask: &Ask) {
+        let became = self.fates.of(&ask.key).map(|fate| fate.became);
+        if !matches!(became, Some(Became::Written | Became::Purged { .. })) {
+            self.fates.note(ask.key.as_bytes(), Became::Purged { number: None });
+        }
+    }
+
     /// Why nothing was found that may be used.
     fn cause_of_nothing(&self, ask: &Ask) -> MissCause {
         if self.is_there(ask) == Some(true) {

@@ -17,7 +17,9 @@ use crate::representation::Representation;
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::range::{self, RangeRequest};
+use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{Precondition, Validators, evaluate};
+use crate::spans;
 
 /// What of a 200 response a client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,15 +267,16 @@ pub(crate) fn note<B: Body>(
         target: "larder",
         outcome = outcome.outcome.as_str(),
         status = response.status().as_u16(),
-        rule = outcome.rule,
+        reason = outcome.outcome.reason(),
+        decline = outcome.stored.and_then(Result::err).map(DeclineReason::as_str),
+        rule = core.rules.get(outcome.rule).name(),
         age = outcome.age.map(|age| age.as_secs()),
         ttl = outcome.ttl,
         attended = since.is_some(),
         "answered"
     );
     if outcome.outcome != Outcome::Hit {
-        // Known to the span of a fill; any other ignores it.
-        tracing::Span::current().record("outcome", outcome.outcome.as_str());
+        spans::say(&outcome);
     }
     if let Some(since) = since {
         let took = || core.now().monotonic.saturating_sub(since.monotonic);

@@ -44,6 +44,7 @@ use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
 use crate::rfc9111::invalidation::{invalidates, named_targets};
+use crate::spans;
 use crate::stats::count;
 use crate::storage::Query;
 use crate::storage::backend::Backend;
@@ -223,9 +224,13 @@ impl<S> Cache<S> {
                 let (service, core, store) = (self.clone(), core.clone(), store.clone());
                 ResponseFuture::awaited(async move {
                     let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
+                    core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
                     let variants = core.variants_or_none(found, &ask.key);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
                     let found = found.used(&ask, now);
+                    if !variants.is_empty() && matches!(found, Lookup::Miss(ForwardReason::UriMiss)) {
+                        core.note_invalid(&ask);
+                    }
                     service.answer(&core, request, ask, now, found).await
                 })
             }
@@ -332,10 +337,10 @@ impl<S> Cache<S> {
         let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), expected);
         let Boarding::Lead(departure) = boarding else { return };
         count(&core.counters.refreshes);
+        let span = spans::refresh(core.rules.get(ask.rule));
+        departure.flight.trace(&span);
         let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
         let answer = errand.unattended().run(call(self.inner.clone(), request));
-        let span = tracing::debug_span!(target: "larder", "refresh");
-        span.follows_from(tracing::Span::current());
         core.refresh(place, read_out(answer).instrument(span));
     }
 
@@ -393,7 +398,8 @@ impl<S> Cache<S> {
         if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
             return self.hit(core, &request, &ask, now, &stored);
         }
-        let span = tracing::debug_span!(target: "larder", "fill", why = why.as_str(), outcome = tracing::field::Empty);
+        let span = spans::fill(core.rules.get(ask.rule), why);
+        departure.flight.trace(&span);
         let outlives_client = departure.flight.is_joinable();
         let errand = Errand::begin(core, ask, why, previous, &mut request, departure);
         let answer = errand.run(call(self.inner.clone(), request)).instrument(span);

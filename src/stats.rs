@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::histogram::{Histogram, Latency};
 use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::post::Writes;
@@ -62,6 +63,8 @@ pub struct Stats {
     pub partitions: u64,
     /// Operations that a store failed.
     pub store_errors: u64,
+    /// How long look-ups in the store took, where that isn't the one in memory.
+    pub store_latency: Latency,
     /// What compression of stored content did.
     pub compression: CompressionStats,
     /// What the store holds.
@@ -148,6 +151,8 @@ pub(crate) struct Counters {
     pub(crate) purges: AtomicU64,
     pub(crate) swept: AtomicU64,
     pub(crate) quota_evictions: AtomicU64,
+    /// Look-ups in a store that isn't in memory.
+    pub(crate) store_latency: Histogram,
     pub(crate) compression: CompressionCounters,
 }
 
@@ -204,6 +209,7 @@ impl Counters {
             quota_evictions: read(&self.quota_evictions),
             partitions: now.partitions,
             store_errors: routes.sum(|route| read(&route.store_errors)),
+            store_latency: self.store_latency.latency(),
             compression: self.compression.snapshot(),
             storage,
         }

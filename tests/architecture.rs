@@ -72,6 +72,7 @@ const FLOORS: [&[&str]; 6] = [
         "rules",
         "search",
         "settings",
+        "spans",
         "stats",
         "strategy",
         "stream",
@@ -96,7 +97,7 @@ const FLOORS: [&[&str]; 6] = [
         "service",
         "telling",
     ],
-    &["config", "models"],
+    &["config", "metrics", "models"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

@@ -7,6 +7,7 @@ mod analytics;
 mod arguments;
 mod database;
 mod errors;
+mod measuring;
 mod opening;
 mod orders;
 mod seed;
@@ -56,6 +57,8 @@ const TOUR: &str = r#"Try, in another terminal:
       # MISS: customer 18 never gets the copy of customer 17
   curl -sN {shop}/events
       # the number of orders, every second, past the cache
+  curl -s {shop}/metrics
+      # what the cache did so far, for Prometheus
 "#;
 
 /// Which answers may be kept, for how long, and for whom.
@@ -111,7 +114,8 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     let (close, closing) = watch::channel(false);
     let shop = Shop { database: Database { pool: pool.clone() }, closing };
     let cache = cache();
-    let app = shop::routes(shop).layer(cache.clone());
+    let metrics = measuring::routes(&cache.handle()).map_err(|error| format!("cannot measure: {error}"))?;
+    let app = shop::routes(shop).layer(cache.clone()).merge(metrics);
 
     say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
     say(&TOUR.replace("{shop}", &format!("http://{}", reachable(address))));

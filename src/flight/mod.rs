@@ -19,6 +19,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
+use tracing::Span;
 
 use crate::clock::Moment;
 use crate::key::CacheKey;
@@ -63,6 +64,8 @@ struct Ticket<T> {
     partition: Option<u64>,
     closed: AtomicBool,
     sealed: AtomicBool,
+    /// Of the request that leads; those that follow say so.
+    span: std::sync::OnceLock<Span>,
     /// `None` where nobody may join.
     call: Option<Call>,
     progress: Mutex<Progress<T>>,
@@ -206,6 +209,7 @@ impl<T: Clone> Flights<T> {
             partition: stamp.partition,
             closed: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
+            span: std::sync::OnceLock::new(),
             call,
             progress: Mutex::new(Progress { stage: Stage::Asked, followers: Slab::new() }),
         });
@@ -320,6 +324,12 @@ impl<T> Flight<T> {
         let _ = self.ticket.tags.set(tags);
     }
 
+    /// In which span it is.
+    pub(crate) fn trace(&self, span: &Span) {
+        // A flight is led by one request, so this is set once.
+        let _ = self.ticket.span.set(span.clone());
+    }
+
     /// Whether others may join it.
     pub(crate) fn is_joinable(&self) -> bool {
         self.ticket.call.is_some()
@@ -403,6 +413,11 @@ impl<T: Clone> Follower<T> {
     /// Whether a write came while it waited.
     pub(crate) fn is_sealed(&self) -> bool {
         self.ticket.is_sealed()
+    }
+
+    /// The span of the request that leads.
+    pub(crate) fn leading(&self) -> Option<&Span> {
+        self.ticket.span.get()
     }
 
     fn poll_landed(&self, cx: &Context<'_>) -> Poll<Landed<T>> {
