@@ -80,7 +80,7 @@ meanings! { BypassReason:
 
 meanings! { ForwardReason:
     Self::UriMiss => "nothing is stored for the URI", "RFC 9211 §2.2",
-        "the next request for it finds the answer to this one, if that is stored";
+        "an earlier answer that was stored; see why the last one wasn't";
     Self::VaryMiss => "something is stored for the URI, and not the variant that was asked for", "RFC 9111 §4.1",
         "fewer fields in `Vary`, or fewer values of them";
     Self::Request => "what is stored may not be used without asking: so says the request, or the response itself", "RFC 9111 §5.2",

@@ -425,3 +425,32 @@ fn each_answer_is_what_was_explained_before() {
         assert!(seen.contains_key(wanted), "the workload had no {wanted}: {seen:#?}");
     }
 }
+
+#[tokio::test]
+async fn show() {
+    let handler = Handler::new(|head, _| match head.uri.path() {
+        "/cookie" => answer(200, &[("set-cookie", "a=b")], "x"),
+        _ => answer(200, &[("vary", "accept-language"), ("cache-groups", "\"prices\"")], "x".repeat(812)),
+    });
+    let house = House::with(handler, |layer| {
+        layer
+            .rule("^/products", Policy::shared(MINUTE).stale_while_revalidate(secs(20)).stale_if_error(secs(300)))
+            .rule("^/me", Policy::per(principal, MINUTE).key_cookies(["lang"]).ignore_query(["utm_*"]))
+    });
+    for (target, fields, after) in [
+        ("/products/1?page=2", &[("accept-language", "de")][..], 0),
+        ("/products/1?page=2", &[("accept-language", "en")][..], 18),
+        ("/products/1?page=2", &[("accept-language", "en")][..], 22),
+        ("/products/1?page=2", &[("accept-language", "en")][..], 45),
+        ("/products/1?page=2", &[("accept-language", "en"), ("if-none-match", "x")][..], 45),
+        ("/me?a=1&utm_a=2", &[("x-user", "pr1ncipal"), ("cookie", "lang=x; b=c")][..], 0),
+        ("/me", &[("x-forwarded-host", "a")][..], 0),
+        ("/cookie", &[][..], 0),
+    ] {
+        house.advance(after);
+        let request = request("GET", target, fields);
+        println!("{}", explained(&house, &request).await);
+        house.exchange(request.clone()).await;
+        println!("  THEN\n{}", explained(&house, &request).await);
+    }
+}

@@ -18,7 +18,7 @@ use crate::adoption::NotAdopted;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::course::Course;
-use crate::description::summary;
+use crate::description::set_by;
 use crate::follow::{in_its_place, may_stand_in};
 use crate::form::Form;
 use crate::handle::CacheHandle;
@@ -90,6 +90,8 @@ impl CacheCore {
         let head = RequestHead::of(request);
         let pattern = rule.and_then(|n| self.rules.all().nth(n)?.0);
         let policy = &self.rules.get(rule).policy;
+        // Which closure names the principals means nothing to people.
+        let settings = set_by(policy).filter(|(name, _)| !matches!(*name, "audience" | "principal" | "strategy"));
         Explanation {
             method: head.method.clone(),
             target: target_of(head.uri),
@@ -99,7 +101,7 @@ impl CacheCore {
                 pattern: pattern.map(str::to_owned),
                 audience: policy.audience.as_str(),
                 strategy: policy.strategy,
-                policy: summary(policy),
+                settings: settings.collect(),
             },
             outcome: None,
             cache_status: String::new(),

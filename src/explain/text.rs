@@ -8,19 +8,9 @@ use super::values::{
 };
 use crate::outcome::{CacheOutcome, Outcome};
 use crate::rfc9111::date;
+use crate::rfc9111::reuse::ValidateReason;
 
-/// `GET /products/1`, and below it what there is to say, line by line:
-///
-/// ```text
-/// GET /products/1
-///   HIT       larder; hit; ttl=42
-///             the store answered, with what is fresh (RFC 9111 §4.2)
-///             changed by: `no-cache` in the request's `Cache-Control`; a purge; a shorter lifetime
-///   rule      0 "^/products": audience shared, ttl 60s
-///   key       shop.test /products/1
-///   stored    200, 812 bytes of content, 1740 in the store, received Thu, 01 Jan 2026 00:00:00 GMT
-///   fresh     18s of 60s, until Thu, 01 Jan 2026 00:01:00 GMT, by the rule's TTL, since the origin said nothing (as set)
-/// ```
+/// The request, and below it what there is to say, each line behind a word that says of what.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}", Shown(self.method.as_str()), Shown(&self.target))?;
@@ -35,7 +25,8 @@ impl fmt::Display for Explanation {
             (Some(index), Some(pattern)) => format!("{index} {pattern:?}"),
             _ => "otherwise".to_owned(),
         };
-        line(f, "rule", format_args!("{rule}: {}", self.rule.policy))?;
+        let settings = self.rule.settings.iter().map(|(name, value)| format!(", {name} {value}")).collect::<String>();
+        line(f, "rule", format_args!("{rule}: {}, {:?}{settings}", self.rule.audience, self.rule.strategy))?;
         if let Some(key) = &self.key {
             line(f, "key", key)?;
         }
@@ -60,7 +51,7 @@ impl fmt::Display for Explanation {
 impl Explanation {
     fn decision(&self, f: &mut fmt::Formatter<'_>, said: &CacheOutcome) -> fmt::Result {
         let outcome = said.outcome;
-        let status = self.status.map_or(String::new(), |status| format!(", with status {}", status.as_u16()));
+        let status = self.status.map_or(String::new(), |status| format!(" (status {})", status.as_u16()));
         line(f, outcome.as_str(), format_args!("{}{status}", self.cache_status))?;
         let (meaning, section, remedy) = match outcome {
             Outcome::Hit | Outcome::Fallback => (outcome.meaning(), outcome.section(), outcome.remedy()),
@@ -135,7 +126,7 @@ impl ExplainedResponse {
             ),
         )?;
         self.tell_lifetime(f)?;
-        if let Some(why) = self.validate {
+        if let Some(why) = self.validate.filter(|why| *why != ValidateReason::Stale) {
             line(f, "asks first", format_args!("{} ({})", why.meaning(), why.section()))?;
             changed_by(f, why.remedy())?;
         }
@@ -209,7 +200,7 @@ impl ExplainedFill {
         };
         line(f, "handler", format_args!("asked {how}"))?;
         if self.under_way > 0 {
-            line(f, "", format_args!("{} requests for the same are with it", self.under_way))?;
+            line(f, "", format_args!("requests for the same that are with it: {}", self.under_way))?;
         }
         if self.alone {
             line(f, "", "its last answer was for one request only, so nobody waits for another's")?;

@@ -59,8 +59,8 @@ pub struct ExplainedRule {
     pub audience: &'static str,
     /// Who is asked first.
     pub strategy: Strategy,
-    /// All that it sets, in one line.
-    pub policy: String,
+    /// What else it sets, as names and values.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// The key of a request.
