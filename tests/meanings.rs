@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 
-use larder::{BypassReason, DeclineReason, ForwardReason, LifetimeSource, Outcome, StaleReason, ValidateReason};
+use larder::{
+    BypassReason, DeclineReason, ForwardReason, LifetimeSource, MissCause, Outcome, StaleReason, ValidateReason,
+};
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("the file is there")
@@ -34,7 +36,7 @@ macro_rules! rows {
 }
 
 /// The tables of the guide by their headings, with the rows that belong there.
-fn tables() -> [(&'static str, Vec<Row>); 6] {
+fn tables() -> [(&'static str, Vec<Row>); 7] {
     use LifetimeSource::*;
     let sources = [Handler, Override, Targeted, SMaxage, MaxAge, Expires, Rule, Heuristic];
     let reasons =
@@ -46,6 +48,7 @@ fn tables() -> [(&'static str, Vec<Row>); 6] {
         ("### Why something stale is sent", rows!(StaleReason::ALL)),
         ("Who gave a stored response its lifetime:", rows!(sources)),
         ("Why it may not be sent without asking the handler", rows!(reasons)),
+        ("What had become of what a request asked for", rows!(MissCause::ALL)),
     ]
 }
 

@@ -39,7 +39,7 @@ use crate::storage::{Query, Variants};
 
 impl CacheHandle {
     /// What the cache would do with a request, and why: the rule, the key, what is stored for it and on which terms, and what would change that. It is the decision that a request itself would meet, and
-    /// nothing else happens: nothing is counted, fetched, refreshed or used, and no entry looks more wanted than it was. The clock is read once. A store of one's own is asked as for a request; the one in memory answers without
+    /// nothing else happens: nothing is counted, fetched, refreshed or used, and no entry looks more wanted than it was. A store of one's own is asked as for a request; the one in memory answers without
     /// waiting.
     ///
     /// A request has no content here. A GET that announces some ([`BypassReason::RequestContent`](crate::BypassReason::RequestContent)) and a QUERY without any are explained as they are. What layers outside of the cache attach to requests, such as a user for
@@ -109,6 +109,7 @@ impl CacheCore {
             key: None,
             variants: Vec::new(),
             stored: None,
+            fate: None,
             fill: None,
             invalidates: false,
             store_error: None,
@@ -141,8 +142,9 @@ impl CacheCore {
             key: Some(explained_key(key, search)),
             variants: variants.iter().map(|stored| self.variant(stored, chosen.as_ref(), now)).collect(),
             stored: used.map(|stored| self.response(&stored, earlier, &ask, now)),
+            fate: self.fates.of(&ask.key),
             fill: match &course {
-                Course::Fetch(_, previous) => Some(self.fill(previous.as_deref(), &ask, headers, now)),
+                Course::Fetch(why, previous) => Some(self.fill(*why, previous.as_deref(), &ask, headers, now)),
                 _ => None,
             },
             store_error,
@@ -238,7 +240,14 @@ impl CacheCore {
         }
     }
 
-    fn fill(&self, previous: Option<&StoredResponse>, ask: &Ask, headers: &HeaderMap, now: Moment) -> ExplainedFill {
+    fn fill(
+        &self,
+        why: ForwardReason,
+        previous: Option<&StoredResponse>,
+        ask: &Ask,
+        headers: &HeaderMap,
+        now: Moment,
+    ) -> ExplainedFill {
         let whole = self.wants_whole(ask, previous, now);
         let confirms =
             |previous: &StoredResponse| validation::make_conditional(&mut headers.clone(), &previous.origin_head());
@@ -247,6 +256,7 @@ impl CacheCore {
             Some(in_its_place(ask, stored.current_terms().is_fresh(stored.age(now))))
         };
         ExplainedFill {
+            missed: self.cause(ask, why),
             conditional: whole && previous.is_some_and(confirms),
             whole,
             if_it_fails: stand_in(self.settings.stale_when_disconnected),

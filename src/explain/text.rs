@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::values::{
     EarlierSettings, ExplainedFill, ExplainedKey, ExplainedResponse, ExplainedVariant, Explanation, KeyPart,
 };
+use crate::fates::{Became, Fate};
 use crate::outcome::{CacheOutcome, Outcome};
 use crate::rfc9111::date;
 use crate::rfc9111::reuse::ValidateReason;
@@ -31,7 +32,7 @@ impl fmt::Display for Explanation {
             line(f, "key", key)?;
         }
         if let Some(error) = &self.store_error {
-            line(f, "store", format_args!("it failed: {}", Shown(error)))?;
+            line(f, "store", Shown(error))?;
         }
         for variant in self.variants.iter().filter(|variant| self.variants.len() > 1 || !variant.chosen) {
             line(f, "variant", variant)?;
@@ -40,6 +41,9 @@ impl fmt::Display for Explanation {
             Some(stored) => stored.tell(f)?,
             None if self.key.is_some() => line(f, "stored", "nothing that this request means")?,
             None => {}
+        }
+        if let Some(fate) = &self.fate {
+            self.tell_fate(f, fate)?;
         }
         if let Some(fill) = &self.fill {
             fill.tell(f)?;
@@ -63,6 +67,30 @@ impl Explanation {
         };
         line(f, "", format_args!("{meaning} ({section})"))?;
         changed_by(f, remedy)
+    }
+}
+
+impl Explanation {
+    fn tell_fate(&self, f: &mut fmt::Formatter<'_>, fate: &Fate) -> fmt::Result {
+        let what = match fate.became {
+            // What is there has been told of.
+            Became::Stored if self.variants.iter().any(|variant| variant.valid) => return Ok(()),
+            Became::Stored => "an answer was stored".to_owned(),
+            Became::Evicted => "it was evicted, since there was no room".to_owned(),
+            Became::Expired => "its time was over, stale windows included".to_owned(),
+            Became::Purged { number: Some(number) } => format!("it was purged, by number {number}"),
+            Became::Purged { number: None } => "it was purged".to_owned(),
+            Became::Written => "a write made it invalid (RFC 9111 §4.4)".to_owned(),
+            Became::Dropped => "it was dropped, for what an answer said or for a quota".to_owned(),
+            Became::Declined(reason) => {
+                format!("an answer wasn't stored: {reason}, {} ({})", reason.meaning(), reason.section())
+            }
+        };
+        line(f, "last", format_args!("{} ago {what}", Time(fate.ago)))?;
+        match fate.became {
+            Became::Declined(reason) => changed_by(f, reason.remedy()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -199,6 +227,8 @@ impl ExplainedFill {
             (false, false) => "as the client asks, for a part or a HEAD: the answer isn't stored",
         };
         line(f, "handler", format_args!("asked {how}"))?;
+        let missed = self.missed;
+        line(f, "", format_args!("counted as {}: {} ({})", missed.as_str(), missed.meaning(), missed.section()))?;
         if self.under_way > 0 {
             line(f, "", format_args!("requests for the same that are with it: {}", self.under_way))?;
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 
+use crate::fates::{Fate, MissCause};
 use crate::outcome::{CacheOutcome, Outcome};
 use crate::rfc9111::freshness::LifetimeSource;
 use crate::rfc9111::reuse::ValidateReason;
@@ -39,6 +40,8 @@ pub struct Explanation {
     pub variants: Vec<ExplainedVariant>,
     /// Which of them is meant, in more detail.
     pub stored: Option<ExplainedResponse>,
+    /// What last became of the key, as far as that is remembered.
+    pub fate: Option<Fate>,
     /// How the handler would be asked, where it would be.
     pub fill: Option<ExplainedFill>,
     /// The request is a write: its success makes invalid what is stored for the URI (RFC 9111 §4.4).
@@ -197,6 +200,8 @@ pub enum EarlierSettings {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ExplainedFill {
+    /// Why the store can't answer, as it would be counted.
+    pub missed: MissCause,
     /// Whether it would be asked to confirm what is stored (RFC 9111 §4.3.1).
     pub conditional: bool,
     /// Whether it would be asked for all of it, whatever conditions and range the request has: then the answer can be stored.
