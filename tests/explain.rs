@@ -453,6 +453,27 @@ async fn explain(house: &House, target: &str, fields: &[(&str, &str)]) -> Explan
 type Fields = &'static [(&'static str, &'static str)];
 
 #[tokio::test]
+async fn the_guide_shows_what_is_printed() {
+    let handler = Handler::new(|head, _| match head.uri.path() {
+        "/login" => answer(200, &[("cache-control", "max-age=300"), ("set-cookie", "session=s3cret")], "hello"),
+        _ => answer(200, &[("etag", "\"1-1\"")], "x".repeat(812)),
+    });
+    let rule = Policy::shared(MINUTE).stale_while_revalidate(secs(20));
+    let house = House::with(handler, |layer| layer.rule("^/products", rule));
+    let host = [("host", "shop.test")];
+    house.ask("/products/1", &host).await;
+    house.ask("/login", &host).await;
+    house.advance(18);
+    let (product, login) = (explain(&house, "/products/1", &host).await, explain(&house, "/login", &host).await);
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide.md")).unwrap();
+    let (_, section) = guide.split_once("\n## Why is this (not) cached?\n").unwrap();
+    let shown = section.split("```text\n").nth(1).and_then(|rest| rest.split("```\n").next()).unwrap();
+    // How much an entry takes is another matter.
+    let size = product.stored.as_ref().map_or(0, |stored| stored.size).to_string();
+    assert_eq!(format!("{product}\n{login}").replace(&size, "1741"), shown);
+}
+
+#[tokio::test]
 async fn it_tells_who_gave_the_lifetime() {
     use LifetimeSource::*;
     let rows: [(&str, Fields, Option<u64>, Option<(LifetimeSource, u64)>, Option<&str>); 9] = [
