@@ -1,5 +1,5 @@
-//! What the cache would do with a request, and why. It is decided by the functions that decide for a request (`consider`, `choose`, `weigh`, [`Course`], `portion`), so that
-//! an explanation can't differ from what happens; and since deciding does nothing, neither does explaining.
+//! What the cache would do with a request, and why. It is decided by the functions that decide for a request (`consider`, `choose`, `weigh`,
+//! [`Course`], `portion`), so that an explanation can't differ from what happens; and since deciding does nothing, neither does explaining.
 
 mod text;
 mod values;
@@ -38,11 +38,12 @@ use crate::storage::backend::Backend;
 use crate::storage::{Query, Variants};
 
 impl CacheHandle {
-    /// What the cache would do with a request, and why: the rule, the key, what is stored for it and on which terms, and what would change that. It is the decision that a request itself would meet, and
-    /// nothing else happens: nothing is counted, fetched, refreshed or used, and no entry looks more wanted than it was. A store of one's own is asked as for a request; the one in memory answers without
-    /// waiting.
+    /// What the cache would do with a request, and why: the rule, the key, what is stored for it and on which terms, and what would change that.
+    /// It is the decision that a request itself would meet, and nothing else happens: nothing is counted, fetched, refreshed or used, and no
+    /// entry looks more wanted than it was. A store of one's own is asked as for a request; the one in memory answers without waiting.
     ///
-    /// A request has no content here. A GET that announces some ([`BypassReason::RequestContent`](crate::BypassReason::RequestContent)) and a QUERY without any are explained as they are. What layers outside of the cache attach to requests, such as a user for
+    /// A request has no content here. A GET that announces some ([`BypassReason::RequestContent`](crate::BypassReason::RequestContent)) and a
+    /// QUERY without any are explained as they are. What layers outside of the cache attach to requests, such as a user for
     /// [`Policy::per`](crate::Policy::per), is to be attached to this one.
     ///
     /// ```

@@ -1,5 +1,5 @@
-//! [`Explanation`]: what the cache would do with a request, and why, as values. They show no credentials: of fields and cookies in a key their names, of a principal that
-//! there is one.
+//! [`Explanation`]: what the cache would do with a request, and why, as values. They show no credentials: of fields and cookies in a key their
+//! names, of a principal that there is one.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,8 +14,8 @@ use crate::strategy::Strategy;
 
 /// What the cache would do with a request, and why; from [`CacheHandle::explain`](crate::CacheHandle::explain).
 ///
-/// It is decided by the functions that decide for a request, so it is what the next request of the kind finds, unless others come in between. Its `Display` is a text of several lines for
-/// a terminal.
+/// It is decided by the functions that decide for a request, so it is what the next request of the kind finds, unless others come in between.
+/// Its `Display` is a text of several lines for a terminal.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
