@@ -17,6 +17,7 @@ use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::downstream::ensure_private;
 use crate::error::BoxError;
+use crate::fates::Became;
 use crate::fill::Fill;
 use crate::follow::{in_its_place, may_stand_in};
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
@@ -334,7 +335,6 @@ impl Errand {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.core.note_stored(&self.route().counters, &self.ask.key, Err(reason));
         if self.wants_whole {
             self.core.wholes.forget(&self.ask.key);
         }
@@ -354,6 +354,8 @@ impl Errand {
             // What a learned rule hides would come back when the rule is forgotten.
             self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
         }
+        // Behind what it condemns: of the key this is the last that is to be known.
+        self.core.note_stored(&self.route().counters, &self.ask.key, Err(reason));
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let (mut parts, body) = response.into_parts();
         if self.speaks_to_one_client(&parts.headers) {
@@ -441,8 +443,12 @@ impl Errand {
                 Err(reason)
             }
         };
-        if stored.as_ref().is_err_and(|reason| reason.condemns_stored() && !of_one_user) {
+        if let Err(reason) = &stored
+            && reason.condemns_stored()
+            && !of_one_user
+        {
             core.forget(&key);
+            core.fates.note(key.as_bytes(), Became::Declined(*reason));
         }
         // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
         let sent = stored.as_ref().unwrap_or(previous);
