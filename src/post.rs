@@ -77,7 +77,7 @@ pub(crate) fn would_be_get(
     head: &RequestHead<'_>,
     facts: &RequestFacts<'_>,
     route: &Route,
-    key: impl FnOnce() -> Result<CacheKey, BypassReason>,
+    write_key: impl FnOnce(&mut CacheKey) -> Result<(), BypassReason>,
 ) -> Option<Box<Ask>> {
     let policy = &route.policy;
     let is_on = policy.store_post.unwrap_or(cache.settings.store_post) && *head.method == Method::POST;
@@ -93,7 +93,8 @@ pub(crate) fn would_be_get(
     {
         return None;
     }
-    let mut ask = Ask::plain(key().ok()?, route, facts.directives(head.headers));
+    let mut ask = Ask::plain(route, facts.directives(head.headers));
+    write_key(&mut ask.key).ok()?;
     ask.follow_rule(cache);
     Some(Box::new(ask))
 }

@@ -166,10 +166,12 @@ pub(crate) fn from_store<B: Body>(
     accepts: impl FnOnce() -> Accepts,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
-    let mut head = head_of(core, stored, now, &outcome);
+    let mut response = Response::new(ResponseBody::empty());
+    *response.headers_mut() = head_of(core, stored, now, &outcome);
+    let head = response.headers_mut();
     let representation = if stored.form.is_negotiable() {
         let chosen = Representation::choose(stored, &core.settings.compression, accepts(), asked, is_head);
-        chosen.describe(&mut head);
+        chosen.describe(head);
         chosen
     } else {
         Representation::default()
@@ -182,19 +184,17 @@ pub(crate) fn from_store<B: Body>(
     if representation.streams() {
         shape = shape.of_a_stream();
     }
-    reshape(&mut shape, Some(length), &mut status, &mut head);
-    let content = match shape {
+    reshape(&mut shape, Some(length), &mut status, head);
+    *response.body_mut() = match shape {
         Shape::Whole if is_head => {
-            announce_length(status, length, &mut head);
+            announce_length(status, length, response.headers_mut());
             ResponseBody::empty()
         }
         Shape::Whole if representation.streams() => representation.content(core, stored, 0..length),
         Shape::Part(part) if representation.streams() => representation.content(core, stored, part),
         shape => shape.of(&stored.body),
     };
-    let mut response = Response::new(content);
     *response.status_mut() = status;
-    *response.headers_mut() = head;
     response
 }
 
@@ -234,16 +234,17 @@ pub(crate) fn from_handler<B: Body>(
     attended: bool,
 ) -> Response<ResponseBody<B>> {
     core.settings.switches.add(response.headers_mut(), &outcome);
-    note(core, response, outcome, attended)
+    note(core, &mut response, outcome, attended);
+    response
 }
 
 /// Counts and traces the outcome of an answer that a client gets, and leaves it in the response's extensions.
 pub(crate) fn note<B: Body>(
     core: &CacheCore,
-    mut response: Response<ResponseBody<B>>,
+    response: &mut Response<ResponseBody<B>>,
     outcome: CacheOutcome,
     attended: bool,
-) -> Response<ResponseBody<B>> {
+) {
     tracing::debug!(
         target: "larder",
         outcome = outcome.outcome.as_str(),
@@ -264,5 +265,4 @@ pub(crate) fn note<B: Body>(
     if core.settings.outcome_extension {
         response.extensions_mut().insert(outcome);
     }
-    response
 }

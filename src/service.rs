@@ -185,6 +185,7 @@ impl<S> Cache<S> {
     }
 
     /// Asks the store; the one in memory answers without waiting.
+    #[inline] // What is asked is large, and isn't moved so.
     fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask) -> Answer<S, R>
     where
         S: Handler<R>,
@@ -412,8 +413,9 @@ impl<S> Cache<S> {
         let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
         let asked = (!ask.is_plain()).then(|| request.headers());
         let accepts = || Accepts::of(request.headers());
-        let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
-        note(core, response, outcome, true)
+        let mut response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
+        note(core, &mut response, outcome, true);
+        response
     }
 }
 
