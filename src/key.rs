@@ -261,6 +261,15 @@ mod tests {
         }
 
         #[test]
+        fn a_host_in_any_case_makes_the_key_of_its_lower_case(host in "[A-Za-z0-9.:]{0,300}") {
+            let mut key = CacheKey::empty();
+            key.begin_with_host(host.as_bytes());
+            key.name_resource("/P", Some("Q"));
+            let expected = CacheKey::new(host.to_ascii_lowercase().as_bytes(), "/P", Some("Q"));
+            prop_assert_eq!(key, expected);
+        }
+
+        #[test]
         fn a_canonical_query_is_its_own_canonical_query(query in "[a-c=&]{0,12}") {
             let rule = QueryRule { sorted: true, ignored: vec!["b".into()], allowed: None };
             let once = rule.canonical(&query).into_owned();
