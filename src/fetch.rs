@@ -454,8 +454,9 @@ impl Errand {
         let sent = stored.as_ref().unwrap_or(previous);
         let age = sent.age(received);
         let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
-        let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
-        note(&core, response, outcome, since)
+        let mut response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
+        note(&core, &mut response, outcome, since);
+        response
     }
 
     /// The stored response, if it may stand in for an error now.
@@ -481,9 +482,10 @@ impl Errand {
         let now = self.core.now();
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let accepts = || Accepts::of(&self.asked);
-        let response =
+        let mut response =
             respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
-        note(&self.core, response, outcome, self.since())
+        note(&self.core, &mut response, outcome, self.since());
+        response
     }
 
     pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {

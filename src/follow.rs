@@ -153,14 +153,15 @@ impl Following<'_> {
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let accepts = || Accepts::of(self.headers);
-        let response = match given {
+        let mut response = match given {
             Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, accepts, false),
             Given::Streaming(preview) => match self.of_stream(preview, outcome, asked) {
                 Some(response) => response,
                 None => return Taken::Gone,
             },
         };
-        Taken::Response(note(self.core, response, outcome, Some(self.ask.began)))
+        note(self.core, &mut response, outcome, Some(self.ask.began));
+        Taken::Response(response)
     }
 
     fn of_stream<B: Body>(
@@ -210,8 +211,9 @@ impl Following<'_> {
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let accepts = || Accepts::of(self.headers);
-        let response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
-        Some(note(self.core, response, outcome, Some(self.ask.began)))
+        let mut response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
+        note(self.core, &mut response, outcome, Some(self.ask.began));
+        Some(response)
     }
 
     /// Too many wait already: what is stored, if it may stand in, and else 503.

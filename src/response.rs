@@ -197,6 +197,13 @@ impl StoredResponse {
         OVERHEAD + account + upkeep + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
     }
 
+    /// Reads the counter of references to the content, for no other purpose than to have it near when the response is sent: it lies apart, and
+    /// is then on its way while the terms are weighed.
+    #[inline]
+    pub(crate) fn approach(&self) {
+        let _ = self.body.is_unique();
+    }
+
     /// Whether both answer the same variant of their resource.
     pub fn same_variant(&self, other: &Self) -> bool {
         let (one, other) = (&self.variance, &other.variance);

@@ -202,6 +202,7 @@ impl<S> Cache<S> {
     }
 
     /// Asks the store; the one in memory answers without waiting.
+    #[inline] // What is asked is large, and isn't moved so.
     fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
     where
         S: Handler<R>,
@@ -434,8 +435,9 @@ impl<S> Cache<S> {
         let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
         let asked = (!ask.is_plain()).then(|| request.headers());
         let accepts = || Accepts::of(request.headers());
-        let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
-        note(core, response, outcome, Some(ask.began))
+        let mut response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
+        note(core, &mut response, outcome, Some(ask.began));
+        response
     }
 }
 

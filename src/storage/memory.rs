@@ -69,7 +69,7 @@ pub(super) struct Inner {
 const TURNS: usize = sized(64, 2);
 
 /// With TinyLFU, one read in this many is told to moka.
-const SAMPLE: u32 = 32;
+const SAMPLE: u32 = 64;
 
 pub(super) struct Index {
     pub(super) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
@@ -162,6 +162,9 @@ impl MemoryStore {
         let inner = self.inner();
         let slots = inner.index.slots.pin();
         let Some(slot) = slots.get(key.as_bytes()) else { return choose(&[]) };
+        if let Some(newest) = slot.variants.first() {
+            newest.approach();
+        }
         let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
         slot.reads.store(reads, Ordering::Relaxed);
         if inner.every_read || reads % SAMPLE == 0 {
