@@ -14,6 +14,7 @@ use crate::plan::{keep_own_validators, stored_head};
 use crate::precedence::{Arrival, judge};
 use crate::response::{Origin, StoredResponse};
 use crate::rfc9111::date;
+use crate::tagging::Labelled;
 use crate::upkeep::Upkeep;
 
 /// `stored` as it may be used under the settings of `core`; `None` where it may not be.
@@ -25,7 +26,8 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
     if stored.regime.audience != ask.regime.audience {
         return None;
     }
-    let policy = &core.rules.get(ask.rule).policy;
+    let route = core.rules.get(ask.rule);
+    let policy = &route.policy;
     let head = stored.origin_head();
     let arrival = Arrival {
         method: &Method::GET,
@@ -40,6 +42,11 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
         delay: Duration::ZERO,
         spread: core.spread(&ask.key, stored.received),
     };
+    let labelled = Labelled { labels: &route.labels, handler: stored.origin.handler.as_deref(), head: &head };
+    let stamp = core.relabelled(stored, labelled, ask.key.path());
+    if !core.purges.is_valid(&stamp) {
+        return None;
+    }
     let mut verdict = judge(&arrival, policy, &core.settings).ok()?;
     let terms = stored.terms.stricter(verdict.terms);
     if let Some(downstream) = verdict.downstream.as_mut().filter(|downstream| !downstream.from_each_answer) {
@@ -66,7 +73,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
         variance: stored.variance.clone(),
         origin,
         downstream: verdict.downstream.filter(Downstream::is_of_each_answer).map(Arc::new),
-        stamp: stored.stamp.clone(),
+        stamp,
         regime: ask.regime,
         keep: stored.keep,
     }))

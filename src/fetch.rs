@@ -249,6 +249,7 @@ impl Errand {
             handler,
             policy: &route.policy,
             account: route.account,
+            labels: &route.labels,
             previous: self.previous,
             exact,
             asked_plainly: self.plainly,

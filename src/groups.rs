@@ -62,6 +62,11 @@ impl Groups {
         names.iter().map(|name| self.tag(origin, Some(name))).chain([self.tag(origin, None)]).collect()
     }
 
+    /// The tags of a group of this name, whatever origin it is on.
+    pub(crate) fn on_any_origin(&self, name: &str) -> Vec<u64> {
+        self.of_write(ANY, &[name.to_owned()])
+    }
+
     /// The tag of a group, or of the responses in too many.
     fn tag(&self, origin: Origin<'_>, name: Option<&str>) -> u64 {
         self.hasher.hash_one((origin.authority, origin.scheme, name))

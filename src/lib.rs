@@ -103,6 +103,7 @@ mod flight;
 mod groups;
 mod hit_for_miss;
 mod invalidate;
+mod labels;
 mod live;
 mod lookup;
 mod neighbours;
@@ -119,6 +120,7 @@ mod settings;
 mod stats;
 mod strategy;
 mod stream;
+mod tagging;
 mod wholes;
 
 // Floor 2: stores.
@@ -147,6 +149,8 @@ mod request;
 mod response;
 mod selector;
 mod sync;
+mod tags;
+mod template;
 mod upkeep;
 mod variance;
 

@@ -144,7 +144,7 @@ mod tests {
         let index = PurgeIndex::default();
         let tagged = |path: &str, tags: &[u64]| {
             let mut stamp = index.stamp(&key(path), index.current());
-            stamp.tags = Some(tags.into());
+            stamp.tags = crate::tags::Tags::nameless(tags);
             stamp
         };
         let (both, one, none) = (tagged("/a", &[11, 22]), tagged("/b", &[22]), index.stamp(&key("/c"), 0));

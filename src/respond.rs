@@ -18,6 +18,7 @@ use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::range::{self, RangeRequest};
 use crate::rfc9111::validation::{Precondition, Validators, evaluate};
+use crate::tags::TAG_FIELDS;
 
 /// What of a 200 response a client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,6 +235,9 @@ pub(crate) fn from_handler<B: Body>(
     attended: bool,
 ) -> Response<ResponseBody<B>> {
     core.settings.switches.add(response.headers_mut(), &outcome);
+    if !core.settings.forward_tags {
+        TAG_FIELDS.iter().for_each(|name| drop(response.headers_mut().remove(name)));
+    }
     note(core, response, outcome, attended)
 }
 

@@ -21,6 +21,7 @@ use crate::key::CacheKey;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
+use crate::tags::Tags;
 use crate::variance::Variance;
 
 const SHARDS: usize = sized(32, 2);
@@ -51,7 +52,7 @@ struct Ticket<T> {
     resource: u64,
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
-    tags: OnceLock<Option<Arc<[u64]>>>,
+    tags: OnceLock<Option<Arc<Tags>>>,
     partition: Option<u64>,
     sealed: AtomicBool,
     /// `None` where nobody may join.
@@ -282,7 +283,7 @@ impl<T> Ticket<T> {
 
 impl<T> Flight<T> {
     /// The head of the response has arrived, and with it what it can be purged by.
-    pub(crate) fn know_tags(&self, tags: Option<Arc<[u64]>>) {
+    pub(crate) fn know_tags(&self, tags: Option<Arc<Tags>>) {
         // A flight has one head, so this is set once.
         let _ = self.ticket.tags.set(tags);
     }

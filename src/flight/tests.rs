@@ -58,8 +58,8 @@ fn a_purge_by_tag_seals_what_has_it_or_may_have_it() {
     let flights = Arc::new(Flights::<()>::default());
     let begin = |authority| flights.begin(&stamp(1), authority, None);
     let (tagged, otherwise, untagged, unknown, elsewhere) = (begin(1), begin(1), begin(1), begin(1), begin(2));
-    tagged.know_tags(Some([11, 22].into()));
-    otherwise.know_tags(Some([33].into()));
+    tagged.know_tags(Tags::nameless(&[11, 22]));
+    otherwise.know_tags(Tags::nameless(&[33]));
     untagged.know_tags(None);
     flights.seal_tags(Some(1), &[22]);
     assert!(tagged.is_sealed() && unknown.is_sealed());

@@ -16,6 +16,7 @@ use crate::purge::PurgeIndex;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::tags::Tags;
 
 /// The ways to make invalid what is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl World {
             1 => flight.decline(),
             _ => flight.give(version),
         }
-        stamp.tags = Some([TAG].into());
+        stamp.tags = Tags::nameless(&[TAG]);
         flight.know_tags(stamp.tags.clone());
         let put = || _ = self.store.lock().expect("no thread panics").insert(key(), Arc::new((stamp, version)));
         match self.place {
