@@ -8,7 +8,9 @@ use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::labels::Labels;
 use crate::response::{Stamp, StoredResponse};
-use crate::tags::{Names, Tags};
+use crate::selector::PurgeError;
+use crate::tags::{Names, Tags, tag};
+use crate::target::Target;
 
 /// What says which tags a response bears.
 #[derive(Clone, Copy)]
@@ -50,10 +52,14 @@ impl CacheCore {
         stamp
     }
 
-    /// The hashes that a purge of a tag touches: what bears it, what bears every tag, and, on every origin, what is in the group of that name.
-    pub(crate) fn touched_by_tag(&self, name: &str) -> Vec<u64> {
-        let mut touched = self.groups.on_any_origin(name);
-        touched.extend([self.tag(Some(name)), self.tag(None)]);
-        touched
+    /// What a purge of a tag touches: what bears it, what bears every tag, and, on every origin, what is in the group of that name.
+    pub(crate) fn target_of_tag(&self, text: &str) -> Result<Target, PurgeError> {
+        let name = tag(text).map_err(|why| PurgeError::Tag {
+            tag: text.chars().take(100).collect(),
+            reason: why.to_string(),
+        })?;
+        let mut hashes = self.groups.on_any_origin(text);
+        hashes.extend([self.tag(Some(name)), self.tag(None)]);
+        Ok(Target::tags(&hashes, None))
     }
 }
