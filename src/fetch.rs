@@ -8,7 +8,7 @@ use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
-use crate::admission::{Ask, InHand};
+use crate::admission::Ask;
 use crate::boarding::Departure;
 use crate::body::{ReadAhead, ResponseBody, read_ahead, source};
 use crate::cache::CacheCore;
@@ -75,7 +75,6 @@ impl Errand {
         let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
         let mut asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
-        InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
         let plainly = core.coders.plainly.ask(&core.settings, departure.stamp.resource, request.headers_mut());
         if plainly && parts_are_told_by_date(&asked) {

@@ -26,7 +26,7 @@ impl CacheCore {
         if !soft {
             self.erase(selector).await?;
         }
-        Ok(Receipt { number, reach: Reach::ThisProcess })
+        Ok(Receipt { number, reach: Reach::ThisProcess, refreshing: None })
     }
 
     /// Purges by number, and seals what is on its way into the store. Returns the number.

@@ -55,6 +55,24 @@ pub(crate) enum Part {
     Content = 13,
 }
 
+impl Part {
+    const ALL: [Self; 13] = [
+        Self::Authority,
+        Self::Path,
+        Self::Query,
+        Self::FieldName,
+        Self::FieldLine,
+        Self::CookieName,
+        Self::Cookie,
+        Self::Forwarded,
+        Self::Partition,
+        Self::Scheme,
+        Self::Rewritten,
+        Self::Search,
+        Self::Content,
+    ];
+}
+
 impl CacheKey {
     /// The key of a resource, to which nothing is added yet.
     pub fn new(authority: &[u8], path: &str, query: Option<&str>) -> Self {
@@ -117,6 +135,16 @@ impl CacheKey {
         let (part, rest) = self.bytes.get(start..)?.split_first()?;
         let (length, rest) = rest.split_first_chunk()?;
         Some((*part, rest.get(..u32::from_le_bytes(*length) as usize)?))
+    }
+
+    /// All parts in their order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Part, &[u8])> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let (kind, value) = self.part_at(start)?;
+            start += 5 + value.len();
+            Some((Part::ALL.into_iter().find(|part| *part as u8 == kind)?, value))
+        })
     }
 
     /// The path.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use regex::Regex;
 
 use crate::error::RuleError;
+use crate::pattern::Pattern;
 use crate::policy::Policy;
 use crate::request::percent_decoded;
 use crate::template::Template;
@@ -19,9 +20,6 @@ pub(crate) struct Labels {
     purged_tags: Vec<Template>,
     purged_globs: Vec<Template>,
 }
-
-/// The longest pattern that a write purges. Where what was captured makes it longer, any text takes its place.
-const LONGEST_GLOB: usize = 1024;
 
 impl Labels {
     /// Of the policy of a rule with this pattern; without one, of `otherwise`.
@@ -65,7 +63,8 @@ impl Labels {
         for template in &self.purged_globs {
             let before = globs.len();
             self.expand(std::slice::from_ref(template), path, escaped, |glob| globs.push(glob));
-            if globs[before..].iter().any(|glob| glob.len() > LONGEST_GLOB || glob.chars().any(char::is_control)) {
+            if globs[before..].iter().any(|glob| Pattern::glob(glob).is_err()) {
+                // What was captured is too long for a pattern, or no text for one: any text takes its place.
                 globs.truncate(before);
                 self.expand(std::slice::from_ref(template), path, |_| "*".into(), |glob| globs.push(glob));
             }
@@ -99,10 +98,8 @@ impl Labels {
 pub(crate) fn check(setting: &str, text: &str, pattern: Option<&Regex>) -> Result<Template, String> {
     let template = Template::parse(text, pattern)?;
     if setting == "purges_glob" {
-        let longest = text.len() > LONGEST_GLOB / 2;
-        if longest {
-            return Err(format!("it is longer than {} bytes", LONGEST_GLOB / 2));
-        }
+        // With any text for what is captured it has to be a pattern.
+        Pattern::glob(text).map_err(|malformed| malformed.reason)?;
     } else {
         // What is captured may be anything, and is looked at when it is there.
         crate::tags::tag(text).map_err(|why| why.to_string())?;
@@ -163,7 +160,7 @@ mod tests {
         ] {
             assert_eq!(labels.purged_globs(path), expected, "{path}");
         }
-        let long = format!("/p/{}", "a".repeat(LONGEST_GLOB));
+        let long = format!("/p/{}", "a".repeat(1024));
         assert_eq!(labels.purged_globs(&long), ["/list/**"]);
     }
 

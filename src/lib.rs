@@ -77,6 +77,9 @@ mod models;
 // Floor 4: tower.
 mod body;
 mod decoded;
+mod events;
+#[cfg(feature = "axum")]
+mod extract;
 mod fetch;
 mod follow;
 mod future;
@@ -89,6 +92,7 @@ mod respond;
 mod sending;
 mod service;
 mod telling;
+mod written;
 
 // Floor 3: the engine.
 mod admission;
@@ -103,6 +107,7 @@ mod fill;
 mod flight;
 mod groups;
 mod hit_for_miss;
+mod hottest;
 mod invalidate;
 mod labels;
 mod live;
@@ -124,6 +129,7 @@ mod stream;
 mod sweep;
 mod tagging;
 mod target;
+mod through;
 mod wholes;
 
 // Floor 2: stores.
@@ -168,6 +174,9 @@ pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{BodyError, RuleError, StorageError};
+pub use self::events::{NotSent, PurgeEvent, PurgeSender, PurgeTicket};
+#[cfg(feature = "axum")]
+pub use self::extract::CacheHandleRejection;
 pub use self::future::ResponseFuture;
 pub use self::handle::CacheHandle;
 pub use self::key::CacheKey;
@@ -180,7 +189,7 @@ pub use self::reload::{Change, Reload, ReloadError};
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
 pub use self::rfc9111::storability::DeclineReason;
-pub use self::selector::{DryRun, PurgeError, Reach, Receipt, Selector};
+pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 pub use self::service::Cache;
 pub use self::stats::{CompressionStats, Stats};
 pub use self::strategy::Strategy;

@@ -62,6 +62,39 @@ pub struct Receipt {
     pub number: u64,
     /// How far it reaches.
     pub reach: Reach,
+    /// What it set going, if that was asked ([`Purge::refresh`](crate::Purge::refresh)).
+    pub refreshing: Option<Refreshing>,
+}
+
+/// What is refreshed behind a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refreshing {
+    /// Responses that are asked for once more.
+    pub refreshing: usize,
+    /// Responses among the hottest for which the cache can't make the request itself, since their key holds a digest of what was asked, or they vary by somebody's
+    /// `Cookie` or `Authorization`. Their next clients refresh them.
+    pub skipped: usize,
+    /// Why nothing is refreshed, where nothing can be.
+    pub why_none: Option<NotRefreshed>,
+}
+
+/// Why nothing is refreshed behind a purge; it is a soft one all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotRefreshed {
+    /// The cache has no way through the application: [`CacheHandle::refresh_through`](crate::CacheHandle::refresh_through) gives it one.
+    NoWay,
+    /// The store is one of the application's own, which can't tell what is in it.
+    Unscannable,
+    /// The cache was shut down.
+    Closed,
+}
+
+impl Refreshing {
+    pub(crate) fn none(why: NotRefreshed) -> Self {
+        Self { refreshing: 0, skipped: 0, why_none: Some(why) }
+    }
 }
 
 /// How far a purge reaches.
@@ -119,6 +152,9 @@ pub enum PurgeError {
     /// The cache has a store of its application's own, whose entries can't be walked through.
     #[error("only the store in memory can tell what it holds")]
     Unscannable,
+    /// The cache was shut down before the purge was made.
+    #[error("the cache was shut down before the purge was made")]
+    Closed,
     /// The store failed to drop what was purged. It is not served any more, but may still take room.
     #[error(transparent)]
     Storage(#[from] crate::error::StorageError),

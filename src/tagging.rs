@@ -7,8 +7,10 @@ use http::HeaderMap;
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::labels::Labels;
+use crate::purge::Force;
 use crate::response::{Stamp, StoredResponse};
-use crate::selector::PurgeError;
+use crate::selector::{PurgeError, Selector};
+use crate::stats::count;
 use crate::tags::{Names, Tags, tag};
 use crate::target::Target;
 
@@ -54,12 +56,35 @@ impl CacheCore {
 
     /// What a purge of a tag touches: what bears it, what bears every tag, and, on every origin, what is in the group of that name.
     pub(crate) fn target_of_tag(&self, text: &str) -> Result<Target, PurgeError> {
-        let name = tag(text).map_err(|why| PurgeError::Tag {
-            tag: text.chars().take(100).collect(),
-            reason: why.to_string(),
-        })?;
-        let mut hashes = self.groups.on_any_origin(text);
+        let name = tag(text)
+            .map_err(|why| PurgeError::Tag { tag: text.chars().take(100).collect(), reason: why.to_string() })?;
+        Ok(Target::tags(&self.touched_by(name), None))
+    }
+
+    fn touched_by(&self, name: &str) -> Vec<u64> {
+        let mut hashes = self.groups.on_any_origin(name);
         hashes.extend([self.tag(Some(name)), self.tag(None)]);
-        Ok(Target::tags(&hashes, None))
+        hashes
+    }
+
+    /// Purges what the rule of a path says that writes to it purge, the tags under one number. There is nobody to hear of an error: what is too long for a tag is what
+    /// only those bear that bear every tag, and what is no pattern, as none should be, is everything.
+    pub(crate) fn purge_by_rule(&self, target: &str) {
+        let path = target.split('?').next().unwrap_or_default();
+        let labels = &self.rules.route(path).labels;
+        if !labels.purge() {
+            return;
+        }
+        count(&self.counters.invalidations);
+        let named = labels.purged_tags(path);
+        let named = named.iter().map(|name| name.trim_end_matches(':')).filter(|name| !name.is_empty());
+        let hashes: Vec<u64> = named.flat_map(|name| self.touched_by(name)).collect();
+        if !hashes.is_empty() {
+            self.purge_target(&Target::tags(&hashes, None), Force::Hard);
+        }
+        for glob in labels.purged_globs(path) {
+            let target = self.target(&Selector::Glob(glob), |_, _| None);
+            self.purge_target(&target.unwrap_or(Target::Everything), Force::Hard);
+        }
     }
 }

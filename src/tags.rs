@@ -115,6 +115,7 @@ impl Names {
 
 impl Tags {
     /// What has no names.
+    #[cfg(test)]
     pub(crate) fn nameless(hashes: &[u64]) -> Option<Arc<Self>> {
         Names::default().with(|_| 0, hashes)
     }
