@@ -107,7 +107,7 @@ async fn the_requests_come_to_the_key_and_the_variant_that_they_refresh() {
         let house = house(handler.clone(), rules);
         let calls = house.handler.calls();
         house.ask(target, fields).await;
-        assert_eq!(refresh(&house, 10).await, Refreshing { refreshing: 1, ..refresh(&house, 0).await }, "{fields:?}");
+        assert_eq!(refresh(&house, 10).await.refreshing, 1, "{target} {fields:?}");
         quiet().await;
         assert_eq!(house.handler.calls(), calls + 2, "{target} {fields:?}");
         assert_eq!(house.ask(target, fields).await.x_cache, "HIT", "{target} {fields:?}");
