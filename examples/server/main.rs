@@ -171,10 +171,10 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
         .map_err(|problem| format!("cannot keep the shop in {}: {problem}", data.display()))?;
 
     let (close, closing) = watch::channel(false);
-    let (outbox, listener) = outbox::open(pool.clone());
+    let (outbox, changes) = outbox::open(pool.clone());
     let shop = Shop { database: Database { pool: pool.clone() }, outbox, closing };
     let cache = cache();
-    tokio::spawn(purge_what_changed(listener, cache.handle().purges(16)));
+    tokio::spawn(purge_what_changed(changes, cache.handle().purges(16)));
     let app = shop::routes(shop).layer(cache.clone());
 
     say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
