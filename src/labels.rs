@@ -9,7 +9,7 @@ use crate::error::RuleError;
 use crate::pattern::Pattern;
 use crate::policy::Policy;
 use crate::request::percent_decoded;
-use crate::template::Template;
+use crate::template::{Template, itself};
 
 /// The templates of a rule, their references found in its pattern.
 #[derive(Debug, Default)]
@@ -105,10 +105,6 @@ pub(crate) fn check(setting: &str, text: &str, pattern: Option<&Regex>) -> Resul
         crate::tags::tag(text).map_err(|why| why.to_string())?;
     }
     Ok(template)
-}
-
-fn itself(text: &str) -> Cow<'_, str> {
-    Cow::Borrowed(text)
 }
 
 /// A text in a pattern, as itself.

@@ -63,6 +63,11 @@ impl Template {
     }
 }
 
+/// What was captured, as it is.
+pub(crate) fn itself(text: &str) -> Cow<'_, str> {
+    Cow::Borrowed(text)
+}
+
 /// The name or the number that follows a dollar, and what comes behind it.
 fn reference(text: &str) -> Option<(&str, &str)> {
     let (name, rest) = match text.strip_prefix('{') {
@@ -98,7 +103,7 @@ mod tests {
     fn expanded(text: &str, pattern: &str, path: &str) -> Result<Option<String>, String> {
         let pattern = Regex::new(pattern).unwrap();
         let template = Template::parse(text, Some(&pattern))?;
-        Ok(template.expand(pattern.captures(path).as_ref(), Cow::Borrowed))
+        Ok(template.expand(pattern.captures(path).as_ref(), itself))
     }
 
     #[test]
