@@ -44,7 +44,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
     };
     let labelled = Labelled { labels: &route.labels, handler: stored.origin.handler.as_deref(), head: &head };
     let stamp = core.relabelled(stored, labelled, ask.key.path());
-    if !core.purges.is_valid(&stamp) {
+    if !core.purges.is_valid(&stamp, stored.received, &ask.key) {
         return None;
     }
     let mut verdict = judge(&arrival, policy, &core.settings).ok()?;

@@ -38,6 +38,7 @@ use crate::settings::Settings;
 use crate::stats::{Counters, count};
 use crate::storage::Variants;
 use crate::storage::backend::Backend;
+use crate::sweep::Sweeper;
 use crate::through::Through;
 use crate::variance::SharedVariances;
 use crate::wholes::Wholes;
@@ -52,7 +53,7 @@ pub(crate) struct CacheCore {
     pub(crate) generation: u64,
     /// How queries were keyed by earlier generations, whose entries and fills may still be around.
     pub(crate) retired: Vec<QueryRule>,
-    state: Arc<State>,
+    pub(crate) state: Arc<State>,
 }
 
 /// What all generations of a cache share.
@@ -63,6 +64,7 @@ pub(crate) struct State {
     pub(crate) secret: [u8; 32],
     pub(crate) counters: Counters,
     pub(crate) purges: PurgeIndex,
+    pub(crate) sweeper: Sweeper,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
     pub(crate) wholes: Wholes,
@@ -121,6 +123,7 @@ impl CacheCore {
             secret,
             counters: Counters::default(),
             purges: PurgeIndex::default(),
+            sweeper: Sweeper::default(),
             groups: Groups::default(),
             searches: Searches::default(),
             wholes: Wholes::default(),
@@ -196,7 +199,7 @@ impl CacheCore {
         headers: &HeaderMap,
         now: Moment,
     ) -> Lookup<&'v R> {
-        let mut valid = variants.iter().filter(|stored| self.purges.is_valid(&R::borrow(stored).stamp)).peekable();
+        let mut valid = variants.iter().filter(|stored| self.is_valid(R::borrow(stored), &ask.key)).peekable();
         if valid.peek().is_none() {
             return Lookup::Miss(ForwardReason::UriMiss);
         }
@@ -217,6 +220,12 @@ impl CacheCore {
             Some(adopted) => weigh(adopted.clone(), &adopted, ask, now),
             None => Lookup::Miss(ForwardReason::UriMiss),
         }
+    }
+
+    /// Whether no hard purge touches what is stored, or was, under `key`. As of now it is as stale as soft ones made it.
+    #[inline]
+    pub(crate) fn is_valid(&self, stored: &StoredResponse, key: &CacheKey) -> bool {
+        self.purges.is_valid(&stored.stamp, stored.received, key)
     }
 
     pub(crate) fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
@@ -270,8 +279,9 @@ impl CacheCore {
             self.keys_have_additions.store(true, Ordering::Release);
         }
         let most = self.settings.max_variants;
+        let is_valid = || self.is_valid(response, key);
         let committed = match &self.settings.backend {
-            Backend::Memory(memory) => flight.commit(|| {
+            Backend::Memory(memory) => flight.commit(is_valid, || {
                 memory.put_now(key, response, most);
                 let numbers = |variants: &[StoredResponse]| {
                     variants.iter().filter_map(|variant| Some(variant.charge.as_ref()?.number)).collect()
@@ -286,7 +296,7 @@ impl CacheCore {
                 }
             }),
             // A purge that comes while the store is at work has a larger number than this response, so that it is never read.
-            Backend::Other(other) => flight.commit(|| {
+            Backend::Other(other) => flight.commit(is_valid, || {
                 let (cache, other, key, response) = (self.clone(), other.clone(), key.clone(), response.clone());
                 // Until the store has it, those who come have it from the flight.
                 let until_stored = flight.clone();
@@ -296,7 +306,7 @@ impl CacheCore {
                     cache.note_store_error(put);
                     let mut room = cache.keep_quota(&key, &response, || None);
                     // Erased while the store was at work: it is never read, but it must go as well.
-                    if response.charge.is_some() && !cache.purges.is_valid(&response.stamp) {
+                    if response.charge.is_some() && !cache.is_valid(&response, &key) {
                         room.oldest.push(key.clone());
                     }
                     for key in room.oldest.iter().chain(room.other_variants.then_some(&key)) {

@@ -72,7 +72,7 @@ impl Errand {
         departure: Departure,
     ) -> Self {
         // A purge may have come since the lookup; what it touched must not come back with a new number.
-        let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
+        let previous = previous.filter(|previous| core.is_valid(previous, &ask.key));
         let mut asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
         policy.prepare_fill(request);
@@ -437,9 +437,10 @@ impl Errand {
     /// The stored response, if it may stand in for an error now.
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.as_ref()?;
-        // A purge may have come since the lookup.
-        let valid = || self.core.purges.is_valid(&previous.stamp) && !self.departure.flight.is_sealed();
-        (may_stand_in(&self.core, &self.ask, previous, disconnected) && valid()).then(|| previous.clone())
+        // A purge may have come since the lookup: a hard one ends it, a soft one its lifetime. As long as this flight is there, nothing is forgotten that came
+        // since. A write leaves no number behind.
+        let is_valid = self.core.is_valid(previous, &self.ask.key) && !self.departure.flight.is_sealed();
+        (is_valid && may_stand_in(&self.core, &self.ask, previous, disconnected)).then(|| previous.clone())
     }
 
     /// The stored response, where the handler failed or took too long.

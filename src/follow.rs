@@ -189,7 +189,7 @@ impl Following<'_> {
     }
 
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
-        let previous = self.previous.filter(|previous| self.core.purges.is_valid(&previous.stamp))?;
+        let previous = self.previous.filter(|previous| self.core.is_valid(previous, &self.ask.key))?;
         may_stand_in(self.core, self.ask, previous, disconnected).then(|| previous.clone())
     }
 

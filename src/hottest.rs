@@ -71,7 +71,7 @@ impl CacheCore {
             }
             for stored in entry.variants {
                 let is_meant = stored.stamp.number < number && target.touches(&stored.stamp, &entry.key);
-                if is_meant && self.purges.is_valid(&stored.stamp) {
+                if is_meant && self.is_valid(stored, &entry.key) {
                     let (key, variance) = (entry.key.clone(), stored.variance.clone());
                     hottest.push(Reverse(Candidate { reads: entry.reads, key, variance }));
                     if hottest.len() > most {

@@ -9,12 +9,12 @@ use crate::cache::CacheCore;
 use crate::error::StorageError;
 use crate::key::{CacheKey, Origin};
 use crate::policy::digest;
-use crate::purge::Force;
+use crate::purged::Force;
 use crate::response::Stamp;
 use crate::selector::{PurgeError, Reach, Receipt, Selector};
 use crate::stats::count;
 use crate::storage::backend::Backend;
-use crate::target::{Hashes, Target};
+use crate::target::Target;
 
 impl CacheCore {
     /// Purges what a selector names. It has taken effect before the store is asked to give memory back.
@@ -29,22 +29,12 @@ impl CacheCore {
         Ok(Receipt { number, reach: Reach::ThisProcess, refreshing: None })
     }
 
-    /// Purges by number, and seals what is on its way into the store. Returns the number.
-    pub(crate) fn purge_target(&self, target: &Target, _force: Force) -> u64 {
-        match target {
-            Target::Hashes(Hashes { places, tags, authority }) => {
-                self.flights.seal_all();
-                for place in places {
-                    self.purges.purge_resource(*place);
-                }
-                self.flights.seal_tags(*authority, tags);
-                self.purges.purge_tags(tags)
-            }
-            Target::Pattern { .. } | Target::Everything => {
-                self.flights.seal_all();
-                self.purges.purge_everything()
-            }
-        }
+    /// Purges by number. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.
+    pub(crate) fn purge_target(&self, target: &Target, force: Force) -> u64 {
+        let number = self.purges.purge(target, force);
+        self.flights.close(target);
+        self.sweep_soon();
+        number
     }
 
     /// Deletes what is known by key of what was purged. The sweep finds all else that is in memory.
@@ -102,8 +92,7 @@ impl CacheCore {
             let stamp = self.purges.stamp(&key, 0);
             self.purge_with(authority, &key, &stamp);
             if authority.is_none() {
-                self.flights.seal_path(stamp.path);
-                self.purges.purge_resource(stamp.path);
+                self.purge_target(&Target::place(stamp.path), Force::Hard);
                 continue;
             }
             self.flights.seal_resource(&stamp);
@@ -115,7 +104,7 @@ impl CacheCore {
                 Backend::Other(_) => false,
             };
             if !by_key {
-                self.purges.purge_resource(stamp.resource);
+                self.purge_target(&Target::place(stamp.resource), Force::Hard);
             }
         }
     }
@@ -142,10 +131,10 @@ impl CacheCore {
         }
     }
 
-    /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.
+    /// Purges by tag, under one number, what has one of these tags; on the authority only, if there is one.
     fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
-        self.purges.purge_tags(tags);
-        self.flights.seal_tags(authority.map(|authority| self.groups.authority(Some(authority))), tags);
+        let authority = authority.map(|authority| self.groups.authority(Some(authority)));
+        self.purge_target(&Target::tags(tags, authority), Force::Hard);
     }
 
     /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.

@@ -119,6 +119,7 @@ mod policy;
 mod post;
 mod precedence;
 mod purge;
+mod purged;
 mod query;
 mod rules;
 mod search;

@@ -6,9 +6,11 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::cache::CacheCore;
 use crate::description::changes;
+use crate::purged::Force;
 use crate::reload::{Reload, ReloadError};
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
+use crate::target::Target;
 
 /// A cache through all its generations.
 pub(crate) struct Live {
@@ -51,8 +53,7 @@ impl Live {
         let next = Arc::new(running.succeeded_by(wanted));
         self.current.store(next.clone());
         if next.has_too_many_retired() {
-            next.purges.purge_everything();
-            next.flights.seal_all();
+            next.purge_target(&Target::Everything, Force::Hard);
             if let Backend::Memory(memory) = &next.settings.backend {
                 memory.clear_now();
             }

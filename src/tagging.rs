@@ -7,7 +7,7 @@ use http::HeaderMap;
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::labels::Labels;
-use crate::purge::Force;
+use crate::purged::Force;
 use crate::response::{Stamp, StoredResponse};
 use crate::selector::{PurgeError, Selector};
 use crate::stats::count;
@@ -48,7 +48,9 @@ impl CacheCore {
     /// The stamp of a response that was stored under other settings, with the tags that it would have now beside those that it has.
     pub(crate) fn relabelled(&self, stored: &StoredResponse, labelled: Labelled<'_>, path: &[u8]) -> Stamp {
         let mut stamp = stored.stamp.clone();
-        if let Some(now) = self.tags(labelled, path, &[]) {
+        let borne = stamp.tags.as_deref().map_or(&[][..], |tags| tags);
+        // Where nothing is new, it has been held against all purges already; else those that were forgotten since it was stored may have touched it.
+        if let Some(now) = self.tags(labelled, path, &[]).filter(|now| now.iter().any(|tag| !borne.contains(tag))) {
             stamp.add_tags(now);
         }
         stamp

@@ -62,6 +62,7 @@ const FLOORS: [&[&str]; 6] = [
         "post",
         "precedence",
         "purge",
+        "purged",
         "query",
         "rules",
         "search",

@@ -179,6 +179,25 @@ impl MemoryStore {
         Some(changed)
     }
 
+    /// Drops the responses under a key for which `stays` isn't true, unless something else was stored there since a [scan](Self::scan) saw what has this `number`.
+    /// Returns how many were dropped.
+    pub(crate) fn retain_now(&self, key: &CacheKey, number: u64, stays: impl Fn(&StoredResponse) -> bool) -> usize {
+        let inner = self.inner();
+        let _turn = inner.turn(key.as_bytes());
+        let slots = inner.index.slots.pin();
+        let Some(slot) = slots.get(key.as_bytes()).filter(|slot| slot.number == number) else { return 0 };
+        let staying: SmallVec<[StoredResponse; 1]> =
+            slot.variants.iter().filter(|stored| stays(stored)).cloned().collect();
+        let dropped = slot.variants.len() - staying.len();
+        if staying.is_empty() {
+            inner.index.remove(key.as_bytes(), |_| true);
+            inner.policy.invalidate(key.as_bytes());
+        } else if dropped > 0 {
+            self.set(key, staying);
+        }
+        dropped
+    }
+
     /// Fills the slot of a key, whose turn the caller has. Returns how many bytes are held then.
     fn set(&self, key: &CacheKey, variants: SmallVec<[StoredResponse; 1]>) -> u64 {
         let inner = self.inner();
