@@ -62,9 +62,9 @@ impl Groups {
         names.iter().map(|name| self.tag(origin, Some(name))).chain([self.tag(origin, None)]).collect()
     }
 
-    /// The tags of a group of this name, whatever origin it is on.
-    pub(crate) fn on_any_origin(&self, name: &str) -> Vec<u64> {
-        self.of_write(ANY, &[name.to_owned()])
+    /// The tag of a name on any origin; without one, of what bears every tag. A group is a tag of the application's own there, so that one look finds both.
+    pub(crate) fn anywhere(&self, name: Option<&str>) -> u64 {
+        self.tag(ANY, name)
     }
 
     /// The tag of a group, or of the responses in too many.

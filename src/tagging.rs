@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
 use crate::cached::Cached;
@@ -37,12 +38,7 @@ impl Labelled<'_> {
 impl CacheCore {
     /// The tags of a response from this path, with what it can be purged by without a name: its groups, and the spellings of its query.
     pub(crate) fn tags(&self, labelled: Labelled<'_>, path: &[u8], nameless: &[u64]) -> Option<Arc<Tags>> {
-        labelled.names(path).with(|name| self.tag(name), nameless)
-    }
-
-    /// The hash of a tag; without a name, of what bears every tag.
-    fn tag(&self, name: Option<&str>) -> u64 {
-        self.hasher.hash_one(("tag", name))
+        labelled.names(path).with(|name| self.groups.anywhere(name), nameless)
     }
 
     /// The stamp of a response that was stored under other settings, with the tags that it would have now beside those that it has.
@@ -60,13 +56,14 @@ impl CacheCore {
     pub(crate) fn target_of_tag(&self, text: &str) -> Result<Target, PurgeError> {
         let name = tag(text)
             .map_err(|why| PurgeError::Tag { tag: text.chars().take(100).collect(), reason: why.to_string() })?;
-        Ok(Target::tags(&self.touched_by(name), None))
+        // The name of a group is what it is, to the last colon.
+        let group = (name != text).then(|| self.groups.anywhere(Some(text)));
+        let hashes: SmallVec<[u64; 3]> = self.touched_by(name).into_iter().chain(group).collect();
+        Ok(Target::tags(&hashes, None))
     }
 
-    fn touched_by(&self, name: &str) -> Vec<u64> {
-        let mut hashes = self.groups.on_any_origin(name);
-        hashes.extend([self.tag(Some(name)), self.tag(None)]);
-        hashes
+    fn touched_by(&self, name: &str) -> [u64; 2] {
+        [Some(name), None].map(|name| self.groups.anywhere(name))
     }
 
     /// Purges what the rule of a path says that writes to it purge, the tags under one number. There is nobody to hear of an error: what is too long for a tag is what

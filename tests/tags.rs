@@ -328,8 +328,8 @@ fn gated(gate: Arc<Semaphore>) -> Content {
 
 #[tokio::test]
 async fn a_fill_on_its_way_is_not_stored_when_its_tag_is_purged() {
-    // Before its head is there, nobody knows its tags; afterwards, only those that it bears.
-    for (head_first, tag, stored) in [(false, "a", false), (false, "b", false), (true, "a", false), (true, "b", true)] {
+    // Whether its head was there when the purge came, or not.
+    for (head_first, tag, stored) in [(false, "a", false), (false, "b", true), (true, "a", false), (true, "b", true)] {
         let gate = Arc::new(Semaphore::new(usize::from(head_first)));
         let opened = gate.clone();
         let handler = Handler::waiting(move |_, n| {
