@@ -15,7 +15,6 @@
 //! forgotten stays harmless: a copy of a response that was elsewhere while the store was swept bears a number below the floor.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::key::CacheKey;
@@ -114,7 +113,7 @@ impl PurgeIndex {
         if verdict.is_purged || self.floor.load(Ordering::Acquire) > since {
             return false;
         }
-        stamp.hold(verdict.stale_from.unwrap_or(Duration::MAX), current);
+        stamp.hold(verdict.stale_from, current);
         true
     }
 
@@ -214,7 +213,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 

@@ -145,9 +145,11 @@ impl Stamp {
     }
 
     /// It was held against all purges up to `number`, and is stale from then after its arrival, if not before.
-    pub(crate) fn hold(&self, stale_from: Duration, number: u64) {
-        let nanoseconds = u64::try_from(stale_from.as_nanos()).unwrap_or(UNMARKED);
-        self.stale_from.fetch_min(nanoseconds, Ordering::Relaxed);
+    pub(crate) fn hold(&self, stale_from: Option<Duration>, number: u64) {
+        if let Some(stale_from) = stale_from {
+            let nanoseconds = u64::try_from(stale_from.as_nanos()).unwrap_or(UNMARKED - 1);
+            self.stale_from.fetch_min(nanoseconds, Ordering::Relaxed);
+        }
         self.verified.fetch_max(number, Ordering::Release);
     }
 

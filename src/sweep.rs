@@ -4,7 +4,7 @@
 //! ```text
 //! purge ─> a walk at once ─> retire ─┬─ nothing is remembered ─> ended; the next purge begins anew
 //!               ^                    └─ purges came meanwhile, or a fill in flight is older than one:
-//!               └──── a pause <──────────┘
+//!               └──── a pause <──────────┘   the shorter, the more is remembered
 //! ```
 //!
 //! A purge needs none of it to take effect: whatever a walk misses is held against purges when it is read, or counts as purged.
@@ -43,6 +43,8 @@ const PATIENCE: u32 = 60;
 #[derive(Debug, Default)]
 pub(crate) struct Sweeper {
     is_running: AtomicBool,
+    /// Too many purges are remembered for a long pause.
+    crowded: Notify,
     ended: Notify,
 }
 
@@ -51,8 +53,9 @@ impl Sweeper {
         !self.is_running.swap(true, Ordering::AcqRel)
     }
 
-    /// The cache ends: so does the pause of the sweep, and with it the sweep.
+    /// The cache ends: so does the pause of the sweep, whichever it is, and with it the sweep.
     pub(crate) fn end(&self) {
+        self.crowded.notify_one();
         self.ended.notify_one();
     }
 }
@@ -81,7 +84,9 @@ impl Sweep {
             // What is in flight now may be stored behind the walk, and held against no more than was current then.
             let oldest = self.state.flights.oldest().unwrap_or(current);
             if swept < current {
-                self.walk().await;
+                if !self.walk().await {
+                    return;
+                }
                 (swept, patience) = (current, PATIENCE);
             }
             self.state.purges.retire(swept.min(oldest));
@@ -101,35 +106,40 @@ impl Sweep {
         !self.is_running
     }
 
-    /// Drops what was purged; all the rest is held against the purges of now.
-    async fn walk(&self) {
+    /// Drops what was purged; all the rest is held against the purges of now. Returns whether that came to its end before the cache did.
+    async fn walk(&self) -> bool {
         let mut scan = self.memory.scan();
-        let mut purged: Vec<(CacheKey, u64)> = Vec::new();
+        let mut purged: Vec<CacheKey> = Vec::new();
         let mut goes_on = true;
-        while goes_on && !self.is_closing() {
+        while goes_on {
+            if self.is_closing() {
+                return false;
+            }
             let step = STEP / (1 + self.state.purges.patterns() / 16);
             goes_on = scan.step(step, |entry| {
                 // All of them, for each is marked as held.
                 let valid = entry.variants.iter().filter(|stored| self.is_valid(stored, &entry.key)).count();
                 if valid < entry.variants.len() {
-                    purged.push((entry.key, entry.number));
+                    purged.push(entry.key);
                 }
             });
-            for (key, number) in purged.drain(..) {
-                let dropped = self.memory.retain_now(&key, number, |stored| self.is_valid(stored, &key));
+            for key in purged.drain(..) {
+                let dropped = self.memory.retain_now(&key, |stored| self.is_valid(stored, &key));
                 add(&self.state.counters.swept, dropped as u64);
             }
             yield_now().await;
         }
         self.memory.sweep();
+        true
     }
 
     async fn pause(&self, took: Duration) {
-        let pause = match self.state.purges.is_crowded() {
-            true => took.max(CROWDED),
-            false => (took * PAUSE).clamp(SHORTEST, LONGEST),
+        let sweeper = &self.state.sweeper;
+        let (pause, woken) = match self.state.purges.is_crowded() {
+            false => ((took * PAUSE).clamp(SHORTEST, LONGEST), sweeper.crowded.notified()),
+            true => (took.max(CROWDED), sweeper.ended.notified()),
         };
-        let _ = tokio::time::timeout(pause, self.state.sweeper.ended.notified()).await;
+        let _ = tokio::time::timeout(pause, woken).await;
     }
 
     fn is_valid(&self, stored: &StoredResponse, key: &CacheKey) -> bool {
@@ -146,7 +156,13 @@ impl CacheCore {
     pub(crate) fn sweep_soon(&self) {
         let Backend::Memory(memory) = &self.settings.backend else { return };
         // Outside of a runtime nobody sweeps: entries go when they are replaced or evicted, and the floor bounds what is remembered.
-        if self.is_closing() || tokio::runtime::Handle::try_current().is_err() || !self.sweeper.begin() {
+        if self.is_closing() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        if !self.sweeper.begin() {
+            if self.purges.is_crowded() {
+                self.sweeper.crowded.notify_one();
+            }
             return;
         }
         let sweep = Sweep { state: self.state.clone(), memory: memory.clone(), is_running: true };

@@ -75,7 +75,7 @@ pub(super) struct Index {
 
 pub(super) struct Slot {
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
-    pub(super) number: u64,
+    number: u64,
     bytes: u64,
     /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
     pub(super) variants: SmallVec<[StoredResponse; 1]>,
@@ -179,15 +179,14 @@ impl MemoryStore {
         Some(changed)
     }
 
-    /// Drops the responses under a key for which `stays` isn't true, unless something else was stored there since a [scan](Self::scan) saw what has this `number`.
-    /// Returns how many were dropped.
-    pub(crate) fn retain_now(&self, key: &CacheKey, number: u64, stays: impl Fn(&StoredResponse) -> bool) -> usize {
+    /// Drops the responses under a key for which `stays` isn't true. Nothing is put, removed or purged by key between the look and that. Returns how many were dropped.
+    pub(crate) fn retain_now(&self, key: &CacheKey, stays: impl Fn(&StoredResponse) -> bool) -> usize {
         let inner = self.inner();
         let _turn = inner.turn(key.as_bytes());
         let slots = inner.index.slots.pin();
-        let Some(slot) = slots.get(key.as_bytes()).filter(|slot| slot.number == number) else { return 0 };
-        let staying: SmallVec<[StoredResponse; 1]> =
-            slot.variants.iter().filter(|stored| stays(stored)).cloned().collect();
+        let Some(slot) = slots.get(key.as_bytes()) else { return 0 };
+        let staying = slot.variants.iter().filter(|stored| stays(stored)).cloned();
+        let staying: SmallVec<[StoredResponse; 1]> = staying.collect();
         let dropped = slot.variants.len() - staying.len();
         if staying.is_empty() {
             inner.index.remove(key.as_bytes(), |_| true);
