@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_was_captured_is_no_pattern_and_never_too_long_a_one() {
-        let labels = labels("^/p/(.*)", &Policy::bypass().purges_glob("/list/$1*"));
+        let labels = labels("(?s)^/p/(.*)", &Policy::bypass().purges_glob("/list/$1*"));
         for (path, expected) in [
             ("/p/1", &["/list/1*"][..]),
             ("/p/a*b?c\\", &["/list/a\\*b\\?c\\\\*"]),

@@ -27,7 +27,7 @@
 //! - [`CacheLayer`] sets a cache up: its store, its rules, its limits, what it says in headers.
 //! - [`Policy`] says for whom the answers of a route are, and for how long they are good.
 //! - [`Cached`] lets a handler say the same about one response.
-//! - [`CacheHandle`] purges, counts and shuts down.
+//! - [`CacheHandle`] purges ([`Selector`]: URIs, tags, patterns, partitions), counts and shuts down; [`PurgeSender`] takes events from elsewhere.
 //! - [`CacheOutcome`], in the extensions of every response, says what the cache did and why.
 //! - [`storage::Storage`] is the seam for a store of one's own.
 //!
@@ -51,7 +51,7 @@
 //! | floor | what | modules |
 //! |---|---|---|
 //! | 5 | surfaces: what operates a cache | `Config` (feature `config`) |
-//! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
+//! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
 //! | 2 | stores | [`storage`] |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
@@ -59,7 +59,7 @@
 //!
 //! # Features
 //!
-//! - `axum` (on by default): [`Cached`] as a part of an axum response, and keys that see the path as it was before any `nest`. A plain
+//! - `axum` (on by default): [`Cached`] as a part of an axum response, [`CacheHandle`] as an argument of handlers, and keys that see the path as it was before any `nest`. A plain
 //!   tower or hyper service turns it off with `default-features = false`.
 //! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.

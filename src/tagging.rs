@@ -9,6 +9,7 @@ use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::labels::Labels;
 use crate::purged::Force;
+use crate::request::percent_decoded;
 use crate::response::{Stamp, StoredResponse};
 use crate::selector::{PurgeError, Selector};
 use crate::stats::count;
@@ -66,14 +67,21 @@ impl CacheCore {
         [Some(name), None].map(|name| self.groups.anywhere(name))
     }
 
-    /// Purges what the rule of a path says that writes to it purge, the tags under one number. There is nobody to hear of an error: what is too long for a tag is what
-    /// only those bear that bear every tag, and what is no pattern, as none should be, is everything.
+    /// Purges what the rule of a path says that writes to it purge; where a handler that decodes the path may have read one of another rule, what that says as well.
     pub(crate) fn purge_by_rule(&self, target: &str) {
         let path = target.split('?').next().unwrap_or_default();
-        let labels = &self.rules.route(path).labels;
-        if !labels.purge() {
-            return;
+        let route = self.rules.route(path);
+        let decoded = percent_decoded(path).map(|decoded| self.rules.route(&decoded));
+        for route in [Some(route), decoded.filter(|other| other.rule != route.rule)].into_iter().flatten() {
+            if route.labels.purge() {
+                self.purge_labelled(&route.labels, path);
+            }
         }
+    }
+
+    /// The tags under one number. There is nobody to hear of an error: what is too long for a tag is what only those bear that bear every tag, and what is no
+    /// pattern, as none should be, is everything.
+    fn purge_labelled(&self, labels: &Labels, path: &str) {
         count(&self.counters.invalidations);
         let named = labels.purged_tags(path);
         let named = named.iter().map(|name| name.trim_end_matches(':')).filter(|name| !name.is_empty());

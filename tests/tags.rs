@@ -143,7 +143,7 @@ fn a_reference_that_leads_nowhere_is_refused_when_the_rule_is_set_up() {
         (policy.clone().tag("a".repeat(257)), "tag", "longer than 256 bytes"),
         (policy.clone().purges_glob("a".repeat(2000)), "purges_glob", ""),
     ] {
-        let error = CacheLayer::in_memory(1).try_rule("^/(a)", policy).err().expect("it is refused");
+        let error = CacheLayer::in_memory(1).try_rule("^/(a)", policy).expect_err("it is refused");
         assert!(matches!(error, RuleError::Template { .. }), "{error:?}");
         let text = error.to_string();
         assert!(text.contains("^/(a)") && text.contains(setting) && text.contains(reason), "{text}");
@@ -199,6 +199,9 @@ fn tagged() -> Handler {
     })
 }
 
+/// Method, target, fields; status and `X-Cache`.
+type Step = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16, &'static str);
+
 #[tokio::test]
 async fn clients_see_no_tags_whatever_becomes_of_their_request() {
     let rules = |forward: bool| {
@@ -213,14 +216,12 @@ async fn clients_see_no_tags_whatever_becomes_of_their_request() {
     };
     for forward in [false, true] {
         let house = House::with(tagged(), rules(forward));
-        let reload = [("cache-control", "no-cache")];
-        let known = [("if-none-match", "\"1\"")];
-        let steps: [(&str, &str, &[(&str, &str)], u16, &str); 11] = [
+        let steps: [Step; 11] = [
             ("GET", "/a", &[], 200, "MISS"),
             ("GET", "/a", &[], 200, "HIT"),
             ("HEAD", "/a", &[], 200, "HIT"),
-            ("GET", "/a", &known, 304, "HIT"),
-            ("GET", "/a", &reload, 200, "REVALIDATED"),
+            ("GET", "/a", &[("if-none-match", "\"1\"")], 304, "HIT"),
+            ("GET", "/a", &[("cache-control", "no-cache")], 200, "REVALIDATED"),
             ("HEAD", "/b", &[], 200, "MISS"),
             ("GET", "/bypass", &[], 200, "BYPASS"),
             ("GET", "/declined", &[], 200, "MISS"),
