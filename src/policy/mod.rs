@@ -2,6 +2,7 @@
 
 mod asked;
 mod ends;
+mod labels;
 
 use std::fmt;
 use std::time::Duration;
@@ -59,6 +60,9 @@ pub struct Policy {
     pub(crate) query: QueryRule,
     pub(crate) key_headers: Vec<HeaderName>,
     pub(crate) key_cookies: Vec<String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) purged_tags: Vec<String>,
+    pub(crate) purged_globs: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -130,6 +134,9 @@ impl Policy {
             query: QueryRule::default(),
             key_headers: Vec::new(),
             key_cookies: Vec::new(),
+            tags: Vec::new(),
+            purged_tags: Vec::new(),
+            purged_globs: Vec::new(),
         }
     }
 
