@@ -106,6 +106,7 @@ mod invalidate;
 mod live;
 mod lookup;
 mod neighbours;
+mod pieces;
 mod plainly;
 mod plan;
 mod policy;
