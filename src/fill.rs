@@ -122,11 +122,16 @@ impl Content {
 
 /// Puts the content together and stores it. A reason not to store is counted where it is found.
 pub(crate) fn store(plan: Plan, content: Content) -> Bytes {
+    let mut hash = plan.needs_hash().then(Sha256::new);
+    let mut see = |data: &[u8]| hash.iter_mut().for_each(|hash| hash.update(data));
     let whole = match content {
-        Content::Whole(whole) => whole,
-        Content::Pieces(pieces, length) => join(&plan.core.pieces, pieces, length),
+        Content::Whole(whole) => {
+            see(&whole);
+            whole
+        }
+        Content::Pieces(pieces, length) => join(&plan.core.pieces, pieces, length, see),
     };
-    let hash = plan.needs_hash().then(|| Sha256::digest(&whole).into());
+    let hash = hash.map(|hash| hash.finalize().into());
     drop(plan.commit(whole.clone(), hash));
     whole
 }
@@ -165,11 +170,12 @@ impl Drop for Held {
     }
 }
 
-/// The content in memory of exactly its size. Each piece is let go as soon as it is copied.
-fn join(memory: &Pieces, pieces: Vec<Bytes>, length: usize) -> Bytes {
+/// The content in memory of exactly its size. Each piece is seen while it is near, and let go as soon as it is copied.
+fn join(memory: &Pieces, pieces: Vec<Bytes>, length: usize, mut see: impl FnMut(&[u8])) -> Bytes {
     let mut content = BytesMut::with_capacity(length);
     for piece in pieces {
         content.extend_from_slice(&piece);
+        see(&piece);
         memory.give_back(piece);
     }
     content.freeze()

@@ -33,6 +33,8 @@ impl Pieces {
     pub(crate) fn give_back(&self, content: Bytes) {
         let Ok(mut piece) = content.try_into_mut() else { return };
         piece.clear();
+        // It may be the end of a piece whose beginning somebody had.
+        let _ = piece.try_reclaim(PIECE);
         if piece.capacity() != PIECE {
             return;
         }
@@ -71,6 +73,14 @@ mod tests {
         let again = pieces.take(PIECE);
         assert_eq!((again.as_ptr(), again.len(), again.capacity()), (place, 0, PIECE));
         assert_ne!(place, first, "what is read isn't written to");
+
+        let mut piece = pieces.take(PIECE);
+        piece.extend_from_slice(&[3; PIECE]);
+        let (place, beginning) = (piece.as_ptr(), piece.split_to(100).freeze());
+        pieces.give_back(beginning);
+        assert_eq!(free(&pieces), 0, "somebody has its end");
+        pieces.give_back(piece.freeze());
+        assert_eq!(pieces.take(PIECE).as_ptr(), place);
     }
 
     #[test]

@@ -51,6 +51,7 @@ const FLOORS: [&[&str]; 6] = [
         "live",
         "lookup",
         "neighbours",
+        "pieces",
         "plainly",
         "plan",
         "policy",

@@ -191,7 +191,7 @@ impl Stream {
         };
         let mut after = match end {
             Some(end) => After { gone: source.take(), ..state.end(end) },
-            None => After { wakers: state.other_wakers(driver), ..After::default() },
+            None => After { wakers: state.all_wakers(), ..After::default() },
         };
         after.given_up = after.given_up.or(given_up);
         (after, own)

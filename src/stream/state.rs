@@ -100,12 +100,6 @@ impl State {
         self.readers.iter_mut().filter_map(|(_, place)| place.waker.take()).collect()
     }
 
-    /// The wakers of those who don't have at once what has come.
-    pub(super) fn other_wakers(&mut self, driver: Option<usize>) -> Vec<Waker> {
-        let others = self.readers.iter_mut().filter(|(place, _)| Some(*place) != driver);
-        others.filter_map(|(_, place)| place.waker.take()).collect()
-    }
-
     /// Takes all that will come from the budget if it is more than `small`: to give up halfway helps nobody. The plan is given up where that is refused.
     pub(super) fn reserve(&mut self, small: usize) -> Option<(Plan, DeclineReason)> {
         let is_large = self.fill.announced().is_some_and(|length| length > small as u64);
@@ -152,7 +146,8 @@ impl State {
         self.ended.is_none() && self.readers.get(place).is_some_and(has_all)
     }
 
-    /// How much memory has to be taken to keep so much more, of which `length` knows already. What may be the last takes no more than twice what there is.
+    /// How much memory has to be taken to keep so much more, which `length` has in it already. Where nobody knows how much will come, no
+    /// more than is kept, or than a piece.
     fn memory_for(&self, more: usize) -> usize {
         let wanted = more.saturating_sub(self.room());
         let kept = self.length as usize - more;
