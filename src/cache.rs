@@ -2,8 +2,8 @@
 
 use std::borrow::Borrow;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
 use tokio::sync::Semaphore;
