@@ -25,6 +25,8 @@ pub(crate) enum Admission {
     Lookup(Ask),
     /// Its content is read, and then to the store.
     Query(Ask),
+    /// To the handler; what the rule would have made of it is only watched.
+    Shadow(Ask),
     /// To the handler, and its success invalidates.
     Write(Write),
     /// To the handler, untouched.
@@ -82,7 +84,8 @@ impl InHand {
 /// 2. Unsafe methods write; other methods than GET and HEAD, and QUERY if that is switched on, are forwarded.
 /// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host or path.
 /// 4. What the rule's audience excludes is forwarded.
-/// 5. All else is looked up under its key, a QUERY when its content was read.
+/// 5. Where the rule is in shadow, it is forwarded and watched.
+/// 6. All else is looked up under its key, a QUERY when its content was read.
 pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
     let head = RequestHead::of(request);
     let facts = RequestFacts::read(head.headers);
@@ -129,6 +132,9 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         },
         Err(reason) => return forward(reason),
     };
+    if route.policy.shadow {
+        return Admission::Shadow(ask);
+    }
     if asks_with_content {
         return Admission::Query(ask);
     }

@@ -16,6 +16,7 @@ use crate::byteranges::Pieces;
 use crate::decoded::Decoded;
 use crate::error::{BodyError, BoxError};
 use crate::head::COPIED_WHEN_STORED;
+use crate::report::Watch;
 use crate::stream::{Reader, Source};
 
 pin_project! {
@@ -41,6 +42,7 @@ pin_project! {
         Stored { content: Bytes },
         Pieces { pieces: Box<Pieces> },
         Untouched { #[pin] body: B },
+        Watched { #[pin] body: B, watch: Option<Box<Watch>> },
         Streaming { reader: Box<Reader> },
         Part { part: Box<Part> },
         Decoded { decoded: Box<Decoded> },
@@ -63,6 +65,16 @@ impl<B: Body> ResponseBody<B> {
 
     pub(crate) fn untouched(body: B) -> Self {
         Self { kind: Kind::Untouched { body } }
+    }
+
+    /// The handler's own, of which a hash is taken as it passes; untouched where nobody wants one.
+    pub(crate) fn watched(body: B, watch: Option<Watch>) -> Self {
+        let Some(watch) = watch.map(Box::new) else { return Self::untouched(body) };
+        if body.is_end_stream() {
+            watch.end();
+            return Self::untouched(body);
+        }
+        Self { kind: Kind::Watched { body, watch: Some(watch) } }
     }
 
     pub(crate) fn streaming(reader: Reader) -> Self {
@@ -101,7 +113,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
             Kind::Empty => "empty",
             Kind::Stored { .. } => "stored",
             Kind::Pieces { .. } => "pieces",
-            Kind::Untouched { .. } => "untouched",
+            Kind::Untouched { .. } | Kind::Watched { .. } => "untouched",
             Kind::Streaming { .. } => "streaming",
             Kind::Part { .. } => "part",
             Kind::Decoded { .. } => "decoded",
@@ -126,6 +138,11 @@ where
             }
             KindProjection::Pieces { pieces } => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
             KindProjection::Untouched { body } => body.poll_frame(cx).map_err(BodyError::new),
+            KindProjection::Watched { mut body, watch } => {
+                let polled = body.as_mut().poll_frame(cx);
+                Watch::follow(watch, &polled, || body.is_end_stream());
+                polled.map_err(BodyError::new)
+            }
             KindProjection::Streaming { reader } => reader.poll_frame(cx),
             KindProjection::Part { part } => part.poll_frame(cx),
             KindProjection::Decoded { decoded } => {
@@ -144,7 +161,7 @@ where
             Kind::Empty => true,
             Kind::Stored { content } => content.is_empty(),
             Kind::Pieces { pieces } => pieces.left() == 0,
-            Kind::Untouched { body } => body.is_end_stream(),
+            Kind::Untouched { body } | Kind::Watched { body, .. } => body.is_end_stream(),
             Kind::Streaming { reader } => reader.is_end_stream(),
             Kind::Part { part } => part.left() == 0,
             Kind::Decoded { decoded } => decoded.left() == 0,
@@ -156,7 +173,7 @@ where
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Stored { content } => SizeHint::with_exact(content.len() as u64),
             Kind::Pieces { pieces } => SizeHint::with_exact(pieces.left()),
-            Kind::Untouched { body } => body.size_hint(),
+            Kind::Untouched { body } | Kind::Watched { body, .. } => body.size_hint(),
             Kind::Streaming { reader } => reader.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Part { part } => SizeHint::with_exact(part.left()),
             Kind::Decoded { decoded } => SizeHint::with_exact(decoded.left()),

@@ -22,6 +22,7 @@ use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleRe
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
+use crate::report::{Departed, Witness};
 use crate::representation::announce;
 use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, StoredResponse, ensure_date};
@@ -236,6 +237,9 @@ impl Errand {
         exact: Option<u64>,
     ) -> Result<Plan, DeclineReason> {
         let route = self.core.rules.get(self.ask.rule);
+        // A HEAD only confirms what is stored, and a POST wasn't looked up.
+        let is_fetch = !self.ask.is_head && !self.is_post;
+        let trail = is_fetch.then(|| self.core.trail(self.ask.rule, self.why, self.sent, &self.asked)).flatten();
         let draft = Draft {
             core: &self.core,
             key: self.ask.key,
@@ -252,6 +256,7 @@ impl Errand {
             previous: self.previous,
             exact,
             asked_plainly: self.plainly,
+            trail,
         };
         Plan::new(draft, self.departure)
     }
@@ -343,6 +348,7 @@ impl Errand {
             self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
+        let watch = self.witness(reason).and_then(|witness| witness.answered(&response));
         let (mut parts, body) = response.into_parts();
         if self.speaks_to_one_client(&parts.headers) {
             ensure_private(&mut parts.headers, &self.core.settings.targets);
@@ -351,7 +357,7 @@ impl Errand {
         let mut shape = wanted(self.client_asks(), &parts, length).of_a_stream();
         reshape(&mut shape, length, &mut parts.status, &mut parts.headers);
         let body = match shape {
-            Shape::Whole | Shape::Parts(_) => ResponseBody::untouched(body),
+            Shape::Whole | Shape::Parts(_) => ResponseBody::watched(body, watch),
             Shape::Part(part) => {
                 let (exact, core) = (body.size_hint().exact(), self.core.clone());
                 let passing = Stream::begin(core, source(body), Default::default(), Fill::none(), (exact, exact));
@@ -360,6 +366,13 @@ impl Errand {
             Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
         };
         from_handler(&self.core, Response::from_parts(parts, body), outcome, self.attended)
+    }
+
+    /// Looks at an answer that isn't stored, if there is something to be learned from it.
+    fn witness(&self, reason: DeclineReason) -> Option<Witness> {
+        let departed = Departed { sent: self.sent, stamp: self.departure.stamp.clone() };
+        Witness::of_declined(&self.core, self.ask.rule, &self.ask.key, reason, &self.asked, departed)
+            .filter(|_| self.wants_whole)
     }
 
     /// Whether an answer that is not stored makes what is stored worthless. Errors say nothing about what they stand in the place of, and an

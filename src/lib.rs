@@ -52,7 +52,7 @@
 //! |---|---|---|
 //! | 5 | surfaces: what operates a cache | `Config` (feature `config`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
-//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
+//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
 //! | 2 | stores | [`storage`] |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
 //! | 0 | the protocol, as pure functions | [`rfc9111`] |
@@ -113,6 +113,7 @@ mod post;
 mod precedence;
 mod purge;
 mod query;
+pub mod report;
 mod rules;
 mod search;
 mod settings;
@@ -168,6 +169,7 @@ pub use self::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, Stal
 pub use self::policy::Policy;
 pub use self::query::QueryBody;
 pub use self::reload::{Change, Reload, ReloadError};
+pub use self::report::Report;
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
 pub use self::rfc9111::storability::DeclineReason;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! call ─ admit ─┬─ forward   the cache keeps out of it
+//!               ├─ shadow    the same; what the rule would make of it is only watched
 //!               ├─ write     an unsafe method; its success invalidates
 //!               ├─ query     its content is read first, where QUERY is cached; then as below
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
@@ -37,6 +38,7 @@ use crate::lookup::Lookup;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::posted::{Posted, Stored};
 use crate::query::QueryReader;
+use crate::report::Witness;
 use crate::request::{RequestHead, Scheme};
 use crate::respond::{from_handler, from_store, note};
 use crate::response::StoredResponse;
@@ -92,6 +94,7 @@ where
         let core = self.live.load();
         match admit(&core, &request) {
             Admission::Forward(outcome) => self.forward(&core, request, outcome),
+            Admission::Shadow(ask) => self.shadow(&core, request, ask),
             Admission::Write(write) => self.write(&core, request, write),
             Admission::Lookup(ask) => self.look_up(&core, request, ask),
             Admission::Query(ask) => self.query(&core, request, ask),
@@ -128,14 +131,34 @@ impl<S> Cache<S> {
         InHand::mark(&core, request.extensions_mut());
         let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
         let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
+        let witness = match outcome.outcome {
+            Outcome::Bypass(reason) => Witness::of_bypass(&core, outcome.rule, reason, &RequestHead::of(&request)),
+            _ => None,
+        };
         ResponseFuture::awaited(async move {
-            let response = call(inner, request).await?.map(ResponseBody::untouched);
+            let response = watched(call(inner, request).await?, witness);
             if let Some(path) = path {
                 core.rules.get(outcome.rule).watch_stranger(response.status(), &path);
             }
             // The layer outside says and counts what becomes of it; twice would be once too often.
             let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
             Ok(if is_nested { response } else { from_handler(&core, response, outcome, true) })
+        })
+    }
+
+    /// To the handler and back, untouched; what the rule would have made of the answer is found out as it passes.
+    fn shadow<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, ask: Ask) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let (core, inner) = (core.clone(), self.inner.clone());
+        let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Shadow), ask.rule);
+        let witness = Witness::in_shadow(&core, ask.rule, ask.key, &RequestHead::of(&request));
+        InHand::mark(&core, request.extensions_mut());
+        ResponseFuture::awaited(async move {
+            let response = watched(call(inner, request).await?, witness);
+            Ok(from_handler(&core, response, outcome, true))
         })
     }
 
@@ -415,6 +438,12 @@ impl<S> Cache<S> {
         let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
         note(core, response, outcome, true)
     }
+}
+
+/// The handler's response, looked at by `witness` as it passes.
+fn watched<B: Body>(response: Response<B>, witness: Option<Witness>) -> Response<ResponseBody<B>> {
+    let watch = witness.and_then(|witness| witness.answered(&response));
+    response.map(|body| ResponseBody::watched(body, watch))
 }
 
 /// Calls the service that was made ready.

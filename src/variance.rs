@@ -36,6 +36,29 @@ impl Variance {
         to_the_byte || variant_key(&self.fields, asked, matching) == self.key
     }
 
+    /// What the request said in the nominated field at `place`, normalised; `None` where it said nothing.
+    pub(crate) fn value(&self, place: usize) -> Option<&[u8]> {
+        // As `variant_key` writes them.
+        let mut rest = &self.key[..];
+        for before in 0..=place {
+            let (is_there, after) = rest.split_first()?;
+            if *is_there == 0 {
+                if before == place {
+                    return None;
+                }
+                rest = after;
+                continue;
+            }
+            let (length, after) = after.split_first_chunk()?;
+            let (value, after) = after.split_at_checked(u64::from_le_bytes(*length) as usize)?;
+            if before == place {
+                return Some(value);
+            }
+            rest = after;
+        }
+        None
+    }
+
     /// The bytes of its values.
     pub(crate) fn size(&self) -> usize {
         self.key.len() + self.as_sent.iter().flatten().map(HeaderValue::len).sum::<usize>()

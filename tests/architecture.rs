@@ -58,6 +58,7 @@ const FLOORS: [&[&str]; 6] = [
         "precedence",
         "purge",
         "query",
+        "report",
         "rules",
         "search",
         "settings",
