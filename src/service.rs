@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! call ─ admit ─┬─ forward   the cache keeps out of it
-//!               ├─ shadow    the same; what the rule would make of it is only watched
+//!               ├─ shadow    the same; it is only watched what the rule would make of it
 //!               ├─ write     an unsafe method; its success invalidates
 //!               ├─ query     its content is read first, where QUERY is cached; then as below
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
@@ -40,7 +40,7 @@ use crate::posted::{Posted, Stored};
 use crate::query::QueryReader;
 use crate::report::Witness;
 use crate::request::{RequestHead, Scheme};
-use crate::respond::{from_handler, from_store, note};
+use crate::respond::{from_handler, from_store, note, watched};
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
@@ -93,8 +93,15 @@ where
         // The settings that count for this request, whatever becomes of them meanwhile.
         let core = self.live.load();
         match admit(&core, &request) {
-            Admission::Forward(outcome) => self.forward(&core, request, outcome),
-            Admission::Shadow(ask) => self.shadow(&core, request, ask),
+            Admission::Forward(outcome) => {
+                let witness = Witness::of_bypass(&core, &outcome, &RequestHead::of(&request));
+                self.forward(&core, request, outcome, witness)
+            }
+            Admission::Shadow(ask) => {
+                let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Shadow), ask.rule);
+                let witness = Witness::in_shadow(&core, ask, &RequestHead::of(&request));
+                self.forward(&core, request, outcome, witness)
+            }
             Admission::Write(write) => self.write(&core, request, write),
             Admission::Lookup(ask) => self.look_up(&core, request, ask),
             Admission::Query(ask) => self.query(&core, request, ask),
@@ -121,8 +128,14 @@ where
 type Answer<S, R> = ResponseFuture<<S as Handler<R>>::Body, <S as Service<Request<R>>>::Error>;
 
 impl<S> Cache<S> {
-    /// To the handler and back, untouched.
-    fn forward<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, outcome: CacheOutcome) -> Answer<S, R>
+    /// To the handler and back, untouched; `witness` looks at what passes.
+    fn forward<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        mut request: Request<R>,
+        outcome: CacheOutcome,
+        witness: Option<Witness>,
+    ) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -131,10 +144,6 @@ impl<S> Cache<S> {
         InHand::mark(&core, request.extensions_mut());
         let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
         let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
-        let witness = match outcome.outcome {
-            Outcome::Bypass(reason) => Witness::of_bypass(&core, outcome.rule, reason, &RequestHead::of(&request)),
-            _ => None,
-        };
         ResponseFuture::awaited(async move {
             let response = watched(call(inner, request).await?, witness);
             if let Some(path) = path {
@@ -146,22 +155,6 @@ impl<S> Cache<S> {
         })
     }
 
-    /// To the handler and back, untouched; what the rule would have made of the answer is found out as it passes.
-    fn shadow<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, ask: Ask) -> Answer<S, R>
-    where
-        S: Handler<R>,
-        R: Body + Send + 'static,
-    {
-        let (core, inner) = (core.clone(), self.inner.clone());
-        let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Shadow), ask.rule);
-        let witness = Witness::in_shadow(&core, ask.rule, ask.key, &RequestHead::of(&request));
-        InHand::mark(&core, request.extensions_mut());
-        ResponseFuture::awaited(async move {
-            let response = watched(call(inner, request).await?, witness);
-            Ok(from_handler(&core, response, outcome, true))
-        })
-    }
-
     /// Reads the content that a QUERY asks with (RFC 10008 §2.7), and then asks the store.
     fn query<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask) -> Answer<S, R>
     where
@@ -170,7 +163,7 @@ impl<S> Cache<S> {
     {
         let Some(reader) = core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
             let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::QueryContent), ask.rule);
-            return self.forward(core, request, outcome);
+            return self.forward(core, request, outcome, None);
         };
         let (service, core) = (self.clone(), core.clone());
         ResponseFuture::awaited(async move {
@@ -179,7 +172,7 @@ impl<S> Cache<S> {
             let request = Request::from_parts(parts, read.body);
             match ask.with_content(&core, read.content, request.headers()) {
                 Ok(ask) => service.look_up(&core, request, ask).await,
-                Err(outcome) => service.forward(&core, request, outcome).await,
+                Err(outcome) => service.forward(&core, request, outcome, None).await,
             }
         })
     }
@@ -438,12 +431,6 @@ impl<S> Cache<S> {
         let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
         note(core, response, outcome, true)
     }
-}
-
-/// The handler's response, looked at by `witness` as it passes.
-fn watched<B: Body>(response: Response<B>, witness: Option<Witness>) -> Response<ResponseBody<B>> {
-    let watch = witness.and_then(|witness| witness.answered(&response));
-    response.map(|body| ResponseBody::watched(body, watch))
 }
 
 /// Calls the service that was made ready.

@@ -152,14 +152,14 @@ impl Known<'_> {
             Verdict::Same if self.credentials(totals) == 0 => format!("Policy::guarded({ttl})"),
             Verdict::Same => format!("Policy::shared({ttl})"),
             Verdict::SameForOneUser => format!("Policy::per(.., {ttl})"),
-            Verdict::DependsOn(parts) if parts.iter().any(|part| part.part.is_credential()) => {
+            Verdict::DependsOn(parts) if has_credential(parts) => {
                 format!("Policy::per(.., {ttl})")
             }
             Verdict::DependsOn(parts) => {
                 let words: Option<Vec<_>> = parts.iter().map(|part| word_for_part(&part.part)).collect();
                 format!("Policy::guarded({ttl}){}", words?.concat())
             }
-            Verdict::TooFew { .. } | Verdict::OverTime { .. } => return None,
+            Verdict::TooFew { .. } | Verdict::MayDependOn(_) | Verdict::OverTime { .. } => return None,
         };
         let advice = Advice::Cache { why, outcome, comparison };
         Some(self.recommend(advice, format!("{audience}, with .shadow() first"), outcome.saves))
@@ -173,15 +173,14 @@ impl Known<'_> {
         match &comparison.verdict {
             Verdict::TooFew { .. } | Verdict::SameForOneUser => None,
             Verdict::Same => Some(self.recommend(Advice::Safe(comparison), "the rule without .shadow()".into(), saves)),
+            Verdict::DependsOn(parts) | Verdict::MayDependOn(parts) if has_credential(parts) => {
+                Some(self.recommend(Advice::Unsafe(comparison), "Policy::per(..)".into(), Duration::ZERO))
+            }
             Verdict::DependsOn(parts) => {
-                let word = if parts.iter().any(|part| part.part.is_credential()) {
-                    "Policy::per(..)".to_owned()
-                } else {
-                    parts.iter().filter_map(|part| word_for_part(&part.part)).collect()
-                };
+                let word = parts.iter().filter_map(|part| word_for_part(&part.part)).collect();
                 Some(self.recommend(Advice::Unsafe(comparison), word, Duration::ZERO))
             }
-            Verdict::OverTime { .. } => {
+            Verdict::MayDependOn(_) | Verdict::OverTime { .. } => {
                 Some(self.recommend(Advice::Unsafe(comparison), "Policy::bypass()".into(), Duration::ZERO))
             }
         }
@@ -212,6 +211,7 @@ impl Known<'_> {
             None if is_for_one => Verdict::Same,
             None => Verdict::SameForOneUser,
             Some(Cause::Parts(parts)) => Verdict::DependsOn(evidence(totals, parts)),
+            Some(Cause::AnyOf(parts)) => Verdict::MayDependOn(evidence(totals, parts)),
             Some(Cause::Nothing) => {
                 let equal = explanation.of_equal_requests();
                 let (equal_requests, different) = (u64::from(equal.both()), u64::from(equal.different));
@@ -273,6 +273,10 @@ fn word_for_keys(space: &KeySpace) -> String {
         DimensionKind::Vary => format!("the handler's Vary without {}", space.name),
         DimensionKind::KeyHeader => format!("the rule without .key_header({:?})", space.name),
     }
+}
+
+fn has_credential(parts: &[PartEvidence]) -> bool {
+    parts.iter().any(|evidence| evidence.part.is_credential())
 }
 
 /// What puts a part of the request into the key.

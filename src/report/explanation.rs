@@ -58,6 +58,8 @@ impl Counts {
 pub(crate) enum Cause {
     /// These parts together: where all of them were equal, so were the answers.
     Parts(Parts),
+    /// One of these, if it is anything in the requests: they differed whenever the answers did, and were hardly ever the same.
+    AnyOf(Parts),
     /// Nothing that the requests say.
     Nothing,
 }
@@ -102,14 +104,31 @@ impl Explanation {
     /// What makes answers differ; `None` where none did.
     ///
     /// 1. The part whose changes go with changes of the answer most closely, among those whose equality meant equal answers.
-    /// 2. Where there is none, up to three parts of which the same is true together.
+    /// 2. Where there is none, two parts of which the same is true together.
+    /// 3. Three parts, each of which explains most of what those before it don't.
     pub(crate) fn cause(&self) -> Option<Cause> {
         if self.all.different == 0 {
             return None;
         }
-        let alone = (0..=NAMES).map(|n| 1 << n).filter(|part| self.explains(*part));
-        let best = alone.max_by(|one, other| self.closeness(*one).total_cmp(&self.closeness(*other)));
-        Some(best.or_else(|| self.together()).map_or(Cause::Nothing, Cause::Parts))
+        let all: Vec<Parts> = (0..=NAMES).map(|bit| 1 << bit).filter(|part| self.with_any(*part).both() > 0).collect();
+        let pairs = || all.iter().enumerate().flat_map(|(n, one)| all.iter().skip(n + 1).map(move |other| one | other));
+        let always = self.always();
+        let found = self.closest(all.iter().copied()).or_else(|| self.closest(pairs())).or_else(|| self.together(&all));
+        let otherwise = if always == 0 { Cause::Nothing } else { Cause::AnyOf(always) };
+        Some(found.map_or(otherwise, Cause::Parts))
+    }
+
+    /// The parts that differed whenever the answers did.
+    fn always(&self) -> Parts {
+        let differing = self.sets.iter().filter(|(_, counts)| counts.different > 0);
+        let always = differing.map(|(set, _)| *set).reduce(|one, other| one & other).unwrap_or_default();
+        if self.beyond.different > 0 { 0 } else { always }
+    }
+
+    /// The one that goes with a change of the answer most closely, of those that explain it.
+    fn closest(&self, all: impl Iterator<Item = Parts>) -> Option<Parts> {
+        let explaining = all.filter(|parts| self.explains(*parts));
+        explaining.max_by(|one, other| self.closeness(*one).total_cmp(&self.closeness(*other)))
     }
 
     /// Whether requests that were equal in `parts` had equal answers, and often enough to believe that.
@@ -120,14 +139,14 @@ impl Explanation {
         equal.same >= CONFIRMED && unexplained <= (1.0 - EXPLAINED) * f64::from(self.all.different)
     }
 
-    /// How often the answer was another one where the part was.
-    fn closeness(&self, part: Parts) -> f64 {
-        let differing = self.with_any(part);
+    /// How often the answer was another one where any of the parts was.
+    fn closeness(&self, parts: Parts) -> f64 {
+        let differing = self.with_any(parts);
         f64::from(differing.different) / f64::from(differing.both().max(1))
     }
 
     /// The part that explains most, and then the one that explains most of the rest.
-    fn together(&self) -> Option<Parts> {
+    fn together(&self, all: &[Parts]) -> Option<Parts> {
         let mut parts = 0;
         for _ in 0..TOGETHER {
             let left = |part: &Parts| {
@@ -135,7 +154,7 @@ impl Explanation {
                 // A part that always differs leaves nothing to compare.
                 if rest.same < CONFIRMED { u32::MAX } else { rest.different }
             };
-            let next = (0..=NAMES).map(|n| 1 << n).filter(|part| parts & part == 0).min_by_key(left)?;
+            let next = all.iter().copied().filter(|part| parts & part == 0).min_by_key(left)?;
             parts |= next;
             if self.explains(parts) {
                 return Some(parts);
@@ -175,7 +194,10 @@ mod tests {
             let explanation = compared(&requests, |request, _| u64::from(request[0] / 2 * 10 + request[3] / 2));
             prop_assert_eq!(explanation.cause(), Some(Cause::Parts(1 | 1 << 3)), "two together");
             let explanation = compared(&requests, |_, n| n as u64);
-            prop_assert_eq!(explanation.cause(), Some(Cause::Nothing), "each request has its own answer");
+            // The last part is another one each time, so it might be that.
+            prop_assert_eq!(explanation.cause(), Some(Cause::AnyOf(1 << 5)), "each request has its own answer");
+            let without: Vec<[u8; 2]> = requests.iter().map(|request| [request[0], request[1]]).collect();
+            prop_assert_eq!(compared(&without, |_, n| n as u64).cause(), Some(Cause::Nothing));
             prop_assert_eq!(compared(&requests, |_, _| 7).cause(), None);
         }
     }
@@ -197,7 +219,7 @@ mod tests {
         let mut explanation = Explanation::default();
         (0..9).for_each(|_| explanation.compare(2, true));
         explanation.compare(1, false);
-        assert_eq!(explanation.cause(), Some(Cause::Nothing));
+        assert_eq!(explanation.cause(), Some(Cause::AnyOf(1)));
         explanation.compare(2, true);
         assert_eq!(explanation.cause(), Some(Cause::Parts(1)));
     }

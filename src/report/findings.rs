@@ -194,6 +194,9 @@ pub enum Verdict {
     SameForOneUser,
     /// What the requests say in these parts decides.
     DependsOn(Vec<PartEvidence>),
+    /// It may be one of these parts that decides: they were other ones whenever the answers were, and two requests that agreed in them were hardly ever
+    /// compared.
+    MayDependOn(Vec<PartEvidence>),
     /// Nothing in the requests explains it: the answers differ over time or at random.
     OverTime {
         /// Pairs of requests that said the same in everything that was compared.

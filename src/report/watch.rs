@@ -14,11 +14,12 @@ use super::digest::Digest;
 use super::findings::{RequestPart, Uncached};
 use super::totals::Cause;
 use super::{Compared, Observation, Observations, RouteSeen, Seen, as_millis, millis};
+use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::key::CacheKey;
-use crate::outcome::BypassReason;
+use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::plan::fits;
 use crate::policy::{Policy, cookies};
 use crate::precedence::{Arrival, Verdict, judge};
@@ -83,12 +84,8 @@ pub(crate) struct Departed {
 
 impl Witness {
     /// Of a request under a rule in shadow: its key is the one that the rule gives.
-    pub(crate) fn in_shadow(
-        core: &Arc<CacheCore>,
-        rule: Option<usize>,
-        key: CacheKey,
-        head: &RequestHead<'_>,
-    ) -> Option<Self> {
+    pub(crate) fn in_shadow(core: &Arc<CacheCore>, ask: Ask, head: &RequestHead<'_>) -> Option<Self> {
+        let Ask { key, rule, .. } = ask;
         if *head.method != Method::GET {
             return None;
         }
@@ -106,22 +103,17 @@ impl Witness {
     }
 
     /// Of a request that isn't looked up. Only where a word of the rule could change that.
-    pub(crate) fn of_bypass(
-        core: &Arc<CacheCore>,
-        rule: Option<usize>,
-        reason: BypassReason,
-        head: &RequestHead<'_>,
-    ) -> Option<Self> {
-        if *head.method != Method::GET
-            || !matches!(reason, BypassReason::Rule | BypassReason::NetworkOnly | BypassReason::Credentials)
-        {
+    pub(crate) fn of_bypass(core: &Arc<CacheCore>, outcome: &CacheOutcome, head: &RequestHead<'_>) -> Option<Self> {
+        let Outcome::Bypass(reason) = outcome.outcome else { return None };
+        let is_its_word = matches!(reason, BypassReason::Rule | BypassReason::NetworkOnly | BypassReason::Credentials);
+        if !is_its_word || *head.method != Method::GET {
             return None;
         }
         let authority = head.headers.get(header::HOST).map_or(&b""[..], |host| host.as_bytes());
         let key = CacheKey::new(authority, head.uri.path(), head.uri.query());
         let sent = core.now();
         let departed = Departed { sent, stamp: core.purges.stamp(&key, core.purges.current()) };
-        Self::of(core, rule, key, Why::Uncached(Uncached::Bypass(reason)), head.headers.clone(), departed)
+        Self::of(core, outcome.rule, key, Why::Uncached(Uncached::Bypass(reason)), head.headers.clone(), departed)
     }
 
     /// Of a request whose answer wasn't stored. Only where a word of the rule could change that.

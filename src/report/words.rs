@@ -78,10 +78,14 @@ impl Display for Comparison {
                 f,
                 "the same in {answers} comparisons over {keys} keys, but only {across_credentials} pairs had different credentials"
             ),
-            Verdict::DependsOn(parts) => {
-                write!(f, "{differing} of {answers} answers were different, depending on ")?;
+            Verdict::DependsOn(parts) | Verdict::MayDependOn(parts) => {
+                let (depending, and) = match self.verdict {
+                    Verdict::DependsOn(_) => ("depending on", " and "),
+                    _ => ("perhaps depending on", " or "),
+                };
+                write!(f, "{differing} of {answers} answers were different, {depending} ")?;
                 for (n, part) in parts.iter().enumerate() {
-                    let and = if n == 0 { "" } else { " and " };
+                    let and = if n == 0 { "" } else { and };
                     write!(f, "{and}{} (both differ in {} pairs,", part.part, part.both_differ)?;
                     write!(f, " it alone in {})", part.answers_same)?;
                 }
@@ -127,8 +131,12 @@ impl Display for RouteReport {
             write!(f, ", fresh for {}", Lasting(lifetime))?;
         }
         writeln!(f, "\n   asked since: {}", self.misses)?;
-        for outcome in self.longer.iter().chain(&self.uncached).filter(|outcome| outcome.avoided > 0) {
-            writeln!(f, "   {}: {outcome}", Lasting(outcome.ttl))?;
+        let mut last = 0;
+        for outcome in self.longer.iter().chain(&self.uncached) {
+            // A longer one that avoids no more is of no interest.
+            if outcome.avoided != std::mem::replace(&mut last, outcome.avoided) {
+                writeln!(f, "   {}: {outcome}", Lasting(outcome.ttl))?;
+            }
         }
         for space in &self.key_space {
             writeln!(f, "   {space}")?;

@@ -5,3 +5,4 @@ pub mod exchange;
 pub mod log;
 pub mod neighbours;
 pub mod sockets;
+pub mod traffic;
