@@ -141,7 +141,6 @@ fn drawn(chance: u64, waits: u16, waited: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::hash::BuildHasher;
 
     use super::*;
 

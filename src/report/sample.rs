@@ -72,8 +72,6 @@ impl<T> Sample<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
-
     use super::*;
 
     fn count(sample: &Sample<u64>, tag: u64, now: u64) -> Option<u64> {
