@@ -5,6 +5,7 @@ use http_body::Body;
 use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
+use crate::clock::Moment;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::post::would_be_get;
@@ -36,6 +37,8 @@ pub(crate) enum Admission {
 /// What is asked of the store.
 #[derive(Debug)]
 pub(crate) struct Ask {
+    /// When the request came.
+    pub(crate) began: Moment,
     pub(crate) key: CacheKey,
     /// The key with the query as it is, where [`key`](Self::key) is by a rule that was learned from `No-Vary-Search`.
     pub(crate) plain: Option<Box<CacheKey>>,
@@ -86,13 +89,29 @@ impl InHand {
 /// 4. What the rule's audience excludes is forwarded.
 /// 5. Where the rule is in shadow, it is forwarded and watched.
 /// 6. All else is looked up under its key, a QUERY when its content was read.
-pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
+pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>, now: Moment) -> Admission {
+    let mut admission = consider(cache, request, !is_empty(request.body()), now);
+    match &mut admission {
+        Admission::Lookup(ask) => ask.follow_rule(cache),
+        Admission::Query(_) | Admission::Shadow(_) => {}
+        Admission::Write(write) => {
+            if let Some(ask) = &mut write.would_be_get {
+                ask.follow_rule(cache);
+            }
+        }
+        Admission::Forward(outcome) => warn(cache, request, outcome),
+    }
+    admission
+}
+
+/// The decision of [`admit`], without what follows from it: the key has the query as it is, and nobody is warned. `has_content` is what the
+/// body says of itself.
+pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: bool, now: Moment) -> Admission {
     let head = RequestHead::of(request);
     let facts = RequestFacts::read(head.headers);
     let route = cache.rules.route(head.uri.path());
     let forward = |reason| Admission::Forward(CacheOutcome::new(Outcome::Bypass(reason), route.rule));
     if head.extensions.get::<InHand>().is_some_and(|in_hand| in_hand.is_of(cache)) {
-        route.watch_nested(head.uri.path());
         return forward(BypassReason::Nested);
     }
     let asks_with_content = cache.settings.query.is_some() && is_query(head.method);
@@ -100,12 +119,12 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         return if is_safe(head.method) {
             forward(BypassReason::Method)
         } else {
-            write(cache, request, &head, &facts, route)
+            write(cache, request, &head, &facts, route, now)
         };
     }
     let obstacle = if facts.upgrade {
         Some(BypassReason::Upgrade)
-    } else if !asks_with_content && (facts.content || !is_empty(request.body())) {
+    } else if !asks_with_content && (facts.content || has_content) {
         Some(BypassReason::RequestContent)
     } else if facts.rerouted {
         Some(BypassReason::Rerouted)
@@ -117,29 +136,33 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         route.policy.bypasses(&head, &facts)
     };
     if let Some(reason) = obstacle {
-        if reason == BypassReason::Credentials {
-            route.warn_of_credentials(head.uri.path());
-        }
         return forward(reason);
     }
-    let mut ask = match key(cache, request, &head, &facts, route) {
+    let ask = match key(cache, request, &head, &facts, route) {
         Ok(key) => Ask {
             is_head: *head.method == Method::HEAD,
             authorization: facts.authorization,
             conditions: facts.conditions,
             range: facts.range,
-            ..Ask::plain(key, route, facts.directives(head.headers))
+            ..Ask::plain(key, route, facts.directives(head.headers), now)
         },
         Err(reason) => return forward(reason),
     };
     if route.policy.shadow {
         return Admission::Shadow(ask);
     }
-    if asks_with_content {
-        return Admission::Query(ask);
+    if asks_with_content { Admission::Query(ask) } else { Admission::Lookup(ask) }
+}
+
+/// What is said, in the log, about a request that the cache keeps out of.
+#[cold]
+fn warn<B>(cache: &CacheCore, request: &Request<B>, outcome: &CacheOutcome) {
+    let (route, path) = (cache.rules.get(outcome.rule), RequestHead::of(request).uri.path());
+    match outcome.outcome {
+        Outcome::Bypass(BypassReason::Nested) => route.watch_nested(path),
+        Outcome::Bypass(BypassReason::Credentials) => route.warn_of_credentials(path),
+        _ => {}
     }
-    ask.follow_rule(cache);
-    Admission::Lookup(ask)
 }
 
 /// Whether a handler may read another path than the one that the rule matched. A rule vouches for that one; of another it says nothing.
@@ -154,10 +177,11 @@ fn write<B>(
     head: &RequestHead<'_>,
     facts: &RequestFacts<'_>,
     route: &Route,
+    now: Moment,
 ) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
     let (authority, scheme) = (facts.authority(head.uri), head.extensions.get().copied());
-    let would_be_get = would_be_get(cache, head, facts, route, || key(cache, request, head, facts, route))
+    let would_be_get = would_be_get(cache, head, facts, route, now, || key(cache, request, head, facts, route))
         .filter(|_| !route.policy.has_ttl() || !may_be_another_path(cache, head.uri.path(), route));
     Admission::Write(Write { authority, scheme, target: target_of(head.uri), outcome, would_be_get })
 }
@@ -191,8 +215,9 @@ fn key<B>(
 
 impl Ask {
     /// Of a GET without credentials, conditions and range.
-    pub(crate) fn plain(key: CacheKey, route: &Route, directives: RequestDirectives) -> Self {
+    pub(crate) fn plain(key: CacheKey, route: &Route, directives: RequestDirectives, began: Moment) -> Self {
         Self {
+            began,
             key,
             plain: None,
             rule: route.rule,
@@ -215,22 +240,16 @@ impl Ask {
         }
     }
 
-    /// Of a QUERY, whose content is known now. An error is the reason to forward it.
+    /// Of a QUERY, whose content is known now; its query is as it is. An error is the reason to forward it.
     pub(crate) fn with_content(
         mut self,
-        cache: &CacheCore,
         content: Option<ContentDigest>,
         headers: &HeaderMap,
     ) -> Result<Self, CacheOutcome> {
         let forward = |reason| CacheOutcome::new(Outcome::Bypass(reason), self.rule);
         let content = content.ok_or(forward(BypassReason::QueryContent))?;
         query::extend_key(&mut self.key, content, headers);
-        if self.key.as_bytes().len() > LONGEST {
-            Err(forward(BypassReason::KeyTooLong))
-        } else {
-            self.follow_rule(cache);
-            Ok(self)
-        }
+        if self.key.as_bytes().len() > LONGEST { Err(forward(BypassReason::KeyTooLong)) } else { Ok(self) }
     }
 
     /// Whether the client has neither conditions nor a range, so that a response for it needs no second look.

@@ -10,7 +10,7 @@ use http_body::Body;
 
 use crate::admission::{Ask, InHand};
 use crate::boarding::Departure;
-use crate::body::{ReadAhead, ResponseBody, read_ahead, source};
+use crate::body::{ReadAhead, ResponseBody, read_ahead, read_out, source};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
@@ -22,7 +22,6 @@ use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleRe
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
-use crate::report::{Departed, Witness};
 use crate::representation::announce;
 use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
 use crate::response::{REPLACED, StoredResponse, ensure_date};
@@ -30,6 +29,7 @@ use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::date;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen};
+use crate::rules::Route;
 use crate::sending::Sending;
 use crate::stats::count;
 use crate::stream::Stream;
@@ -161,6 +161,8 @@ impl Errand {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
+        let received = self.core.now();
+        self.route().counters.handled(self.sent, received);
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
@@ -184,7 +186,6 @@ impl Errand {
         if self.ask.is_head {
             return Ok(self.answered_head(response));
         }
-        let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
         if status == StatusCode::PARTIAL_CONTENT {
             self.learn_from_part(response.headers(), handler.as_ref(), received);
@@ -200,8 +201,17 @@ impl Errand {
         }
     }
 
+    fn route(&self) -> &Route {
+        self.core.rules.get(self.ask.rule)
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
-        &self.core.rules.get(self.ask.rule).policy
+        &self.route().policy
+    }
+
+    /// Since when a client waits for the answer, if one does.
+    pub(crate) fn since(&self) -> Option<Moment> {
+        self.attended.then_some(self.ask.began)
     }
 
     pub(crate) fn judge(
@@ -239,7 +249,8 @@ impl Errand {
         let route = self.core.rules.get(self.ask.rule);
         // A HEAD only confirms what is stored, and a POST wasn't looked up.
         let is_fetch = !self.ask.is_head && !self.is_post;
-        let trail = is_fetch.then(|| self.core.trail(self.ask.rule, self.why, self.sent, &self.asked)).flatten();
+        let trail =
+            is_fetch.then(|| self.core.trail(self.ask.rule, self.why, self.sent, self.attended, &self.asked)).flatten();
         let draft = Draft {
             core: &self.core,
             key: self.ask.key,
@@ -252,6 +263,7 @@ impl Errand {
             asked: &self.asked,
             handler,
             policy: &route.policy,
+            route: &route.counters,
             account: route.account,
             previous: self.previous,
             exact,
@@ -273,25 +285,21 @@ impl Errand {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let outcome = if self.is_post { Outcome::Bypass(BypassReason::Method) } else { Outcome::Miss(self.why) };
-        let (core, outcome, counted) = (self.core.clone(), self.outcome(outcome), self.attended);
+        let (core, outcome, since) = (self.core.clone(), self.outcome(outcome), self.since());
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
         let asked = self.client_asks().cloned();
         let exact = body.size_hint().exact();
         let one_client = self.speaks_to_one_client(&parts.headers);
-        let shared = self.departure.asked;
+        let (shared, key) = (self.departure.asked, self.ask.key.clone());
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
             Err(reason) => {
                 core.remember_declined(shared, reason, received);
-                core.counters.stored(Err(reason));
+                let route = &core.rules.get(outcome.rule).counters;
+                core.note_stored(route, &key, Err(reason));
                 let response = Response::from_parts(parts, body);
-                return from_handler(
-                    &core,
-                    response.map(ResponseBody::untouched),
-                    outcome.stored(Err(reason)),
-                    counted,
-                );
+                return from_handler(&core, response.map(ResponseBody::untouched), outcome.stored(Err(reason)), since);
             }
         };
         announce(&mut parts.headers, plan.form, &core.settings.compression, asked.as_ref());
@@ -309,9 +317,9 @@ impl Errand {
             ensure_private(&mut parts.headers, &core.settings.targets);
         }
         let announced = announced_length(&parts.headers);
-        let sending = Sending { core, parts, asked, outcome, counted, announced, exact };
+        let sending = Sending { core, parts, asked, outcome, since, announced, exact };
         let limit = sending.core.settings.eager_etag_size;
-        let body = source(body);
+        let body = source(body, &sending.core.rules.get(outcome.rule).counters);
         if exact.is_none_or(|length| length > limit as u64) {
             return sending.streamed(plan, body, Default::default());
         }
@@ -327,7 +335,7 @@ impl Errand {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.core.counters.stored(Err(reason));
+        self.core.note_stored(&self.route().counters, &self.ask.key, Err(reason));
         if self.wants_whole {
             self.core.wholes.forget(&self.ask.key);
         }
@@ -336,7 +344,7 @@ impl Errand {
             self.departure.flight.decline();
             self.core.remember_declined(self.departure.asked, reason, self.core.now());
         }
-        let route = self.core.rules.get(self.ask.rule);
+        let route = self.route();
         route.watch_declined(response.status(), reason, &self.ask.key, self.previous.is_some());
         if self.condemns(response.status(), reason) {
             // Fills that began earlier are condemned as well, even where nothing is stored yet.
@@ -348,7 +356,7 @@ impl Errand {
             self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
-        let watch = self.witness(reason).and_then(|witness| witness.answered(&response));
+        let watch = self.witness(reason).and_then(|witness| witness.answered(&response, self.core.now()));
         let (mut parts, body) = response.into_parts();
         if self.speaks_to_one_client(&parts.headers) {
             ensure_private(&mut parts.headers, &self.core.settings.targets);
@@ -360,19 +368,18 @@ impl Errand {
             Shape::Whole | Shape::Parts(_) => ResponseBody::watched(body, watch),
             Shape::Part(part) => {
                 let (exact, core) = (body.size_hint().exact(), self.core.clone());
-                let passing = Stream::begin(core, source(body), Default::default(), Fill::none(), (exact, exact));
+                let passing = Stream::begin(
+                    core,
+                    source(body, &self.route().counters),
+                    Default::default(),
+                    Fill::none(),
+                    (exact, exact),
+                );
                 ResponseBody::part(passing, part)
             }
             Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
         };
-        from_handler(&self.core, Response::from_parts(parts, body), outcome, self.attended)
-    }
-
-    /// Looks at an answer that isn't stored, if there is something to be learned from it.
-    fn witness(&self, reason: DeclineReason) -> Option<Witness> {
-        let departed = Departed { sent: self.sent, stamp: self.departure.stamp.clone() };
-        Witness::of_declined(&self.core, self.ask.rule, &self.ask.key, reason, &self.asked, departed)
-            .filter(|_| self.wants_whole)
+        from_handler(&self.core, Response::from_parts(parts, body), outcome, self.since())
     }
 
     /// Whether an answer that is not stored makes what is stored worthless. Errors say nothing about what they stand in the place of, and an
@@ -411,7 +418,7 @@ impl Errand {
                 // §5.2.2.2: "an error response rather than a stale one".
                 let mut response = Response::new(ResponseBody::empty());
                 *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-                return from_handler(&self.core, response, self.outcome(Outcome::Miss(self.why)), self.attended);
+                return from_handler(&self.core, response, self.outcome(Outcome::Miss(self.why)), self.since());
             }
             return self.stale(previous, StaleReason::Unconfirmed);
         }
@@ -423,7 +430,7 @@ impl Errand {
             self.departure.flight.decline();
             self.core.remember_declined(self.departure.asked, reason, received);
         }
-        let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
+        let (core, rule, why, since) = (self.core.clone(), self.ask.rule, self.why, self.since());
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
         let accepts = Accepts::of(&self.asked);
         let of_one_user = self.is_for_one_user(previous);
@@ -432,7 +439,7 @@ impl Errand {
         let stored = match plan {
             Ok(plan) => plan.commit_confirmed(previous),
             Err(reason) => {
-                core.counters.stored(Err(reason));
+                core.note_stored(&core.rules.get(rule).counters, &key, Err(reason));
                 Err(reason)
             }
         };
@@ -444,7 +451,7 @@ impl Errand {
         let age = sent.age(received);
         let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
         let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
-        note(&core, response, outcome, attended)
+        note(&core, response, outcome, since)
     }
 
     /// The stored response, if it may stand in for an error now.
@@ -452,7 +459,7 @@ impl Errand {
         let previous = self.previous.as_ref()?;
         // A purge may have come since the lookup.
         let valid = || self.core.purges.is_valid(&previous.stamp) && !self.departure.flight.is_sealed();
-        (may_stand_in(&self.core, &self.ask, previous, disconnected) && valid()).then(|| previous.clone())
+        (may_stand_in(&self.ask, previous, self.core.now(), disconnected) && valid()).then(|| previous.clone())
     }
 
     /// The stored response, where the handler failed or took too long.
@@ -471,7 +478,7 @@ impl Errand {
         let accepts = || Accepts::of(&self.asked);
         let response =
             respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
-        note(&self.core, response, outcome, self.attended)
+        note(&self.core, response, outcome, self.since())
     }
 
     pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {
@@ -487,14 +494,4 @@ impl Errand {
 /// Whether it depends on a date if the client gets a part (RFC 9110 §13.1.5).
 pub(crate) fn parts_are_told_by_date(asked: &HeaderMap) -> bool {
     asked.get(header::IF_RANGE).is_some_and(|condition| date::parse(condition.as_bytes()).is_some())
-}
-
-/// Reads the content of an answer that no client waits for, so that it is stored.
-pub(crate) async fn read_out<B: Body<Data = Bytes>, E>(
-    answer: impl Future<Output = Result<Response<ResponseBody<B>>, E>>,
-) {
-    let reader = answer.await.ok().and_then(|response| response.into_body().into_reader());
-    if let Some(reader) = reader {
-        reader.finish().await;
-    }
 }

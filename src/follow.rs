@@ -11,6 +11,7 @@ use crate::admission::Ask;
 use crate::boarding::{Boarding, Departure, Given, Preview, Share};
 use crate::body::ResponseBody;
 use crate::cache::CacheCore;
+use crate::clock::Moment;
 use crate::fetch::parts_are_told_by_date;
 use crate::flight::{Follower, Landed};
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
@@ -151,7 +152,7 @@ impl Following<'_> {
                 None => return Taken::Gone,
             },
         };
-        Taken::Response(note(self.core, response, outcome, true))
+        Taken::Response(note(self.core, response, outcome, Some(self.ask.began)))
     }
 
     fn of_stream<B: Body>(
@@ -190,7 +191,7 @@ impl Following<'_> {
 
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.filter(|previous| self.core.purges.is_valid(&previous.stamp))?;
-        may_stand_in(self.core, self.ask, previous, disconnected).then(|| previous.clone())
+        may_stand_in(self.ask, previous, self.core.now(), disconnected).then(|| previous.clone())
     }
 
     /// What is stored, where the handler failed the other request or took too long.
@@ -202,7 +203,7 @@ impl Following<'_> {
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let accepts = || Accepts::of(self.headers);
         let response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
-        Some(note(self.core, response, outcome, true))
+        Some(note(self.core, response, outcome, Some(self.ask.began)))
     }
 
     /// Too many wait already: what is stored, if it may stand in, and else 503.
@@ -216,14 +217,14 @@ impl Following<'_> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let outcome = CacheOutcome::new(Outcome::Miss(ForwardReason::Crowded), self.ask.rule);
-        from_handler(self.core, response, outcome, true)
+        from_handler(self.core, response, outcome, Some(self.ask.began))
     }
 }
 
 /// Whether what is stored may stand in for an answer of the handler. Purges are another question.
-pub(crate) fn may_stand_in(core: &CacheCore, ask: &Ask, stored: &StoredResponse, disconnected: bool) -> bool {
+pub(crate) fn may_stand_in(ask: &Ask, stored: &StoredResponse, now: Moment, disconnected: bool) -> bool {
     let authorized = !ask.authorization || stored.terms.for_authorized;
-    let age = stored.age(core.now());
+    let age = stored.age(now);
     let terms = stored.current_terms();
     let usable = || !matches!(reuse(&terms, age, &ask.directives, ask.authorization), Reuse::Validate(_));
     authorized

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use http::Uri;
 
+use crate::fates::Became;
 use crate::layer::CacheLayer;
 use crate::live::Live;
 use crate::reload::{Reload, ReloadError};
 use crate::report::Report;
 use crate::request::target_of;
 use crate::rfc9111::authority::normalised;
+use crate::route_stats::RouteStats;
 use crate::selector::{PurgeError, Receipt, Selector};
 use crate::stats::{Gauges, Stats, count};
 use crate::storage::backend::Backend;
@@ -65,16 +67,18 @@ impl CacheHandle {
         for key in cache.resource_keys(authority.as_deref().unwrap_or_default(), &target_of(&uri)) {
             let stamp = cache.purges.stamp(&key, 0);
             cache.purge_spellings(authority.as_deref(), &key);
-            number = if authority.is_none() {
+            let part;
+            (number, part) = if authority.is_none() {
                 cache.flights.seal_path(stamp.path);
-                cache.purges.purge_resource(stamp.path)
+                (cache.purges.purge_resource(stamp.path), key.path_and_query())
             } else {
                 cache.flights.seal_resource(&stamp);
                 if let Backend::Memory(memory) = &cache.settings.backend {
-                    memory.remove_now(&key);
+                    memory.remove_because(&key, Became::Purged { number: None });
                 }
-                cache.purges.purge_resource(stamp.resource)
+                (cache.purges.purge_resource(stamp.resource), key.resource())
             };
+            cache.fates.note_part(part, Became::Purged { number: Some(number) }, number);
         }
         Ok(number)
     }
@@ -82,9 +86,10 @@ impl CacheHandle {
     async fn purge_everything(&self) -> Result<u64, PurgeError> {
         let cache = self.live.load_full();
         let number = cache.purges.purge_everything();
+        cache.fates.note_all(number);
         cache.flights.seal_all();
         match &cache.settings.backend {
-            Backend::Memory(memory) => memory.clear_now(),
+            Backend::Memory(memory) => memory.clear_now(Some(number)),
             Backend::Other(other) => other.clear().await?,
         }
         Ok(number)
@@ -99,7 +104,24 @@ impl CacheHandle {
             fills_in_flight: cache.flights.len() as u64,
             fill_bytes: cache.budget.held() as u64,
         };
-        cache.counters.snapshot(cache.settings.backend.usage(), now)
+        cache.counters.snapshot(&cache.ledger, cache.settings.backend.usage(), now)
+    }
+
+    /// What each route did so far, in the order of the rules, and last what `otherwise` says. A rule is known by its pattern, so it counts on through changes
+    /// of the settings. What rules counted that aren't there any more is in the sums of [`stats`](Self::stats).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use larder::{CacheLayer, Policy};
+    /// let cache = CacheLayer::in_memory(64 << 20).rule("^/news/", Policy::shared(Duration::from_secs(60)));
+    /// for route in cache.handle().route_stats() {
+    ///     let pattern = route.pattern.as_deref().unwrap_or("otherwise");
+    ///     println!("{pattern}: {} requests, hit rate {:.2}", route.requests(), route.hit_rate());
+    ///     println!("  99 of 100 misses took no longer than {:?}", route.miss_latency.p99);
+    /// }
+    /// ```
+    pub fn route_stats(&self) -> Vec<RouteStats> {
+        self.live.load().ledger.current().iter().map(RouteStats::of).collect()
     }
 
     /// What the handler's answers have taught about the rules: lifetimes that are too short, routes that answer the same again and again and aren't

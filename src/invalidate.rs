@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
 use crate::error::StorageError;
+use crate::fates::Became;
 use crate::key::{CacheKey, Origin};
 use crate::partition;
 use crate::policy::digest;
@@ -24,9 +25,12 @@ impl CacheCore {
         let mut failed = None;
         for key in self.partitions.take(&id) {
             match &self.settings.backend {
-                Backend::Memory(memory) => _ = memory.remove_now(&key),
+                Backend::Memory(memory) => _ = memory.remove_because(&key, Became::Purged { number: Some(number) }),
                 // One that fails must not keep the others there.
-                Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
+                Backend::Other(other) => {
+                    self.fates.note(key.as_bytes(), Became::Purged { number: Some(number) });
+                    failed = other.remove(&key).await.err().or(failed);
+                }
             }
         }
         failed.map_or(Ok(number), Err)
@@ -46,7 +50,7 @@ impl CacheCore {
                 let (cache, other, key) = (self.clone(), other.clone(), key.clone());
                 self.spawn(async move {
                     let removed = other.remove(&key).await;
-                    cache.note_store_error(removed);
+                    cache.note_store_error(removed, &key);
                 });
             }
         }
@@ -65,19 +69,21 @@ impl CacheCore {
             self.purge_with(authority, &key, &stamp);
             if authority.is_none() {
                 self.flights.seal_path(stamp.path);
-                self.purges.purge_resource(stamp.path);
+                let number = self.purges.purge_resource(stamp.path);
+                self.fates.note_part(key.path_and_query(), Became::Written, number);
                 continue;
             }
             self.flights.seal_resource(&stamp);
             let by_key = match &self.settings.backend {
                 Backend::Memory(memory) => {
-                    memory.remove_now(&key);
+                    memory.remove_because(&key, Became::Written);
                     !self.keys_have_additions.load(Ordering::Acquire)
                 }
                 Backend::Other(_) => false,
             };
             if !by_key {
-                self.purges.purge_resource(stamp.resource);
+                let number = self.purges.purge_resource(stamp.resource);
+                self.fates.note_part(key.resource(), Became::Written, number);
             }
         }
     }

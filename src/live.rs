@@ -57,10 +57,11 @@ impl Live {
             }
         }
         if next.has_too_many_retired() {
-            next.purges.purge_everything();
+            let number = next.purges.purge_everything();
+            next.fates.note_all(number);
             next.flights.seal_all();
             if let Backend::Memory(memory) = &next.settings.backend {
-                memory.clear_now();
+                memory.clear_now(Some(number));
             }
         }
         for change in &changes {

@@ -20,6 +20,7 @@ use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::validation::Validators;
 use crate::sync::{AtomicU64, Ordering};
+use crate::tally::RouteCounters;
 use crate::upkeep::Upkeep;
 use crate::variance::Variance;
 
@@ -50,6 +51,8 @@ pub struct StoredResponse {
     pub(crate) charge: Option<Arc<Charge>>,
     /// What is done about it while it is fresh; `None` for most. Copies share it.
     pub(crate) upkeep: Option<Arc<Upkeep>>,
+    /// What the route counts under which it was stored.
+    pub(crate) route: Arc<RouteCounters>,
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
@@ -173,7 +176,16 @@ impl StoredResponse {
     /// The freshness lifetime as it is now: where a rule wants the response to end by disuse, each use makes it longer, up to that of the
     /// [terms](Self::terms).
     pub(crate) fn lifetime(&self) -> Duration {
-        let idle_end = self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end());
+        self.lifetime_until(self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end()))
+    }
+
+    /// The same if it is used now.
+    pub(crate) fn lifetime_if_used(&self, now: Moment) -> Duration {
+        let resident = now.since(self.received);
+        self.lifetime_until(self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end_if_used(resident)))
+    }
+
+    fn lifetime_until(&self, idle_end: Option<Duration>) -> Duration {
         idle_end.map_or(self.terms.lifetime, |end| self.terms.lifetime.min(end.saturating_add(self.terms.initial_age)))
     }
 

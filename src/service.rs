@@ -25,11 +25,12 @@ use tracing::Instrument;
 
 use crate::admission::{Admission, Ask, InHand, Write, admit};
 use crate::boarding::{Boarding, Departure};
-use crate::body::ResponseBody;
+use crate::body::{ResponseBody, read_out};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
+use crate::course::Course;
 use crate::error::BoxError;
-use crate::fetch::{Errand, read_out};
+use crate::fetch::Errand;
 use crate::follow::{Followed, Following};
 use crate::future::ResponseFuture;
 use crate::key::Origin;
@@ -48,7 +49,6 @@ use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::stats::count;
 use crate::storage::Query;
 use crate::storage::backend::Backend;
-use crate::strategy::Strategy;
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -92,18 +92,15 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         // The settings that count for this request, whatever becomes of them meanwhile.
         let core = self.live.load();
-        match admit(&core, &request) {
-            Admission::Forward(outcome) => {
-                let witness = Witness::of_bypass(&core, &outcome, &RequestHead::of(&request));
-                self.forward(&core, request, outcome, witness)
-            }
+        let now = core.now();
+        match admit(&core, &request, now) {
+            Admission::Forward(outcome) => self.forward(&core, request, outcome, now, None),
             Admission::Shadow(ask) => {
-                let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Shadow), ask.rule);
-                let witness = Witness::in_shadow(&core, ask, &RequestHead::of(&request));
-                self.forward(&core, request, outcome, witness)
+                let (outcome, witness) = Witness::in_shadow(&core, ask, &RequestHead::of(&request));
+                self.forward(&core, request, outcome, now, witness)
             }
-            Admission::Write(write) => self.write(&core, request, write),
-            Admission::Lookup(ask) => self.look_up(&core, request, ask),
+            Admission::Write(write) => self.write(&core, request, write, now),
+            Admission::Lookup(ask) => self.look_up(&core, request, ask, now),
             Admission::Query(ask) => self.query(&core, request, ask),
         }
     }
@@ -134,6 +131,7 @@ impl<S> Cache<S> {
         core: &Arc<CacheCore>,
         mut request: Request<R>,
         outcome: CacheOutcome,
+        began: Moment,
         witness: Option<Witness>,
     ) -> Answer<S, R>
     where
@@ -141,17 +139,23 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let (core, inner) = (core.clone(), self.inner.clone());
+        let witness = witness.or_else(|| Witness::of_bypass(&core, &outcome, &RequestHead::of(&request), began));
         InHand::mark(&core, request.extensions_mut());
         let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
         let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
         ResponseFuture::awaited(async move {
-            let response = watched(call(inner, request).await?, witness);
+            let answer = call(inner, request).await;
+            let now = core.now();
+            // The layer outside says and counts what becomes of it; twice would be once too often.
+            let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
+            if !is_nested {
+                core.rules.get(outcome.rule).counters.handled(began, now);
+            }
+            let response = watched(answer?, witness, now);
             if let Some(path) = path {
                 core.rules.get(outcome.rule).watch_stranger(response.status(), &path);
             }
-            // The layer outside says and counts what becomes of it; twice would be once too often.
-            let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
-            Ok(if is_nested { response } else { from_handler(&core, response, outcome, true) })
+            Ok(if is_nested { response } else { from_handler(&core, response, outcome, Some(began)) })
         })
     }
 
@@ -163,22 +167,26 @@ impl<S> Cache<S> {
     {
         let Some(reader) = core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
             let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::QueryContent), ask.rule);
-            return self.forward(core, request, outcome, None);
+            return self.forward(core, request, outcome, ask.began, None);
         };
         let (service, core) = (self.clone(), core.clone());
         ResponseFuture::awaited(async move {
             let (parts, body) = request.into_parts();
             let read = reader.read(body, core.settings.max_query_content).await;
             let request = Request::from_parts(parts, read.body);
-            match ask.with_content(&core, read.content, request.headers()) {
-                Ok(ask) => service.look_up(&core, request, ask).await,
-                Err(outcome) => service.forward(&core, request, outcome, None).await,
+            let now = core.now();
+            match ask.with_content(read.content, request.headers()) {
+                Ok(mut ask) => {
+                    ask.follow_rule(&core);
+                    service.look_up(&core, request, ask, now).await
+                }
+                Err(outcome) => service.forward(&core, request, outcome, now, None).await,
             }
         })
     }
 
     /// To the handler; if that succeeds, what the write touched is invalid before the client hears of it (RFC 9111 §4.4).
-    fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, mut write: Write) -> Answer<S, R>
+    fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, mut write: Write, began: Moment) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -190,41 +198,43 @@ impl<S> Cache<S> {
             let posted = Posted::begin(&core, &mut write, &request);
             let unanswered = Unanswered { live: &live, write: Some(write) };
             let response = call(inner, request).await?;
+            core.rules.get(outcome.rule).counters.handled(began, core.now());
             let invalidated = unanswered.answered(response.status(), response.headers());
             if let Some(Stored { errand, verdict, handler, received }) =
                 posted.and_then(|posted| posted.answered(&response, invalidated))
             {
                 return Ok(errand.store(response, verdict, handler, received).await);
             }
-            Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, true))
+            Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, Some(began)))
         })
     }
 
     /// Asks the store; the one in memory answers without waiting.
-    fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask) -> Answer<S, R>
+    fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let now = core.now();
         match &core.settings.backend {
             Backend::Memory(memory) => {
                 // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
-                let found =
-                    memory.read(&ask.key, |variants| match core.choose(variants, &ask, request.headers(), now) {
+                let found = memory.read(&ask.key, |variants| {
+                    match core.choose(variants, &ask, request.headers(), now).used(&ask, now) {
                         Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
                             Ok(self.hit(core, &request, &ask, now, stored))
                         }
                         other => Err(other.map(|stored| Arc::new(stored.clone()))),
-                    });
+                    }
+                });
                 found.unwrap_or_else(|found| self.answer(core, request, ask, now, found))
             }
             Backend::Other(store) => {
                 let (service, core, store) = (self.clone(), core.clone(), store.clone());
                 ResponseFuture::awaited(async move {
                     let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
-                    let variants = core.variants_or_none(found);
+                    let variants = core.variants_or_none(found, &ask.key);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
+                    let found = found.used(&ask, now);
                     service.answer(&core, request, ask, now, found).await
                 })
             }
@@ -244,21 +254,19 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let found = if ask.strategy == Strategy::CacheFirst { found } else { ask.strategy.direct(found, &ask, now) };
-        match found {
-            Lookup::Fresh(stored) => self.hit(core, &request, &ask, now, &stored),
-            Lookup::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
-            Lookup::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
-            Lookup::Earlier(stored) => {
-                let found = core.weigh_earlier(&stored, &ask, now);
-                self.answer(core, request, ask, now, found)
-            }
-            Lookup::Miss(why @ ForwardReason::CacheOnly) => self.refuse(core, &ask, why),
-            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => {
-                self.refuse(core, &ask, ForwardReason::OnlyIfCached)
-            }
-            Lookup::Validate(stored, why) => self.fetch(core, request, ask, why, Some(stored)),
-            Lookup::Miss(why) => self.fetch(core, request, ask, why, None),
+        let found = match found {
+            Lookup::Earlier(stored) => match core.weigh_earlier(&stored, &ask, now) {
+                Ok(found) => found.used(&ask, now),
+                Err(_) => Lookup::Miss(ForwardReason::UriMiss),
+            },
+            found => found,
+        };
+        match Course::of(found, &ask, now) {
+            Course::Hit(stored) => self.hit(core, &request, &ask, now, &stored),
+            Course::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
+            Course::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
+            Course::Refuse(why) => self.refuse(core, &ask, why),
+            Course::Fetch(why, previous) => self.fetch(core, request, ask, why, previous),
         }
     }
 
@@ -354,6 +362,7 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let now = core.now();
+        core.note_miss(&ask, why);
         let expected = core.expected(&ask, request.headers(), why, previous.as_deref());
         match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {
             Boarding::Lead(departure) => self.lead(core, request, ask, why, previous, departure),
@@ -409,7 +418,7 @@ impl<S> Cache<S> {
         let outcome = CacheOutcome::new(Outcome::Miss(why), ask.rule);
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-        ResponseFuture::ready(from_handler(core, response, outcome, true))
+        ResponseFuture::ready(from_handler(core, response, outcome, Some(ask.began)))
     }
 
     fn send<R>(
@@ -429,7 +438,7 @@ impl<S> Cache<S> {
         let asked = (!ask.is_plain()).then(|| request.headers());
         let accepts = || Accepts::of(request.headers());
         let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
-        note(core, response, outcome, true)
+        note(core, response, outcome, Some(ask.began))
     }
 }
 

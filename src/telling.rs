@@ -1,4 +1,5 @@
-//! What answers tell that can't be stored themselves: the answer to a HEAD about a stored GET (RFC 9111 §4.3.5), and a part about its whole.
+//! What answers tell that can't be stored themselves: the answer to a HEAD about a stored GET (RFC 9111 §4.3.5), a part about its whole, and one that is
+//! declined about the rule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::downstream::ensure_private;
 use crate::fetch::Errand;
 use crate::outcome::Outcome;
 use crate::plan::announced_length;
+use crate::report::{Departed, Witness};
 use crate::representation::announce_head;
 use crate::respond::from_handler;
 use crate::response::{StoredResponse, ensure_date};
@@ -27,7 +29,7 @@ impl Errand {
     pub(crate) fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
         let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(DeclineReason::Method));
-        let (core, attended, plainly) = (self.core.clone(), self.attended, self.plainly);
+        let (core, since, plainly) = (self.core.clone(), self.since(), self.plainly);
         let handler = response.extensions().get::<Cached>().cloned();
         if response.status() == StatusCode::OK {
             self.learn_from_head(response.headers(), handler.as_ref());
@@ -54,7 +56,7 @@ impl Errand {
             ensure_private(response.headers_mut(), &core.settings.targets);
         }
         announce_head(plainly, response.status(), response.headers_mut(), &core.settings);
-        from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
+        from_handler(&core, response.map(ResponseBody::untouched), outcome, since)
     }
 
     /// "the cache SHOULD update the stored response": as a 304 does, on the terms that its head now has. Where the answer isn't `enough` to
@@ -82,6 +84,13 @@ impl Errand {
         if !of_one_user && updated.is_err_and(DeclineReason::condemns_stored) {
             core.forget(&key);
         }
+    }
+
+    /// Looks at an answer that isn't stored, if there is something to be learned from it.
+    pub(crate) fn witness(&self, reason: DeclineReason) -> Option<Witness> {
+        let departed = Departed { sent: self.sent, stamp: self.departure.stamp.clone() };
+        Witness::of_declined(&self.core, self.ask.rule, &self.ask.key, reason, &self.asked, departed)
+            .filter(|_| self.wants_whole)
     }
 
     /// "otherwise, the cache SHOULD consider the stored response to be stale". Where others may be chosen for other requests, this one is marked,

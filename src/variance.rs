@@ -36,27 +36,9 @@ impl Variance {
         to_the_byte || variant_key(&self.fields, asked, matching) == self.key
     }
 
-    /// What the request said in the nominated field at `place`, normalised; `None` where it said nothing.
-    pub(crate) fn value(&self, place: usize) -> Option<&[u8]> {
-        // As `variant_key` writes them.
-        let mut rest = &self.key[..];
-        for before in 0..=place {
-            let (is_there, after) = rest.split_first()?;
-            if *is_there == 0 {
-                if before == place {
-                    return None;
-                }
-                rest = after;
-                continue;
-            }
-            let (length, after) = after.split_first_chunk()?;
-            let (value, after) = after.split_at_checked(u64::from_le_bytes(*length) as usize)?;
-            if before == place {
-                return Some(value);
-            }
-            rest = after;
-        }
-        None
+    /// The nominated fields with what the request said in each, as it came; where a field had several lines, none is known.
+    pub(crate) fn said(&self) -> impl Iterator<Item = (&HeaderName, Option<&HeaderValue>)> {
+        self.fields.iter().enumerate().map(|(n, name)| (name, self.as_sent.get(n).and_then(Option::as_ref)))
     }
 
     /// The bytes of its values.

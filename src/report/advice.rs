@@ -9,6 +9,7 @@ use super::findings::{
     Advice, Comparison, KeySpace, PartEvidence, Recommendation, RequestPart, RouteReport, TtlOutcome, Verdict,
 };
 use super::ladder::LIFETIMES;
+use super::requests::Requests;
 use super::totals::{Compared, LadderTotals, RungTotals, Totals};
 use crate::policy::{Audience, Policy, matches_bytes};
 
@@ -43,14 +44,7 @@ const MANY: u64 = 50;
 pub(crate) struct Known<'a> {
     pub(crate) pattern: Option<&'a str>,
     pub(crate) policy: &'a Policy,
-    /// Requests that were looked up, and how many of them asked the handler; `None` where that isn't counted.
-    pub(crate) requests: Option<Requests>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Requests {
-    pub(crate) all: u64,
-    pub(crate) fetched: u64,
+    pub(crate) requests: Requests,
 }
 
 impl Known<'_> {
@@ -74,7 +68,7 @@ impl Known<'_> {
 
     fn evidence(&self, totals: &Totals) -> RouteReport {
         let lifetime = totals.lifetime();
-        let hit_rate = self.requests.filter(|requests| requests.all > 0).map(Requests::hit_rate);
+        let refreshes = totals.refreshes as f64;
         let refetched = &totals.refetched;
         let is_longer = |outcome: &TtlOutcome| lifetime.is_none_or(|now| outcome.ttl > now);
         let comparison = (totals.compared.answers > 0).then(|| self.comparison(totals));
@@ -83,28 +77,32 @@ impl Known<'_> {
             rule: self.pattern.map(str::to_owned),
             fetches: totals.fetches,
             handler_time: totals.handler_time,
-            hit_rate,
+            requests: self.requests.all,
+            hit_rate: self.requests.hit_rate(refreshes, 0.0),
             lifetime,
-            misses: totals.causes(),
+            missed: self.requests.missed.clone(),
+            bypassed: self.requests.bypassed,
             refetches: refetched.ended,
             unchanged: refetched.unchanged,
-            longer: self.outcomes(refetched, true).filter(is_longer).collect(),
-            uncached: self.outcomes(&totals.uncached, false).collect(),
+            longer: self.outcomes(refetched, Some(refreshes)).filter(is_longer).collect(),
+            uncached: self.outcomes(&totals.uncached, None).collect(),
             key_space: totals.dimensions.iter().map(key_space).collect(),
             repeats,
             shadow,
         }
     }
 
-    /// What each lifetime would have made of the fetches.
-    fn outcomes<'t>(&self, ladder: &'t LadderTotals, is_cached: bool) -> impl Iterator<Item = TtlOutcome> + use<'t> {
-        let requests = self.requests;
+    /// What each lifetime would have made of the fetches: of what is cached, of which so many were made behind answers; or, where nothing is
+    /// cached, of all requests.
+    fn outcomes(&self, ladder: &LadderTotals, refreshes: Option<f64>) -> impl Iterator<Item = TtlOutcome> {
         let fetches = ladder.fetches as f64;
         let outcome = move |(seconds, rung): (u32, &RungTotals)| {
             let avoided = rung.hits.saturating_sub(rung.earlier);
             let spared = avoided as f64 / fetches;
-            let hit_rate =
-                if is_cached { requests.map(|requests| requests.with_fetches(1.0 - spared)) } else { Some(spared) };
+            let hit_rate = match refreshes {
+                Some(refreshes) => self.requests.hit_rate(refreshes, spared * ladder.all as f64),
+                None => Some(spared),
+            };
             // What it would have fetched at other times costs as much as what it would have avoided.
             let saved = rung.saved as f64 * avoided as f64 / rung.hits.max(1) as f64;
             TtlOutcome {
@@ -286,17 +284,5 @@ fn word_for_part(part: &RequestPart) -> Option<String> {
         RequestPart::Cookie(name) => Some(format!(".key_cookies([{name:?}])")),
         RequestPart::Parameter(name) => Some(format!(", without ignoring the query parameter {name:?}")),
         RequestPart::Other => None,
-    }
-}
-
-impl Requests {
-    /// The share for which the handler wasn't asked.
-    fn hit_rate(self) -> f64 {
-        self.with_fetches(1.0)
-    }
-
-    /// The same if only so much of the fetches were left.
-    fn with_fetches(self, share: f64) -> f64 {
-        1.0 - share * self.fetched as f64 / self.all.max(1) as f64
     }
 }

@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderName};
 
 use super::digest::Digest;
 use super::dimension::{self, DimensionKind};
-use super::totals::{Cause, Totals};
-use super::{Observation, Observations, RouteSeen, Seen, as_millis, millis};
+use super::totals::Totals;
+use super::{AskedSince, Observation, Observations, RouteSeen, Seen, as_millis, millis};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::key::CacheKey;
@@ -26,6 +26,8 @@ pub(crate) struct Trail {
     pub(crate) rule: Option<usize>,
     pub(crate) why: ForwardReason,
     pub(crate) sent: Moment,
+    /// Whether a client waits for it.
+    pub(crate) attended: bool,
     /// What the request said in the fields that the rule adds to the key.
     pub(crate) key_headers: Vec<(HeaderName, u64)>,
 }
@@ -58,22 +60,23 @@ impl CacheCore {
         rule: Option<usize>,
         why: ForwardReason,
         sent: Moment,
+        attended: bool,
         asked: &HeaderMap,
     ) -> Option<Trail> {
         let names = &self.rules.get(rule).policy.key_headers;
         let said = |name: &HeaderName| (name.clone(), self.observations.lines(asked, name));
-        self.settings.observe_answers.then(|| Trail { rule, why, sent, key_headers: names.iter().map(said).collect() })
+        let key_headers = || names.iter().map(said).collect();
+        self.settings.observe_answers.then(|| Trail { rule, why, sent, attended, key_headers: key_headers() })
     }
 
     /// Learns from a response that the handler gave or confirmed.
     pub(crate) fn note_fill(&self, seen: FillSeen<'_>) {
         let FillSeen { trail, key, response, content, is_stored } = seen;
-        let Some(route) = self.observations.route(self.rules.get(trail.rule).account) else { return };
-        let cause = match trail.why {
-            ForwardReason::Stale => Some(Cause::Expired),
-            ForwardReason::VaryMiss => Some(Cause::Variant),
-            ForwardReason::UriMiss => None,
-            _ => Some(Cause::Validated),
+        let Some(route) = self.observations.route(self.rules.get(trail.rule)) else { return };
+        let asked_since = match trail.why {
+            ForwardReason::Stale => AskedSince::Stale,
+            ForwardReason::VaryMiss | ForwardReason::UriMiss => AskedSince::Nothing,
+            _ => AskedSince::Wanted,
         };
         let terms = &response.terms;
         let lifetime = terms.lifetime.saturating_sub(terms.initial_age);
@@ -91,7 +94,8 @@ impl CacheCore {
             received: response.received,
             content: if is_reusable { content } else { Seen::Unseen },
             lifetime: is_reusable.then_some(lifetime),
-            cause,
+            asked_since,
+            attended: trail.attended,
             stamp: response.stamp.clone(),
             writes: self.writes_to(key),
         };
@@ -126,8 +130,9 @@ impl Answer<'_> {
             (DimensionKind::Query, name, observations.hash(("query", pair)))
         });
         let variance = &self.response.variance;
-        let fields = fields.iter().enumerate().map(|(place, name)| {
-            (DimensionKind::Vary, name.as_str(), observations.hash((place, variance.value(place))))
+        let fields = variance.said().map(|(name, said)| {
+            let said = said.map(|line| line.as_bytes());
+            (DimensionKind::Vary, name.as_str(), observations.hash((name.as_str(), said)))
         });
         let headers = trail.key_headers.iter().map(|(name, said)| (DimensionKind::KeyHeader, name.as_str(), *said));
         let parts: Vec<_> = parameters.chain(fields).chain(headers).collect();

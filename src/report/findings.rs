@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub use super::dimension::DimensionKind;
+use crate::fates::MissCause;
 use crate::outcome::BypassReason;
 use crate::rfc9111::storability::DeclineReason;
 
@@ -85,7 +86,7 @@ pub struct TtlOutcome {
     pub outdated: u64,
     /// The same as a share of all sampled fetches, from 0 to 1.
     pub outdated_share: f64,
-    /// The share of requests for which the handler would not have been asked, from 0 to 1; `None` where the requests aren't counted.
+    /// The share of requests for which the handler would not have been asked, from 0 to 1; `None` where no request was counted.
     pub hit_rate: Option<f64>,
     /// The handler's time for what would have been avoided, reckoned from the sample to all keys.
     pub saves: Duration,
@@ -101,12 +102,16 @@ pub struct RouteReport {
     pub fetches: u64,
     /// The time that the handler took for them, up to the head.
     pub handler_time: Duration,
-    /// The share of requests for which the handler was not asked, from 0 to 1; `None` where the requests aren't counted.
+    /// Requests that were looked up.
+    pub requests: u64,
+    /// The share of them for which the handler was not asked, not behind the answer either, from 0 to 1; `None` before the first.
     pub hit_rate: Option<f64>,
     /// The lifetime that responses had when they were stored, on average.
     pub lifetime: Option<Duration>,
-    /// Why the handler was asked.
-    pub misses: Misses,
+    /// Requests that the store couldn't answer, by what had become of what they asked for; only causes that occurred. What a low hit rate consists of.
+    pub missed: Vec<(MissCause, u64)>,
+    /// Requests that were not looked up.
+    pub bypassed: u64,
     /// Fetches that are in the sample, of responses that had been stored before and whose lifetime was over.
     pub refetches: u64,
     /// How many of them brought the same content.
@@ -121,28 +126,6 @@ pub struct RouteReport {
     pub repeats: Option<Comparison>,
     /// Answers that a rule in [shadow](crate::Policy::shadow) would have shared.
     pub shadow: Option<Comparison>,
-}
-
-/// Why the handler was asked; what a low hit rate consists of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Misses {
-    /// It was asked for the first time.
-    pub first_seen: u64,
-    /// Its lifetime was over.
-    pub expired: u64,
-    /// It was purged, or made invalid by a write.
-    pub purged: u64,
-    /// It had left the store, which was full.
-    pub evicted: u64,
-    /// Something was stored of the same resource, but another variant.
-    pub variants: u64,
-    /// The request or the response wants each use validated.
-    pub validated: u64,
-    /// It was stored never, as the response or the rule wants it.
-    pub declined: u64,
-    /// It wasn't looked up.
-    pub bypassed: u64,
 }
 
 /// What makes keys many.
@@ -276,13 +259,5 @@ impl KeySpace {
     /// Whether the content ever depended on it.
     pub fn matters(&self) -> bool {
         self.different > 0
-    }
-}
-
-impl Misses {
-    /// All of them.
-    pub fn all(&self) -> u64 {
-        let Self { first_seen, expired, purged, evicted, variants, validated, declined, bypassed } = *self;
-        first_seen + expired + purged + evicted + variants + validated + declined + bypassed
     }
 }

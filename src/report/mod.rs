@@ -12,7 +12,7 @@
 //! | `dimension`, `sketch` | what makes keys many |
 //! | `digest` | a hash of content as it passes |
 //! | `watch` | answers that pass without being stored |
-//! | `totals`, `advice` | what is known of a route, and what it comes to |
+//! | `totals`, `requests`, `advice` | what is known of a route, and what it comes to |
 //! | `findings`, `words` | the report, and how it reads |
 
 mod advice;
@@ -23,6 +23,7 @@ mod explanation;
 mod fills;
 mod findings;
 mod ladder;
+mod requests;
 mod sample;
 mod sketch;
 mod totals;
@@ -37,17 +38,19 @@ use self::advice::Known;
 use self::answers::Answers;
 pub(crate) use self::fills::{FillSeen, Trail};
 pub use self::findings::{
-    Advice, Comparison, DimensionKind, KeySpace, Misses, PartEvidence, Recommendation, Report, RequestPart,
-    RouteReport, TtlOutcome, Uncached, Verdict,
+    Advice, Comparison, DimensionKind, KeySpace, PartEvidence, Recommendation, Report, RequestPart, RouteReport,
+    TtlOutcome, Uncached, Verdict,
 };
 use self::ladder::{Fetch, Told, Track};
+use self::requests::Requests;
 use self::sample::Sample;
-use self::totals::{Cause, Totals};
+use self::totals::Totals;
 pub(crate) use self::watch::{Departed, Watch, Witness};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::purge::PurgeIndex;
 use crate::response::Stamp;
+use crate::rules::Route;
 use crate::sync::{Mutex, MutexGuard, PoisonError, hasher, sized};
 
 /// The most keys whose fetches are followed, at about 400 bytes each.
@@ -72,9 +75,10 @@ pub(crate) struct Observations {
 }
 
 /// One route.
-#[derive(Default)]
 pub(crate) struct RouteSeen {
     totals: Mutex<Totals>,
+    /// What the route had counted when its observation began.
+    before: Requests,
 }
 
 /// A key whose fetches are followed.
@@ -102,10 +106,22 @@ pub(crate) struct Observation {
     pub(crate) content: Seen,
     /// For how long it is fresh, if it is stored.
     pub(crate) lifetime: Option<Duration>,
-    /// Why the handler was asked; `None` where nothing is stored of the resource, for which there are several reasons.
-    pub(crate) cause: Option<Cause>,
+    pub(crate) asked_since: AskedSince,
+    /// Whether a client waited for it.
+    pub(crate) attended: bool,
     pub(crate) stamp: Stamp,
     pub(crate) writes: u64,
+}
+
+/// Why the handler was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AskedSince {
+    /// What is stored was stale.
+    Stale,
+    /// Nothing was there to answer.
+    Nothing,
+    /// What was there had to be validated.
+    Wanted,
 }
 
 /// What content an answer has.
@@ -131,13 +147,14 @@ impl Default for Observations {
 }
 
 impl Observations {
-    /// What is known of the route with this [account](crate::rules::Route::account); `None` where there are too many.
-    pub(crate) fn route(&self, account: u64) -> Option<Arc<RouteSeen>> {
+    /// What is known of a route; `None` where there are too many.
+    pub(crate) fn route(&self, route: &Route) -> Option<Arc<RouteSeen>> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = routes.get(&account) {
+        if let Some(known) = routes.get(&route.account) {
             return Some(known.clone());
         }
-        (routes.len() < ROUTES).then(|| routes.entry(account).or_default().clone())
+        let new = || Arc::new(RouteSeen { totals: Mutex::default(), before: Requests::of(&route.counters) });
+        (routes.len() < ROUTES).then(|| routes.entry(route.account).or_insert_with(new).clone())
     }
 
     fn known(&self, account: u64) -> Option<Arc<RouteSeen>> {
@@ -151,12 +168,12 @@ impl Observations {
 
     /// Notes an answer of the handler.
     pub(crate) fn note(&self, route: &RouteSeen, purges: &PurgeIndex, seen: Observation) {
-        let (told, sampled) = self.follow(purges, &seen).unzip();
+        let told = self.follow(purges, &seen);
         let time = seen.received.since(seen.asked);
         let mut totals = route.totals();
         totals.fetches += 1;
         totals.handler_time += time;
-        totals.note_cause(seen.cause, sampled);
+        totals.refreshes += u64::from(!seen.attended);
         if let Some(lifetime) = seen.lifetime {
             totals.note_lifetime(as_millis(lifetime));
         }
@@ -167,8 +184,8 @@ impl Observations {
         }
     }
 
-    /// Follows a key that is in the sample; with the cause, as far as the sample knows.
-    fn follow(&self, purges: &PurgeIndex, seen: &Observation) -> Option<(Told, Cause)> {
+    /// Follows a key that is in the sample.
+    fn follow(&self, purges: &PurgeIndex, seen: &Observation) -> Option<Told> {
         let content = match seen.content {
             Seen::Content(hash) => Some(hash as u32),
             Seen::Confirmed => None,
@@ -180,25 +197,17 @@ impl Observations {
         let mut fetch = Fetch { asked, received, content, lifetime, ended: false, chance };
         self.tracks.see(seen.tag, received, |known| match known {
             Some(tracked) => {
+                // What was purged, written to or evicted would have been fetched whatever its lifetime.
                 let is_good = tracked.writes == seen.writes && purges.is_valid(&tracked.stamp);
-                let is_over = asked >= tracked.track.ends();
-                let cause = match seen.cause {
-                    _ if !is_good => Cause::Purged,
-                    Some(cause) => cause,
-                    None if is_over => Cause::Expired,
-                    None => Cause::Evicted,
-                };
-                fetch.ended = match cause {
-                    Cause::Purged | Cause::Validated => false,
-                    Cause::Expired => true,
-                    _ => is_over,
-                };
+                let is_over = seen.asked_since == AskedSince::Stale || asked >= tracked.track.ends();
+                fetch.ended = is_good && is_over && seen.asked_since != AskedSince::Wanted;
                 (tracked.stamp, tracked.writes) = (seen.stamp.clone(), seen.writes);
-                (tracked.track.fetch(&fetch), cause)
+                tracked.track.fetch(&fetch)
             }
             None => {
-                *known = Some(Tracked { track: Track::begin(&fetch), stamp: seen.stamp.clone(), writes: seen.writes });
-                (Told::default(), Cause::FirstSeen)
+                let (track, stamp) = (Track::begin(&fetch), seen.stamp.clone());
+                *known = Some(Tracked { track, stamp, writes: seen.writes });
+                Told::default()
             }
         })
     }
@@ -215,7 +224,8 @@ impl CacheCore {
         let mut report = Report::default();
         for route in self.rules.routes() {
             let Some(seen) = self.observations.known(route.account) else { continue };
-            let known = Known { pattern: route.pattern(), policy: &route.policy, requests: None };
+            let requests = Requests::of(&route.counters).since(&seen.before);
+            let known = Known { pattern: route.pattern(), policy: &route.policy, requests };
             let (of_route, recommendations) = known.report(&seen.totals());
             report.routes.push(of_route);
             report.recommendations.extend(recommendations);

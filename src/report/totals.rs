@@ -5,22 +5,9 @@ use std::time::Duration;
 use super::answers::Names;
 use super::dimension::Dimensions;
 use super::explanation::Explanation;
-use super::findings::{Misses, Uncached};
+use super::findings::Uncached;
 use super::ladder::{LIFETIMES, Told};
 use super::sketch::Sketch;
-
-/// Why the handler was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    FirstSeen,
-    Expired,
-    Purged,
-    Evicted,
-    Variant,
-    Validated,
-    Declined,
-    Bypassed,
-}
 
 /// Of one route.
 #[derive(Default)]
@@ -30,11 +17,8 @@ pub(crate) struct Totals {
     /// Lifetimes of what was stored, in milliseconds, and how many.
     lifetimes: u64,
     stored: u64,
-    /// Of all fetches, as far as that is known without the sample.
-    pub(crate) misses: Misses,
-    /// Of those that only the sample knows more about.
-    unknown: u64,
-    sampled: Misses,
+    /// Fetches that no client waited for.
+    pub(crate) refreshes: u64,
     /// Of what had been stored before, and of what hadn't.
     pub(crate) refetched: LadderTotals,
     pub(crate) uncached: LadderTotals,
@@ -102,51 +86,5 @@ impl Totals {
     /// The average lifetime of what was stored.
     pub(crate) fn lifetime(&self) -> Option<Duration> {
         self.lifetimes.checked_div(self.stored).map(Duration::from_millis)
-    }
-
-    /// The cause of a fetch. Of what is no longer in the store only the sample tells why; `None` where the key isn't in it.
-    pub(crate) fn note_cause(&mut self, known: Option<Cause>, sampled: Option<Cause>) {
-        match known {
-            Some(cause) => *self.misses.of(cause) += 1,
-            None => {
-                self.unknown += 1;
-                if let Some(cause) = sampled {
-                    *self.sampled.of(cause) += 1;
-                }
-            }
-        }
-    }
-
-    /// Causes of all fetches; what only the sample knows is reckoned to all keys.
-    pub(crate) fn causes(&self) -> Misses {
-        let mut causes = self.misses;
-        let (sampled, all) = (self.sampled.all(), self.unknown);
-        if sampled == 0 {
-            causes.first_seen += all;
-            return causes;
-        }
-        let mut left = all;
-        for cause in [Cause::Expired, Cause::Purged, Cause::Evicted] {
-            let share = (u128::from(*self.sampled.clone().of(cause)) * u128::from(all) / u128::from(sampled)) as u64;
-            *causes.of(cause) += share;
-            left -= share;
-        }
-        causes.first_seen += left;
-        causes
-    }
-}
-
-impl Misses {
-    fn of(&mut self, cause: Cause) -> &mut u64 {
-        match cause {
-            Cause::FirstSeen => &mut self.first_seen,
-            Cause::Expired => &mut self.expired,
-            Cause::Purged => &mut self.purged,
-            Cause::Evicted => &mut self.evicted,
-            Cause::Variant => &mut self.variants,
-            Cause::Validated => &mut self.validated,
-            Cause::Declined => &mut self.declined,
-            Cause::Bypassed => &mut self.bypassed,
-        }
     }
 }

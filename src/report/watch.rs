@@ -12,8 +12,7 @@ use http_body::{Body, Frame};
 use super::answers::{Answered, Names, Said, said};
 use super::digest::Digest;
 use super::findings::{RequestPart, Uncached};
-use super::totals::Cause;
-use super::{Compared, Observation, Observations, RouteSeen, Seen, as_millis, millis};
+use super::{AskedSince, Compared, Observation, Observations, RouteSeen, Seen, as_millis, millis};
 use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::cached::Cached;
@@ -83,27 +82,28 @@ pub(crate) struct Departed {
 }
 
 impl Witness {
-    /// Of a request under a rule in shadow: its key is the one that the rule gives.
-    pub(crate) fn in_shadow(core: &Arc<CacheCore>, ask: Ask, head: &RequestHead<'_>) -> Option<Self> {
-        let Ask { key, rule, .. } = ask;
+    /// Of a request under a rule in shadow: its key is the one that the rule gives. With what is said of it.
+    pub(crate) fn in_shadow(core: &Arc<CacheCore>, ask: Ask, head: &RequestHead<'_>) -> (CacheOutcome, Option<Self>) {
+        let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Shadow), ask.rule);
+        let Ask { key, rule, began: sent, .. } = ask;
         if *head.method != Method::GET {
-            return None;
+            return (outcome, None);
         }
-        let policy = &core.rules.get(rule).policy;
-        let sent = core.now();
         let departed = Departed { sent, stamp: core.purges.stamp(&key, core.purges.current()) };
-        let mut witness = Self::of(core, rule, key, Why::Shadow, head.headers.clone(), departed)?;
-        let pairs = head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        witness.ignored = pairs
-            .map(|pair| (pair, pair.split('=').next().unwrap_or_default()))
-            .filter(|(_, name)| !policy.query.counts(name))
-            .map(|(pair, name)| (name.to_owned(), core.observations.hash(pair) as u32))
-            .collect();
-        Some(witness)
+        let mut witness = Self::of(core, rule, key, Why::Shadow, head.headers.clone(), departed);
+        if let Some(witness) = &mut witness {
+            witness.ignored = ignored(core, &core.rules.get(rule).policy, head);
+        }
+        (outcome, witness)
     }
 
     /// Of a request that isn't looked up. Only where a word of the rule could change that.
-    pub(crate) fn of_bypass(core: &Arc<CacheCore>, outcome: &CacheOutcome, head: &RequestHead<'_>) -> Option<Self> {
+    pub(crate) fn of_bypass(
+        core: &Arc<CacheCore>,
+        outcome: &CacheOutcome,
+        head: &RequestHead<'_>,
+        sent: Moment,
+    ) -> Option<Self> {
         let Outcome::Bypass(reason) = outcome.outcome else { return None };
         let is_its_word = matches!(reason, BypassReason::Rule | BypassReason::NetworkOnly | BypassReason::Credentials);
         if !is_its_word || *head.method != Method::GET {
@@ -111,7 +111,6 @@ impl Witness {
         }
         let authority = head.headers.get(header::HOST).map_or(&b""[..], |host| host.as_bytes());
         let key = CacheKey::new(authority, head.uri.path(), head.uri.query());
-        let sent = core.now();
         let departed = Departed { sent, stamp: core.purges.stamp(&key, core.purges.current()) };
         Self::of(core, outcome.rule, key, Why::Uncached(Uncached::Bypass(reason)), head.headers.clone(), departed)
     }
@@ -144,7 +143,7 @@ impl Witness {
         if !core.settings.observe_answers {
             return None;
         }
-        let route = core.observations.route(core.rules.get(rule).account)?;
+        let route = core.observations.route(core.rules.get(rule))?;
         let writes = core.writes_to(&key);
         Some(Self {
             core: core.clone(),
@@ -163,8 +162,7 @@ impl Witness {
     }
 
     /// The head of the answer has come: what is to be learned when its content has passed.
-    pub(crate) fn answered<B: Body>(self, response: &Response<B>) -> Option<Watch> {
-        let received = self.core.now();
+    pub(crate) fn answered<B: Body>(self, response: &Response<B>, received: Moment) -> Option<Watch> {
         let exact = response.body().size_hint().exact();
         let length = exact.unwrap_or_default();
         let is_small = exact.is_some() && length <= LOOKED_AT;
@@ -265,21 +263,28 @@ impl Witness {
     }
 
     fn observation(&self, tag: u64, received: Moment, content: Seen) -> Observation {
-        let cause = match self.why {
-            Why::Uncached(Uncached::Declined(_)) => Cause::Declined,
-            _ => Cause::Bypassed,
-        };
         Observation {
             tag,
             asked: self.sent,
             received,
             content,
             lifetime: None,
-            cause: Some(cause),
+            asked_since: AskedSince::Nothing,
+            attended: true,
             stamp: self.stamp.clone(),
             writes: self.writes,
         }
     }
+}
+
+/// The query parameters that the key doesn't have.
+fn ignored(core: &CacheCore, policy: &Policy, head: &RequestHead<'_>) -> Vec<(String, u32)> {
+    let pairs = head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| (pair, pair.split('=').next().unwrap_or_default()))
+        .filter(|(_, name)| !policy.query.counts(name))
+        .map(|(pair, name)| (name.to_owned(), core.observations.hash(pair) as u32))
+        .collect()
 }
 
 /// Content that is hashed as it passes.

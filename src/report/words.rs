@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::findings::{
-    Advice, Comparison, KeySpace, Misses, Recommendation, Report, RequestPart, RouteReport, TtlOutcome, Verdict,
+    Advice, Comparison, KeySpace, Recommendation, Report, RequestPart, RouteReport, TtlOutcome, Verdict,
 };
 
 impl Display for Report {
@@ -125,12 +125,20 @@ impl Display for RouteReport {
         let time = Lasting(self.handler_time);
         write!(f, "{}: {} fetches, {time} of the handler's time", Rule(self.rule.as_deref()), self.fetches)?;
         if let Some(rate) = self.hit_rate {
-            write!(f, ", hit rate {}", Percent(rate))?;
+            write!(f, ", hit rate {} of {} requests", Percent(rate), self.requests)?;
         }
         if let Some(lifetime) = self.lifetime {
             write!(f, ", fresh for {}", Lasting(lifetime))?;
         }
-        writeln!(f, "\n   asked since: {}", self.misses)?;
+        let mut separator = "\n   missed: ";
+        for (cause, count) in &self.missed {
+            write!(f, "{separator}{} {count}", cause.as_str())?;
+            separator = ", ";
+        }
+        if self.bypassed > 0 {
+            write!(f, "\n   bypassed: {}", self.bypassed)?;
+        }
+        writeln!(f)?;
         let mut last = 0;
         for outcome in self.longer.iter().chain(&self.uncached) {
             // A longer one that avoids no more is of no interest.
@@ -145,28 +153,6 @@ impl Display for RouteReport {
             if let Some(comparison) = comparison {
                 writeln!(f, "   {what}: {comparison}")?;
             }
-        }
-        Ok(())
-    }
-}
-
-impl Display for Misses {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { first_seen, expired, purged, evicted, variants, validated, declined, bypassed } = self;
-        let causes = [
-            ("first seen", first_seen),
-            ("expired", expired),
-            ("purged", purged),
-            ("evicted", evicted),
-            ("another variant", variants),
-            ("to be validated", validated),
-            ("not stored", declined),
-            ("bypassed", bypassed),
-        ];
-        let mut separator = "";
-        for (what, count) in causes.into_iter().filter(|(_, count)| **count > 0) {
-            write!(f, "{separator}{what} {count}")?;
-            separator = ", ";
         }
         Ok(())
     }
