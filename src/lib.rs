@@ -207,6 +207,11 @@ struct Readme;
 #[doc = include_str!("../docs/configuration.md")]
 struct Configuration;
 
+/// The examples in the chapter on the report, as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/report.md")]
+struct ReportChapter;
+
 /// The examples among the neighbours, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/neighbours.md")]

@@ -53,7 +53,7 @@ impl Live {
         for route in next.rules.routes() {
             let before = running.rules.routes().find(|before| before.account == route.account);
             if before.is_none_or(|before| !is_same(&before.policy, &route.policy)) {
-                next.observations.forget(route.account);
+                next.observations.forget(route);
             }
         }
         if next.has_too_many_retired() {

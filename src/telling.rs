@@ -88,9 +88,11 @@ impl Errand {
 
     /// Looks at an answer that isn't stored, if there is something to be learned from it.
     pub(crate) fn witness(&self, reason: DeclineReason) -> Option<Witness> {
+        if !self.wants_whole {
+            return None;
+        }
         let departed = Departed { sent: self.sent, stamp: self.departure.stamp.clone() };
         Witness::of_declined(&self.core, self.ask.rule, &self.ask.key, reason, &self.asked, departed)
-            .filter(|_| self.wants_whole)
     }
 
     /// "otherwise, the cache SHOULD consider the stored response to be stale". Where others may be chosen for other requests, this one is marked,

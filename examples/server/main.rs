@@ -7,6 +7,7 @@ mod analytics;
 mod arguments;
 mod database;
 mod errors;
+mod notices;
 mod opening;
 mod orders;
 mod seed;
@@ -54,6 +55,10 @@ const TOUR: &str = r#"Try, in another terminal:
       # MISS, then HIT: customer 17 has a copy of their own
   curl -so /dev/null -D - -H 'Authorization: Bearer user-18' {shop}/api/me/orders
       # MISS: customer 18 never gets the copy of customer 17
+  for n in $(seq 200); do curl -so /dev/null -H "Accept-Language: $(shuf -n1 -e de fr en)" {shop}/banner; done
+      # its rule is in shadow: BYPASS, and the report names the field that the answer depends on
+  curl -s {shop}/report
+      # what the cache has learned about its rules
   curl -sN {shop}/events
       # the number of orders, every second, past the cache
 "#;
@@ -67,6 +72,10 @@ fn cache() -> CacheLayer {
         .rule("^/products", Policy::shared(half_minute))
         .rule("^/categories$", Policy::shared(10 * minute))
         .rule("^/api/me/", Policy::per(customer, half_minute))
+        // Nobody is sure yet whether everybody gets the same: watched, and not served.
+        .rule("^/banner$", Policy::shared(minute).shadow())
+        // Far too short for what changes once a week; the report says so.
+        .rule("^/leaflet/", Policy::shared(Duration::from_secs(2)))
         .rule("^/(checkout|events|health)", Policy::bypass())
         .otherwise(Policy::from_origin())
 }
@@ -111,7 +120,9 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     let (close, closing) = watch::channel(false);
     let shop = Shop { database: Database { pool: pool.clone() }, closing };
     let cache = cache();
-    let app = shop::routes(shop).layer(cache.clone());
+    let handle = cache.handle();
+    let report = axum::routing::get(async move || handle.report().to_string());
+    let app = shop::routes(shop).layer(cache.clone()).route("/report", report);
 
     say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
     say(&TOUR.replace("{shop}", &format!("http://{}", reachable(address))));

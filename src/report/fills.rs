@@ -79,12 +79,12 @@ impl CacheCore {
             _ => AskedSince::Wanted,
         };
         let terms = &response.terms;
-        let lifetime = terms.lifetime.saturating_sub(terms.initial_age);
+        let (lifetime, age) = (terms.lifetime, terms.initial_age);
         // What is to be validated each time is a question of no lifetime.
-        let is_reusable = is_stored && !terms.no_cache && !lifetime.is_zero();
+        let is_reusable = is_stored && !terms.no_cache && lifetime > age;
         let tag = self.observations.hash((key.as_bytes(), &response.variance.key));
         if let Seen::Content(content) = content {
-            let ends = millis(response.received).saturating_add(as_millis(lifetime.min(SAME_TIME)));
+            let ends = millis(response.received).saturating_add(as_millis(lifetime.saturating_sub(age).min(SAME_TIME)));
             let answer = Answer { key, response, content, ends };
             answer.note_dimensions(&self.observations, &route, &trail);
         }
@@ -92,6 +92,7 @@ impl CacheCore {
             tag,
             asked: trail.sent,
             received: response.received,
+            age,
             content: if is_reusable { content } else { Seen::Unseen },
             lifetime: is_reusable.then_some(lifetime),
             asked_since,

@@ -19,8 +19,8 @@ const WAITS: u16 = 64;
 pub(crate) struct Fetch {
     /// When it was asked for.
     pub(crate) asked: u64,
-    /// When the answer came.
-    pub(crate) received: u64,
+    /// From when its lifetime counts: its age on arrival before it came.
+    pub(crate) born: u64,
     /// Its content, by a hash; `None` where it is the same as before.
     pub(crate) content: Option<u32>,
     /// For how long it is fresh; 0 where it isn't stored.
@@ -73,8 +73,8 @@ impl Track {
     /// The first fetch of a key.
     pub(crate) fn begin(fetch: &Fetch) -> Self {
         let content = fetch.content.unwrap_or_default();
-        let rung = Rung { since: fetch.received, content };
-        let ends = fetch.received.saturating_add(fetch.lifetime);
+        let rung = Rung { since: fetch.born, content };
+        let ends = fetch.born.saturating_add(fetch.lifetime);
         Self { content, ends, waits: 0, waited: 0, rungs: [rung; LIFETIMES.len()] }
     }
 
@@ -87,7 +87,7 @@ impl Track {
     pub(crate) fn fetch(&mut self, fetch: &Fetch) -> Told {
         let mut told = Told::default();
         let content = fetch.content.unwrap_or(self.content);
-        let rung = Rung { since: fetch.received, content };
+        let rung = Rung { since: fetch.born, content };
         if fetch.ended {
             told.changed = Some(content != self.content);
             self.note_wait(fetch.asked.saturating_sub(self.ends));
@@ -114,7 +114,7 @@ impl Track {
             self.rungs = [rung; LIFETIMES.len()];
         }
         self.content = content;
-        self.ends = fetch.received.saturating_add(fetch.lifetime);
+        self.ends = fetch.born.saturating_add(fetch.lifetime);
         told
     }
 
@@ -147,7 +147,7 @@ mod tests {
     fn at(seconds: u64, content: u32, lifetime: u64) -> Fetch {
         let at = seconds * 1000;
         let (lifetime, content) = (lifetime * 1000, Some(content));
-        Fetch { asked: at, received: at, content, lifetime, ended: true, chance: 1 << 62 }
+        Fetch { asked: at, born: at, content, lifetime, ended: true, chance: 1 << 62 }
     }
 
     fn would(told: &Told, lifetime: u32) -> Would {
@@ -250,7 +250,7 @@ mod tests {
             let (mut saved, chances) = ([0_i64; LIFETIMES.len()], ahash::RandomState::with_seeds(9, seed, 9, 9));
             let seen = fetches(&traffic, current * 1000, |now, key| {
                 let fetch = Fetch { chance: chances.hash_one((now, key)), ..at(0, 1, current) };
-                let fetch = Fetch { asked: now, received: now, ..fetch };
+                let fetch = Fetch { asked: now, born: now, ..fetch };
                 match tracks.get_mut(&key) {
                     Some(track) => {
                         let told = track.fetch(&fetch);

@@ -65,7 +65,7 @@ const ROUTES: usize = 64;
 /// A key that wasn't fetched for so long may be forgotten: the longest lifetime that is tried, and a quarter more.
 const FORGOTTEN: u64 = 108_000_000;
 
-/// What has been observed. At most 6 MiB, and only as much as there were routes and keys; an idle cache has some 15 KiB of it.
+/// What has been observed. At most 6 MiB, and only as much as there were routes and keys; an idle cache has some 20 KiB of it.
 pub(crate) struct Observations {
     routes: Mutex<HashMap<u64, Arc<RouteSeen>>>,
     tracks: Sample<Tracked>,
@@ -75,6 +75,7 @@ pub(crate) struct Observations {
 }
 
 /// One route.
+#[derive(Default)]
 pub(crate) struct RouteSeen {
     totals: Mutex<Totals>,
     /// What the route had counted when its observation began.
@@ -103,6 +104,8 @@ pub(crate) struct Observation {
     pub(crate) tag: u64,
     pub(crate) asked: Moment,
     pub(crate) received: Moment,
+    /// Its age on arrival.
+    pub(crate) age: Duration,
     pub(crate) content: Seen,
     /// For how long it is fresh, if it is stored.
     pub(crate) lifetime: Option<Duration>,
@@ -153,8 +156,7 @@ impl Observations {
         if let Some(known) = routes.get(&route.account) {
             return Some(known.clone());
         }
-        let new = || Arc::new(RouteSeen { totals: Mutex::default(), before: Requests::of(&route.counters) });
-        (routes.len() < ROUTES).then(|| routes.entry(route.account).or_insert_with(new).clone())
+        (routes.len() < ROUTES).then(|| routes.entry(route.account).or_default().clone())
     }
 
     fn known(&self, account: u64) -> Option<Arc<RouteSeen>> {
@@ -162,8 +164,10 @@ impl Observations {
     }
 
     /// The rule isn't what it was: what was learned about it says nothing any more.
-    pub(crate) fn forget(&self, account: u64) {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).remove(&account);
+    pub(crate) fn forget(&self, route: &Route) {
+        if let Some(known) = self.routes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&route.account) {
+            *known = Arc::new(RouteSeen { totals: Mutex::default(), before: Requests::of(&route.counters) });
+        }
     }
 
     /// Notes an answer of the handler.
@@ -194,7 +198,8 @@ impl Observations {
         let (asked, received) = (millis(seen.asked), millis(seen.received));
         let lifetime = as_millis(seen.lifetime.unwrap_or_default());
         let chance = self.hash((seen.tag, received));
-        let mut fetch = Fetch { asked, received, content, lifetime, ended: false, chance };
+        let born = received.saturating_sub(as_millis(seen.age));
+        let mut fetch = Fetch { asked, born, content, lifetime, ended: false, chance };
         self.tracks.see(seen.tag, received, |known| match known {
             Some(tracked) => {
                 // What was purged, written to or evicted would have been fetched whatever its lifetime.
@@ -224,9 +229,13 @@ impl CacheCore {
         let mut report = Report::default();
         for route in self.rules.routes() {
             let Some(seen) = self.observations.known(route.account) else { continue };
+            let totals = seen.totals();
+            if totals.fetches == 0 {
+                continue;
+            }
             let requests = Requests::of(&route.counters).since(&seen.before);
             let known = Known { pattern: route.pattern(), policy: &route.policy, requests };
-            let (of_route, recommendations) = known.report(&seen.totals());
+            let (of_route, recommendations) = known.report(&totals);
             report.routes.push(of_route);
             report.recommendations.extend(recommendations);
         }

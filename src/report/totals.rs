@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::answers::Names;
 use super::dimension::Dimensions;
-use super::explanation::Explanation;
+use super::explanation::{Cause, Explanation, Parts};
 use super::findings::Uncached;
 use super::ladder::{LIFETIMES, Told};
 use super::sketch::Sketch;
@@ -26,6 +26,8 @@ pub(crate) struct Totals {
     pub(crate) names: Names,
     pub(crate) compared: Compared,
     pub(crate) repeats: Option<Uncached>,
+    /// The parts of requests by which answers that aren't cached are told apart.
+    pub(crate) partition: Parts,
 }
 
 /// What lifetimes would have made of a route's fetches.
@@ -77,6 +79,17 @@ impl LadderTotals {
 }
 
 impl Totals {
+    /// Looks anew at what answers that aren't cached depend on. What lifetimes made of them before says nothing where that is something else.
+    pub(crate) fn find_partition(&mut self) {
+        let partition = match self.compared.explanation.cause() {
+            Some(Cause::Parts(parts) | Cause::AnyOf(parts)) => parts,
+            Some(Cause::Nothing) | None => 0,
+        };
+        if partition != self.partition {
+            (self.partition, self.uncached) = (partition, LadderTotals::default());
+        }
+    }
+
     /// A response was stored for so long.
     pub(crate) fn note_lifetime(&mut self, millis: u64) {
         self.lifetimes = self.lifetimes.saturating_add(millis);

@@ -85,13 +85,14 @@ impl Witness {
     /// Of a request under a rule in shadow: its key is the one that the rule gives. With what is said of it.
     pub(crate) fn in_shadow(core: &Arc<CacheCore>, ask: Ask, head: &RequestHead<'_>) -> (CacheOutcome, Option<Self>) {
         let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Shadow), ask.rule);
-        let Ask { key, rule, began: sent, .. } = ask;
+        let Ask { key, rule, began: sent, directives, .. } = ask;
         if *head.method != Method::GET {
             return (outcome, None);
         }
         let departed = Departed { sent, stamp: core.purges.stamp(&key, core.purges.current()) };
         let mut witness = Self::of(core, rule, key, Why::Shadow, head.headers.clone(), departed);
         if let Some(witness) = &mut witness {
+            witness.request_no_store = directives.no_store;
             witness.ignored = ignored(core, &core.rules.get(rule).policy, head);
         }
         (outcome, witness)
@@ -106,11 +107,12 @@ impl Witness {
     ) -> Option<Self> {
         let Outcome::Bypass(reason) = outcome.outcome else { return None };
         let is_its_word = matches!(reason, BypassReason::Rule | BypassReason::NetworkOnly | BypassReason::Credentials);
-        if !is_its_word || *head.method != Method::GET {
+        if !is_its_word || *head.method != Method::GET || !core.settings.observe_answers {
             return None;
         }
-        let authority = head.headers.get(header::HOST).map_or(&b""[..], |host| host.as_bytes());
-        let key = CacheKey::new(authority, head.uri.path(), head.uri.query());
+        let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let authority = named.or(head.headers.get(header::HOST).map(|host| host.as_bytes()));
+        let key = CacheKey::new(authority.unwrap_or_default(), head.uri.path(), head.uri.query());
         let departed = Departed { sent, stamp: core.purges.stamp(&key, core.purges.current()) };
         Self::of(core, outcome.rule, key, Why::Uncached(Uncached::Bypass(reason)), head.headers.clone(), departed)
     }
@@ -153,7 +155,7 @@ impl Witness {
             why,
             ignored: Vec::new(),
             authorization: asked.contains_key(header::AUTHORIZATION),
-            request_no_store: asked.get(header::CACHE_CONTROL).is_some_and(|line| line.as_bytes() == b"no-store"),
+            request_no_store: false,
             asked,
             sent,
             stamp,
@@ -180,15 +182,19 @@ impl Witness {
             return None;
         }
         let variant = self.core.observations.hash(variant_key(&vary, &self.asked, self.core.settings.matching));
-        let tag = self.core.observations.hash((self.key.as_bytes(), variant, "passing"));
-        let compared = self.core.observations.hash((self.key.as_bytes(), "compared"));
-        let now = millis(received);
-        let observations = &self.core.observations;
+        let (observations, now) = (&self.core.observations, millis(received));
+        let compared = observations.hash((self.key.as_bytes(), "compared"));
+        let (said, partition) = {
+            let mut totals = self.route.totals();
+            (self.said(&mut totals.names, &vary), totals.partition)
+        };
+        // Where answers are known to depend on something, lifetimes are tried as if that were in the key.
+        let apart: Vec<_> = said.iter().filter(|(bit, _)| partition & 1 << bit != 0).collect();
+        let tag = observations.hash((self.key.as_bytes(), variant, apart));
         if !observations.answers.wants(compared, now) && !observations.tracks.wants(tag, now) {
             self.note_unseen(received);
             return None;
         }
-        let said = self.said(&mut self.route.totals().names, &vary);
         let digest = Digest::new(&observations.key);
         let most = self.core.settings.max_body_size as u64;
         Some(Watch { witness: self, digest, left: most, said, variant, tag, compared, lifetime, received })
@@ -267,6 +273,7 @@ impl Witness {
             tag,
             asked: self.sent,
             received,
+            age: received.since(self.sent),
             content,
             lifetime: None,
             asked_since: AskedSince::Nothing,
@@ -329,10 +336,11 @@ impl Watch {
         let Self { witness, digest, said, variant, tag, compared, lifetime, received, .. } = *self;
         let (core, content) = (&witness.core, digest.finish());
         let now = millis(received);
-        let answered = Answered { variant, content, said, ends: now.saturating_add(as_millis(lifetime)) };
-        core.observations.compare(&witness, compared, answered, now);
+        // Before the comparison, which may find that from now on more belongs into the key.
         let seen = witness.observation(tag, received, Seen::Content(content));
         core.observations.note(&witness.route, &core.purges, seen);
+        let answered = Answered { variant, content, said, ends: now.saturating_add(as_millis(lifetime)) };
+        core.observations.compare(&witness, compared, answered, now);
     }
 }
 
@@ -362,6 +370,10 @@ impl Observations {
         if let Some(same) = served {
             compared.answers += 1;
             compared.differing += u64::from(!same);
+            // It takes a moment, and finds the same for long: so seldom.
+            if compared.answers >= 32 && (compared.answers.is_power_of_two() || compared.answers % 1024 == 0) {
+                totals.find_partition();
+            }
         }
     }
 }
