@@ -154,6 +154,11 @@ impl Rules {
         self.routes.iter().chain([&self.otherwise])
     }
 
+    /// The first route of this account.
+    pub(crate) fn with_account(&self, account: u64) -> Option<&Route> {
+        self.routes().find(|route| route.account == account)
+    }
+
     /// The route of a path, as the client sent it.
     pub(crate) fn route(&self, path: &str) -> &Route {
         let first = match &self.patterns {

@@ -203,10 +203,11 @@ impl Known<'_> {
         let Compared { answers, differing, not_storable, keys, explanation } = &totals.compared;
         let across_credentials = u64::from(explanation.with_any(credentials).both());
         let needed = if self.policy.shadow && explanation.all().different == 0 { SAFE } else { COMPARED };
-        let is_for_one = self.policy.is_partitioned() || credentials == 0 || across_credentials >= ACROSS;
+        let is_for_all = !totals.varies_by_user && (credentials == 0 || across_credentials >= ACROSS);
+        let is_enough = self.policy.is_partitioned() || is_for_all;
         let verdict = match explanation.cause() {
             _ if *answers < needed => Verdict::TooFew { missing: needed - answers },
-            None if is_for_one => Verdict::Same,
+            None if is_enough => Verdict::Same,
             None => Verdict::SameForOneUser,
             Some(Cause::Parts(parts)) => Verdict::DependsOn(evidence(totals, parts)),
             Some(Cause::AnyOf(parts)) => Verdict::MayDependOn(evidence(totals, parts)),

@@ -48,9 +48,10 @@ use self::totals::Totals;
 pub(crate) use self::watch::{Departed, Watch, Witness};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
+use crate::description::is_same;
 use crate::purge::PurgeIndex;
 use crate::response::Stamp;
-use crate::rules::Route;
+use crate::rules::{Route, Rules};
 use crate::sync::{Mutex, MutexGuard, PoisonError, hasher, sized};
 
 /// The most keys whose fetches are followed, at about 400 bytes each.
@@ -163,10 +164,17 @@ impl Observations {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).get(&account).cloned()
     }
 
-    /// The rule isn't what it was: what was learned about it says nothing any more.
-    pub(crate) fn forget(&self, route: &Route) {
-        if let Some(known) = self.routes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&route.account) {
-            *known = Arc::new(RouteSeen { totals: Mutex::default(), before: Requests::of(&route.counters) });
+    /// The rules were changed: what was learned about one that isn't what it was says nothing any more, and what is gone makes room.
+    pub(crate) fn begin_anew(&self, before: &Rules, now: &Rules) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.retain(|account, _| now.with_account(*account).is_some());
+        for route in now.routes() {
+            let is_same =
+                before.with_account(route.account).is_some_and(|before| is_same(&before.policy, &route.policy));
+            if !is_same && (routes.len() < ROUTES || routes.contains_key(&route.account)) {
+                let before = Requests::of(&route.counters);
+                routes.insert(route.account, Arc::new(RouteSeen { totals: Mutex::default(), before }));
+            }
         }
     }
 

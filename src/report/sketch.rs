@@ -20,7 +20,7 @@ impl Sketch {
     /// Notes a thing by its hash, whose bits have to be evenly spread.
     pub(crate) fn add(&mut self, hash: u64) {
         let place = hash as usize % REGISTERS;
-        let run = (hash / REGISTERS as u64 | 1 << 55).trailing_zeros() as u8 + 1;
+        let run = ((hash / REGISTERS as u64) | (1 << 55)).trailing_zeros() as u8 + 1;
         self.registers[place] = self.registers[place].max(run);
     }
 

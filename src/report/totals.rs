@@ -26,6 +26,8 @@ pub(crate) struct Totals {
     pub(crate) names: Names,
     pub(crate) compared: Compared,
     pub(crate) repeats: Option<Uncached>,
+    /// Some answer that isn't cached says itself that it depends on who asks.
+    pub(crate) varies_by_user: bool,
     /// The parts of requests by which answers that aren't cached are told apart.
     pub(crate) partition: Parts,
 }

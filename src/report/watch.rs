@@ -50,6 +50,9 @@ const PASSED_OVER: [header::HeaderName; 11] = [
     header::PRAGMA,
 ];
 
+/// Fields that say who asks.
+const CREDENTIALS: [header::HeaderName; 2] = [header::COOKIE, header::AUTHORIZATION];
+
 /// Why an answer isn't stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
@@ -186,6 +189,7 @@ impl Witness {
         let compared = observations.hash((self.key.as_bytes(), "compared"));
         let (said, partition) = {
             let mut totals = self.route.totals();
+            totals.varies_by_user |= vary.iter().any(|name| CREDENTIALS.contains(name));
             (self.said(&mut totals.names, &vary), totals.partition)
         };
         // Where answers are known to depend on something, lifetimes are tried as if that were in the key.
@@ -371,7 +375,7 @@ impl Observations {
             compared.answers += 1;
             compared.differing += u64::from(!same);
             // It takes a moment, and finds the same for long: so seldom.
-            if compared.answers >= 32 && (compared.answers.is_power_of_two() || compared.answers % 1024 == 0) {
+            if compared.answers >= 32 && (compared.answers.is_power_of_two() || compared.answers.is_multiple_of(1024)) {
                 totals.find_partition();
             }
         }
