@@ -40,7 +40,7 @@ async fn two_hours(policy: Policy, mean_wait: f64) -> House {
         }
     });
     let house = House::on(clock, handler, CacheLayer::in_memory(64 << 20).rule("^/", policy));
-    let (mut chance, pages) = (Chance(7), Zipf::new(300));
+    let (mut chance, pages) = (Chance(7), Zipf::new(200));
     let start = larder::Clock::now(&*house.clock).monotonic;
     let mut at = Duration::ZERO;
     while at < secs(7200) {
@@ -60,7 +60,7 @@ fn per_cent(rate: Option<f64>) -> f64 {
 
 #[tokio::test]
 async fn a_longer_lifetime_does_what_was_predicted_of_it() {
-    for (current, wait) in [(10, 200.0), (30, 700.0)] {
+    for (current, wait) in [(10, 600.0), (30, 1500.0)] {
         let before = two_hours(Policy::shared(secs(current)), wait).await;
         let report = before.handle.report();
         let recommendation = report.recommendations.first().unwrap_or_else(|| panic!("{report}"));
@@ -80,7 +80,7 @@ async fn a_longer_lifetime_does_what_was_predicted_of_it() {
         assert_eq!(Some(outcome), expected, "{report}");
 
         // Not only the advised lifetime: others that were reckoned as well.
-        let others = [secs(20), secs(60), secs(600), secs(3600)];
+        let others = [secs(60), secs(600)];
         let is_tried = |tried: &&TtlOutcome| tried.ttl == outcome.ttl || others.contains(&tried.ttl);
         for predicted in report.routes[0].longer.iter().filter(is_tried) {
             let after = two_hours(Policy::shared(predicted.ttl), wait).await;
