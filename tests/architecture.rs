@@ -73,6 +73,7 @@ const FLOORS: [&[&str]; 6] = [
         "purge",
         "purged",
         "query",
+        "report",
         "route_stats",
         "rules",
         "search",
