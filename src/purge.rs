@@ -120,8 +120,12 @@ impl PurgeIndex {
             }
         }
         // Last: what was forgotten before it could be found above has raised the floor first.
-        if verdict.is_purged || self.floor.load(Ordering::Acquire) > since {
+        if verdict.is_purged {
             return false;
+        }
+        if self.floor.load(Ordering::Acquire) > since {
+            // Unless the sweep that forgot them has held this one against them meanwhile.
+            return stamp.verified() > since && self.is_valid(stamp, received, key);
         }
         stamp.hold(verdict.stale_from, current);
         true
