@@ -110,7 +110,7 @@ fn visitor(chance: &mut Chance, n: usize) -> Vec<(&'static str, String)> {
     let browser = chance.below(40);
     let languages = ["de", "en", "en-GB,en;q=0.8", "fr", "it,en"];
     let mut cookies = format!("session={:x}; seen={}", chance.number(), chance.below(3));
-    if browser % 3 == 0 {
+    if browser.is_multiple_of(3) {
         cookies += "; theme=dark";
     }
     let mut fields = vec![
@@ -120,7 +120,7 @@ fn visitor(chance: &mut Chance, n: usize) -> Vec<(&'static str, String)> {
         ("accept-encoding", chance.one_of(&["gzip", "gzip, br", ""]).to_string()),
         ("cookie", cookies),
     ];
-    if browser % 4 == 0 {
+    if browser.is_multiple_of(4) {
         fields.push(("dnt", "1".into()));
     }
     fields
