@@ -45,7 +45,7 @@ impl CacheHandle {
     /// It takes effect at once, however much it touches. Memory is given back behind it, by a walk through the store that the runtime gets to between requests.
     ///
     /// # Errors
-    /// [`PurgeError::Uri`] or [`PurgeError::Pattern`] if the selector is none; nothing was purged then. [`PurgeError::Storage`] if the store couldn't
+    /// [`PurgeError::Uri`](crate::PurgeError::Uri), [`Tag`](crate::PurgeError::Tag) or [`Pattern`](crate::PurgeError::Pattern) if the selector is none; nothing was purged then. [`Storage`](crate::PurgeError::Storage) if the store couldn't
     /// give the memory back; the purge has taken effect all the same.
     pub fn purge(&self, selector: Selector) -> Purge {
         Purge::new(self.live.clone(), selector)
