@@ -31,6 +31,8 @@ mod analytics;
 mod database;
 #[path = "../examples/server/errors.rs"]
 mod errors;
+#[path = "../examples/server/notices.rs"]
+mod notices;
 #[path = "../examples/server/opening.rs"]
 mod opening;
 #[allow(dead_code)]

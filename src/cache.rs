@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
 use crate::adoption::{NotAdopted, adopt};
-use crate::background::Background;
+use crate::background::{Background, turns};
 use crate::boarding::Given;
 use crate::budget::FillBudget;
 use crate::clock::Moment;
@@ -29,8 +30,10 @@ use crate::ledger::Ledger;
 use crate::lookup::{Lookup, weigh};
 use crate::outcome::ForwardReason;
 use crate::partition::{MakeRoom, Partitions};
+use crate::pieces::Pieces;
 use crate::policy::Policy;
 use crate::purge::PurgeIndex;
+use crate::report::Observations;
 use crate::response::StoredResponse;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
@@ -75,8 +78,9 @@ pub(crate) struct State {
     pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
     pub(crate) hit_for_miss: HitForMiss,
-    /// Large content is put together one after another, since for a moment it takes its size twice.
-    pub(crate) joining: Mutex<()>,
+    pub(crate) pieces: Pieces,
+    /// Work that keeps a processor busy takes turns.
+    pub(crate) turns: Arc<Semaphore>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
     pub(crate) coders: Coders,
@@ -94,6 +98,7 @@ pub(crate) struct State {
     pub(crate) keys_have_additions: AtomicBool,
     pub(crate) background: Arc<Background>,
     pub(crate) hasher: ahash::RandomState,
+    pub(crate) observations: Observations,
 }
 
 /// More ways to key a query than any sequence of settings has that makes sense.
@@ -138,7 +143,8 @@ impl CacheCore {
             wholes: Wholes::default(),
             flights: Arc::default(),
             hit_for_miss: HitForMiss::default(),
-            joining: Mutex::default(),
+            pieces: Pieces::default(),
+            turns: turns(),
             partitions: Arc::default(),
             budget: FillBudget::default(),
             coders: Coders::default(),
@@ -152,6 +158,7 @@ impl CacheCore {
             keys_have_additions: AtomicBool::new(false),
             background: Arc::default(),
             hasher: ahash::RandomState::new(),
+            observations: Observations::default(),
         });
         let hit_status = Arc::new(HitStatus::of(&settings.switches.name));
         Self { rules: rules(&settings, &state.ledger), settings, hit_status, generation: 0, retired: Vec::new(), state }

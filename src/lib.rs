@@ -52,7 +52,7 @@
 //! |---|---|---|
 //! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `metrics` (feature `metrics`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
-//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
+//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
 //! | 2 | stores | [`storage`] |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
 //! | 0 | the protocol, as pure functions | [`rfc9111`] |
@@ -121,6 +121,7 @@ mod live;
 mod lookup;
 mod missing;
 mod neighbours;
+mod pieces;
 mod plainly;
 mod plan;
 mod policy;
@@ -129,6 +130,7 @@ mod precedence;
 mod purge;
 mod purged;
 mod query;
+pub mod report;
 mod route_stats;
 mod rules;
 mod search;
@@ -208,6 +210,7 @@ pub use self::policy::Policy;
 pub use self::purging::{Purge, PurgeFuture};
 pub use self::query::QueryBody;
 pub use self::reload::{Change, Reload, ReloadError};
+pub use self::report::Report;
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
 pub use self::rfc9111::freshness::LifetimeSource;
@@ -228,6 +231,11 @@ struct Readme;
 #[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../docs/configuration.md")]
 struct Configuration;
+
+/// The examples in the chapter on the report, as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/report.md")]
+struct ReportChapter;
 
 /// The examples among the neighbours, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

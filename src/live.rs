@@ -52,6 +52,7 @@ impl Live {
         }
         let next = Arc::new(running.succeeded_by(wanted));
         self.current.store(next.clone());
+        next.observations.begin_anew(&running.rules, &next.rules);
         if next.has_too_many_retired() {
             let number = next.purge_target(&Target::Everything, Force::Hard);
             next.fates.note_all(number);

@@ -15,6 +15,7 @@
 //! forgotten stays harmless: a copy of a response that was elsewhere while the store was swept bears a number below the floor.
 
 use std::collections::HashMap;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Moment;
 use crate::key::CacheKey;
@@ -91,12 +92,20 @@ impl PurgeIndex {
     /// last look.
     pub(crate) fn is_valid(&self, stamp: &Stamp, received: Moment, key: &CacheKey) -> bool {
         let current = self.current();
-        stamp.verified() == current || self.verify(stamp, received, key, current)
+        stamp.verified() == current || self.verify(stamp, received, Some(key), current)
+    }
+
+    /// Whether no purge of either kind touches what has this stamp. It isn't in the store, and its key isn't known, so that any pattern may mean it.
+    pub(crate) fn is_untouched(&self, stamp: &Stamp) -> bool {
+        let current = self.current();
+        let received = Moment { wall: UNIX_EPOCH, monotonic: Duration::ZERO };
+        let is_valid = stamp.verified() == current || self.verify(stamp, received, None, current);
+        is_valid && stamp.stale_from().is_none()
     }
 
     /// Only what is newer than the last look has to be looked at: what is older would have been found then.
     #[cold]
-    fn verify(&self, stamp: &Stamp, received: Moment, key: &CacheKey, current: u64) -> bool {
+    fn verify(&self, stamp: &Stamp, received: Moment, key: Option<&CacheKey>, current: u64) -> bool {
         let since = stamp.verified();
         let mut verdict = Verdict::default();
         for hash in stamp.hashes() {
@@ -105,7 +114,8 @@ impl PurgeIndex {
         if self.widest.load(Ordering::Acquire) > since {
             let wide = lock(&self.wide).clone();
             let newer = wide.iter().filter(|wide| wide.purged.newest() > since);
-            for wide in newer.filter(|wide| wide.pattern.as_ref().is_none_or(|pattern| key.is_meant_by(pattern))) {
+            let means = |pattern: &Pattern| key.is_none_or(|key| key.is_meant_by(pattern));
+            for wide in newer.filter(|wide| wide.pattern.as_ref().is_none_or(means)) {
                 verdict.add(Some(&wide.purged), since, received);
             }
         }
@@ -217,8 +227,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use super::*;
 
     fn key(path: &str) -> CacheKey {

@@ -151,6 +151,16 @@ impl Rules {
         rules.chain([(None, &self.otherwise.policy)])
     }
 
+    /// All routes in their order, `otherwise` last.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain([&self.otherwise])
+    }
+
+    /// The first route of this account.
+    pub(crate) fn with_account(&self, account: u64) -> Option<&Route> {
+        self.routes().find(|route| route.account == account)
+    }
+
     /// The route of a path, as the client sent it.
     pub(crate) fn route(&self, path: &str) -> &Route {
         let first = match &self.patterns {
@@ -182,6 +192,11 @@ impl Route {
     /// The pattern of the rule, or `otherwise`.
     pub(crate) fn name(&self) -> &str {
         &self.pattern
+    }
+
+    /// The rule's pattern; `None` for `otherwise`.
+    pub(crate) fn pattern(&self) -> Option<&str> {
+        self.rule.map(|_| self.pattern.as_str())
     }
 
     /// Says once for each rule, in debug builds, that layers stand in the wrong order.

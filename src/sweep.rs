@@ -89,6 +89,7 @@ impl Sweep {
                 }
                 (swept, patience) = (current, PATIENCE);
             }
+            self.state.observations.hold(&self.state.purges);
             self.state.purges.retire(swept.min(oldest));
             if self.state.purges.live() == 0 && self.is_done(swept) {
                 return;

@@ -8,6 +8,7 @@ mod arguments;
 mod database;
 mod errors;
 mod measuring;
+mod notices;
 mod opening;
 mod orders;
 mod outbox;
@@ -59,6 +60,10 @@ const TOUR: &str = r#"Try, in another terminal:
       # MISS, then HIT: customer 17 has a copy of their own
   curl -so /dev/null -D - -H 'Authorization: Bearer user-18' {shop}/api/me/orders
       # MISS: customer 18 never gets the copy of customer 17
+  for n in $(seq 200); do curl -so /dev/null -H "Accept-Language: $(shuf -n1 -e de fr en)" {shop}/banner; done
+      # its rule is in shadow: BYPASS, and the report names the field that the answer depends on
+  curl -s {shop}/report
+      # what the cache has learned about its rules
   curl -sN {shop}/events
       # the number of orders, every second, past the cache
   curl -s {shop}/metrics
@@ -75,6 +80,10 @@ fn cache() -> CacheLayer {
         .rule("^/products", Policy::shared(half_minute).tag("products"))
         .rule("^/categories$", Policy::shared(10 * minute))
         .rule("^/api/me/", Policy::per(customer, half_minute))
+        // Nobody is sure yet whether everybody gets the same: watched, and not served.
+        .rule("^/banner$", Policy::shared(minute).shadow())
+        // Far too short for what changes once a week; the report says so.
+        .rule("^/leaflet/", Policy::shared(Duration::from_secs(2)))
         .rule("^/(checkout|events|health)", Policy::bypass())
         .otherwise(Policy::from_origin())
 }
@@ -177,9 +186,11 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     let (outbox, changes) = outbox::open(pool.clone());
     let shop = Shop { database: Database { pool: pool.clone() }, outbox, closing };
     let cache = cache();
-    let metrics = measuring::routes(&cache.handle()).map_err(|error| format!("cannot measure: {error}"))?;
-    tokio::spawn(purge_what_changed(changes, cache.handle().purges(16)));
-    let app = shop::routes(shop).layer(cache.clone()).merge(metrics);
+    let handle = cache.handle();
+    let metrics = measuring::routes(&handle).map_err(|error| format!("cannot measure: {error}"))?;
+    tokio::spawn(purge_what_changed(changes, handle.purges(16)));
+    let report = axum::routing::get(async move || handle.report().to_string());
+    let app = shop::routes(shop).layer(cache.clone()).merge(metrics).route("/report", report);
 
     say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
     say(&TOUR.replace("{shop}", &format!("http://{}", reachable(address))));

@@ -15,7 +15,7 @@ use crate::analytics::{PriceRank, Related, Revenue, TopCustomer};
 use crate::database::{Category, Database, Listing, Product, Sort};
 use crate::errors::AppError;
 use crate::outbox::Outbox;
-use crate::{orders, streams};
+use crate::{notices, orders, streams};
 
 #[derive(Clone)]
 pub struct Shop {
@@ -43,6 +43,8 @@ pub fn routes(shop: Shop) -> Router {
         .route("/orders/{id}", get(orders::order))
         .route("/api/me/orders", get(orders::my_orders))
         .route("/checkout/quote", get(orders::quote))
+        .route("/banner", get(notices::banner))
+        .route("/leaflet/{id}", get(notices::leaflet))
         .route("/events", get(streams::events))
         .route("/export.csv", get(streams::export))
         .route("/health", get(health))

@@ -62,7 +62,7 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 30] = [
+const FIELDS: [&str; 31] = [
     "ttl",
     "principal",
     "quota",
@@ -93,6 +93,7 @@ const FIELDS: [&str; 30] = [
     "tags",
     "purges_tags",
     "purges_globs",
+    "shadow",
 ];
 
 /// What counts for writes, which go to the handler under every policy.
@@ -241,6 +242,9 @@ fn settings(mut policy: Policy, section: &Section<'_>) -> Policy {
     }
     if on("drop_set_cookie") {
         policy = policy.drop_set_cookie();
+    }
+    if on("shadow") {
+        policy = policy.shadow();
     }
     if on("strip_credentials") {
         policy = policy.strip_credentials();

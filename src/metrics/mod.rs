@@ -72,8 +72,8 @@ impl Publisher {
         self
     }
 
-    /// Sets all counters and gauges to what they are now. To be called before each rendering, or as often as the recorder pushes. What never occurred
-    /// has no series.
+    /// Sets all counters and gauges to what they are now. To be called before each rendering, or as often as the recorder pushes. A counter of
+    /// what never occurred has no series.
     pub fn publish(&self) {
         let core = self.handle.live.load_full();
         let labels = vec![Label::new("cache", self.cache.clone())];

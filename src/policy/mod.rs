@@ -3,13 +3,14 @@
 mod asked;
 mod ends;
 mod labels;
+mod shadow;
 
 use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-pub(crate) use self::asked::digest;
+pub(crate) use self::asked::{cookies, digest, matches_bytes};
 use crate::expiry::Expiry;
 use crate::key::QueryRule;
 use crate::partition::Quota;
@@ -63,6 +64,7 @@ pub struct Policy {
     pub(crate) tags: Vec<String>,
     pub(crate) purged_tags: Vec<String>,
     pub(crate) purged_globs: Vec<String>,
+    pub(crate) shadow: bool,
 }
 
 #[derive(Clone)]
@@ -137,6 +139,7 @@ impl Policy {
             tags: Vec::new(),
             purged_tags: Vec::new(),
             purged_globs: Vec::new(),
+            shadow: false,
         }
     }
 

@@ -6,3 +6,4 @@ pub mod log;
 pub mod neighbours;
 pub mod sockets;
 pub mod traces;
+pub mod traffic;
