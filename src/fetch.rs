@@ -468,8 +468,7 @@ impl Errand {
     /// The stored response, if it may stand in for an error now.
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.as_ref()?;
-        // A purge may have come since the lookup: a hard one ends it, a soft one its lifetime. As long as this flight is there, nothing is forgotten that came
-        // since. A write leaves no number behind.
+        // A purge may have come since the lookup, and is remembered while this flight is there. A write leaves no number behind.
         let is_valid = self.core.is_valid(previous, &self.ask.key) && !self.departure.flight.is_sealed();
         (is_valid && may_stand_in(&self.ask, previous, self.core.now(), disconnected)).then(|| previous.clone())
     }
