@@ -50,7 +50,7 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 5 | surfaces: what operates a cache | `Config` (feature `config`) |
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
 //! | 2 | stores | [`storage`] |
@@ -63,12 +63,16 @@
 //!   tower or hyper service turns it off with `default-features = false`.
 //! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
+//! - `admin`: the admin API as an axum router, `admin::router`: statistics, purges, entries, the configuration of the running cache. Adds
+//!   `axum` and `config`, and the crates `serde`, `serde_json`, `subtle` and `form_urlencoded`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
 //!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 // Floor 5: surfaces.
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "config")]
 mod config;
 #[cfg(all(test, shuttle))]

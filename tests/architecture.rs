@@ -81,7 +81,7 @@ const FLOORS: [&[&str]; 6] = [
         "service",
         "telling",
     ],
-    &["config", "models"],
+    &["admin", "config", "models"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {
