@@ -54,7 +54,11 @@ impl fmt::Debug for Token {
 #[non_exhaustive]
 pub enum TokenError {
     /// Shorter than [`Token::MIN_LENGTH`], or longer than [`Token::MAX_LENGTH`].
-    #[error("the token must have {} to {} characters; `openssl rand -hex 32` makes a good one", Token::MIN_LENGTH, Token::MAX_LENGTH)]
+    #[error(
+        "the token must have {} to {} characters; `openssl rand -hex 32` makes a good one",
+        Token::MIN_LENGTH,
+        Token::MAX_LENGTH
+    )]
     Length,
     /// It has a character that a bearer token can't have (RFC 6750 §2.1).
     #[error("the token may only have letters, digits and the characters -._~+/=")]

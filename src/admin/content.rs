@@ -39,7 +39,8 @@ pub(super) fn object(text: &str) -> Result<Map<String, Value>, Problem> {
 
 fn malformed(message: &str, place: Option<(usize, usize)>) -> Problem {
     let title = "The content can't be read";
-    let problem = Problem::named(StatusCode::BAD_REQUEST, "malformed-content", title, format!("The content: {message}."));
+    let problem =
+        Problem::named(StatusCode::BAD_REQUEST, "malformed-content", title, format!("The content: {message}."));
     let (line, column) = place.unzip();
     problem.with(vec![Mistake { line, column, ..Mistake::of("", message) }])
 }

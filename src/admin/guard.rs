@@ -106,7 +106,9 @@ fn page(access: &Access, headers: &HeaderMap, authority: &str) -> Result<(), Pro
 fn token(access: &Access, headers: &HeaderMap) -> Result<(), Problem> {
     match access.admit(bearer(headers)) {
         Entry::Granted => Ok(()),
-        Entry::Denied(remedy) => Err(Problem::named(StatusCode::FORBIDDEN, "closed", "The admin API is closed", remedy)),
+        Entry::Denied(remedy) => {
+            Err(Problem::named(StatusCode::FORBIDDEN, "closed", "The admin API is closed", remedy))
+        }
         Entry::Unknown => {
             tracing::debug!("a request to the admin API without a valid token was refused");
             // RFC 6750 §3.1: who sends no token is told no error.
@@ -160,7 +162,8 @@ impl Type {
     /// As the one `Content-Type` says, whatever its parameters. Coded content has none.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
-        let line = lines.next().filter(|_| lines.next().is_none() && !headers.contains_key(header::CONTENT_ENCODING))?;
+        let line =
+            lines.next().filter(|_| lines.next().is_none() && !headers.contains_key(header::CONTENT_ENCODING))?;
         let essence = line.to_str().ok()?.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
             "application/json" => Some(Self::Json),

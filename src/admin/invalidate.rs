@@ -55,7 +55,12 @@ fn refused(error: &PurgeError) -> Problem {
         PurgeError::Uri { .. } => Problem::parameter("key", error.to_string()),
         PurgeError::Storage(_) => {
             let title = "The store couldn't give the memory back";
-            Problem::named(StatusCode::BAD_GATEWAY, "store", title, format!("{error}. The purge has taken effect all the same."))
+            Problem::named(
+                StatusCode::BAD_GATEWAY,
+                "store",
+                title,
+                format!("{error}. The purge has taken effect all the same."),
+            )
         }
     }
 }

@@ -53,7 +53,9 @@ pub fn router(handle: CacheHandle, access: impl Into<Access>) -> Router {
     let admin = Arc::new(Admin::new(handle, access.into()));
     let routes = ROUTES.iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods()));
     routes
-        .fallback(async || Problem::plain(StatusCode::NOT_FOUND, "There is no such route; /openapi.json has all of them."))
+        .fallback(async || {
+            Problem::plain(StatusCode::NOT_FOUND, "There is no such route; /openapi.json has all of them.")
+        })
         .method_not_allowed_fallback(async || {
             Problem::plain(StatusCode::METHOD_NOT_ALLOWED, "The route has no such method; Allow has those it has.")
         })

@@ -143,7 +143,9 @@ mod tests {
         for query in ["a=1&a=2", "a=%00", "a=%0d%0a", "a=%FF", "a=%c2%85", many.as_str()] {
             assert!(Parameters::read(Some(query)).is_err(), "{query}");
         }
-        for (query, number, flag) in [("a=-1", false, false), ("a=10", false, false), ("a=x", false, false), ("a=1", true, true)] {
+        for (query, number, flag) in
+            [("a=-1", false, false), ("a=10", false, false), ("a=x", false, false), ("a=1", true, true)]
+        {
             assert_eq!(Parameters::read(Some(query)).unwrap().number("a", 9).is_ok(), number, "{query}");
             assert_eq!(Parameters::read(Some(query)).unwrap().flag("a").is_ok(), flag, "{query}");
         }

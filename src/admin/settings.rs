@@ -138,7 +138,10 @@ impl Wanted {
             Some(Type::Toml) => text.parse().map(Self::Everything).map_err(refused),
             Some(Type::Json) => Self::basics(content::object(&text)?),
             // Without content there is no type either.
-            None => Err(Problem::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send `application/json` or `application/toml`.")),
+            None => Err(Problem::plain(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Send `application/json` or `application/toml`.",
+            )),
         }
     }
 
@@ -165,7 +168,10 @@ impl Wanted {
                         wrong.push(Mistake::of(name, "it is true or false"));
                     }
                 }
-                _ => wrong.push(Mistake::of(printable(&name), format!("unknown field; known here are {}", FIELDS.join(", ")))),
+                _ => wrong.push(Mistake::of(
+                    printable(&name),
+                    format!("unknown field; known here are {}", FIELDS.join(", ")),
+                )),
             }
         }
         if wrong.is_empty() {
@@ -240,9 +246,7 @@ impl Admin {
             Ok(settings)
         });
         let (generation, changes, basics) = match applied {
-            Ok(Reload { generation, changes }) => {
-                (generation, changes, Basics::of(&self.handle.live.load().settings))
-            }
+            Ok(Reload { generation, changes }) => (generation, changes, Basics::of(&self.handle.live.load().settings)),
             Err(Stop::DryRun(changes, basics)) => (self.handle.live.load().generation, changes, basics),
             Err(Stop::Refused(problem)) => return Err(problem),
         };
@@ -330,7 +334,9 @@ fn refused(error: ConfigError) -> Problem {
             let problem = Problem::named(StatusCode::CONFLICT, "needs-restart", title, error.to_string());
             problem.with(vec![Mistake::of(format!("store.{field}"), error.to_string())])
         }
-        ConfigError::Read { .. } => Problem::plain(StatusCode::INTERNAL_SERVER_ERROR, "The configuration can't be read."),
+        ConfigError::Read { .. } => {
+            Problem::plain(StatusCode::INTERNAL_SERVER_ERROR, "The configuration can't be read.")
+        }
     }
 }
 

@@ -4,4 +4,5 @@ pub mod bodies;
 pub mod exchange;
 pub mod log;
 pub mod neighbours;
+pub mod schema;
 pub mod sockets;
