@@ -4,16 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-
 use crate::layer::CacheLayer;
 use crate::live::Live;
+use crate::purging::Purge;
 use crate::reload::{Reload, ReloadError};
-use crate::request::target_of;
-use crate::rfc9111::authority::normalised;
-use crate::selector::{PurgeError, Receipt, Selector};
-use crate::stats::{Gauges, Stats, count};
-use crate::storage::backend::Backend;
+use crate::selector::Selector;
+use crate::stats::{Gauges, Stats};
 
 /// A hold on a cache; clones hold the same one.
 ///
@@ -36,57 +32,16 @@ impl CacheHandle {
         Self { live }
     }
 
-    /// Purges. When it returns, nothing that was asked from a handler before the call is served any more, not even by a fill that is still
-    /// on its way.
+    /// Purges: what is returned is awaited to make it so, or given more words first. When it has returned, nothing that was asked from a handler before the call is served
+    /// any more, not even by a fill that is still on its way; after a [soft](Purge::soft) one, not as fresh.
+    ///
+    /// It takes effect at once, however much it touches. Memory is given back behind it, by a walk through the store that the runtime gets to between requests.
     ///
     /// # Errors
-    /// [`PurgeError::Uri`] if the selector's URI is none; nothing was purged then. [`PurgeError::Storage`] if the store couldn't give the
-    /// memory back; the purge has taken effect all the same.
-    pub async fn purge(&self, selector: Selector) -> Result<Receipt, PurgeError> {
-        let number = match selector {
-            Selector::Uri(uri) => self.purge_uri(&uri)?,
-            Selector::Partition(principal) => self.live.load_full().erase(&principal).await?,
-            Selector::Everything => self.purge_everything().await?,
-        };
-        count(&self.live.load().counters.purges);
-        Ok(Receipt { number })
-    }
-
-    fn purge_uri(&self, text: &str) -> Result<u64, PurgeError> {
-        let malformed = || PurgeError::Uri { uri: text.into() };
-        let uri: Uri = text.parse().map_err(|_| malformed())?;
-        if uri.scheme().is_none() && !uri.path().starts_with('/') {
-            return Err(malformed());
-        }
-        let authority = uri.authority().map(|a| normalised(a.as_str().as_bytes(), uri.scheme_str()));
-        let cache = self.live.load();
-        let mut number = 0;
-        for key in cache.resource_keys(authority.as_deref().unwrap_or_default(), &target_of(&uri)) {
-            let stamp = cache.purges.stamp(&key, 0);
-            cache.purge_spellings(authority.as_deref(), &key);
-            number = if authority.is_none() {
-                cache.flights.seal_path(stamp.path);
-                cache.purges.purge_resource(stamp.path)
-            } else {
-                cache.flights.seal_resource(&stamp);
-                if let Backend::Memory(memory) = &cache.settings.backend {
-                    memory.remove_now(&key);
-                }
-                cache.purges.purge_resource(stamp.resource)
-            };
-        }
-        Ok(number)
-    }
-
-    async fn purge_everything(&self) -> Result<u64, PurgeError> {
-        let cache = self.live.load_full();
-        let number = cache.purges.purge_everything();
-        cache.flights.seal_all();
-        match &cache.settings.backend {
-            Backend::Memory(memory) => memory.clear_now(),
-            Backend::Other(other) => other.clear().await?,
-        }
-        Ok(number)
+    /// [`PurgeError::Uri`] or [`PurgeError::Pattern`] if the selector is none; nothing was purged then. [`PurgeError::Storage`] if the store couldn't
+    /// give the memory back; the purge has taken effect all the same.
+    pub fn purge(&self, selector: Selector) -> Purge {
+        Purge::new(self.live.clone(), selector)
     }
 
     /// What the cache did so far, and what its store holds.

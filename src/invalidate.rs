@@ -8,28 +8,66 @@ use smallvec::SmallVec;
 use crate::cache::CacheCore;
 use crate::error::StorageError;
 use crate::key::{CacheKey, Origin};
-use crate::partition;
 use crate::policy::digest;
+use crate::purge::Force;
 use crate::response::Stamp;
+use crate::selector::{PurgeError, Reach, Receipt, Selector};
 use crate::stats::count;
 use crate::storage::backend::Backend;
+use crate::target::{Hashes, Target};
 
 impl CacheCore {
-    /// Erases all that is stored for a principal: what is on its way into the store is sealed, and what is there is deleted. Returns the
-    /// purge's number.
-    pub(crate) async fn erase(&self, principal: &[u8]) -> Result<u64, StorageError> {
-        let id = digest(&self.secret, principal);
-        let number = self.purges.purge_resource(partition::place(&id));
-        self.flights.seal_partition(partition::place(&id));
-        let mut failed = None;
-        for key in self.partitions.take(&id) {
-            match &self.settings.backend {
-                Backend::Memory(memory) => _ = memory.remove_now(&key),
-                // One that fails must not keep the others there.
-                Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
+    /// Purges what a selector names. It has taken effect before the store is asked to give memory back.
+    pub(crate) async fn purge(&self, selector: &Selector, soft: bool) -> Result<Receipt, PurgeError> {
+        let target = self.target(selector, |key, any| self.searches.touch(key, any))?;
+        let force = if soft { Force::Soft(self.now()) } else { Force::Hard };
+        let number = self.purge_target(&target, force);
+        count(&self.counters.purges);
+        if !soft {
+            self.erase(selector).await?;
+        }
+        Ok(Receipt { number, reach: Reach::ThisProcess })
+    }
+
+    /// Purges by number, and seals what is on its way into the store. Returns the number.
+    pub(crate) fn purge_target(&self, target: &Target, _force: Force) -> u64 {
+        match target {
+            Target::Hashes(Hashes { places, tags, authority }) => {
+                self.flights.seal_all();
+                for place in places {
+                    self.purges.purge_resource(*place);
+                }
+                self.flights.seal_tags(*authority, tags);
+                self.purges.purge_tags(tags)
+            }
+            Target::Pattern { .. } | Target::Everything => {
+                self.flights.seal_all();
+                self.purges.purge_everything()
             }
         }
-        failed.map_or(Ok(number), Err)
+    }
+
+    /// Deletes what is known by key of what was purged. The sweep finds all else that is in memory.
+    async fn erase(&self, selector: &Selector) -> Result<(), StorageError> {
+        match (selector, &self.settings.backend) {
+            (Selector::Partition(principal), backend) => {
+                let mut failed = None;
+                for key in self.partitions.take(&digest(&self.secret, principal)) {
+                    match backend {
+                        Backend::Memory(memory) => _ = memory.remove_now(&key),
+                        // One that fails must not keep the others there.
+                        Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
+                    }
+                }
+                failed.map_or(Ok(()), Err)
+            }
+            (Selector::Everything, Backend::Memory(memory)) => {
+                memory.clear_now();
+                Ok(())
+            }
+            (Selector::Everything, Backend::Other(other)) => other.clear().await,
+            _ => Ok(()),
+        }
     }
 
     /// Drops a stored response that turned out to be wrong. Fills in flight began earlier or know no better, so they aren't stored either.

@@ -6,6 +6,8 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+use crate::pattern::Pattern;
+
 /// The longest key. A request whose key would be longer is not cached: nobody asks for such a thing twice.
 pub(crate) const LONGEST: usize = 8 * 1024;
 
@@ -67,6 +69,20 @@ impl CacheKey {
         key
     }
 
+    /// The key that has these [bytes](Self::as_bytes); `None` if they are no key's.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut key = Self { bytes: SmallVec::from_slice(bytes), path: 0, resource: 0 };
+        let end = |start: usize, kinds: &[Part]| {
+            let (kind, value) = key.part_at(start)?;
+            kinds.iter().any(|expected| *expected as u8 == kind).then_some(start + 5 + value.len())
+        };
+        let path = end(0, &[Part::Authority])?;
+        let path_end = end(path, &[Part::Path])?;
+        let resource = end(path_end, &[Part::Query, Part::Search]).unwrap_or(path_end);
+        (key.path, key.resource) = (u32::try_from(path).ok()?, u32::try_from(resource).ok()?);
+        Some(key)
+    }
+
     /// Adds a part behind the resource.
     pub(crate) fn push(&mut self, part: Part, value: &[u8]) {
         // A value of 4 GiB doesn't arrive: heads are limited long before; the length is saturated only to be total.
@@ -106,6 +122,23 @@ impl CacheKey {
     /// The path.
     pub(crate) fn path(&self) -> &[u8] {
         self.part_at(self.path as usize).map_or(&[], |(_, path)| path)
+    }
+
+    /// Whether its query was made by what a response said of queries (`No-Vary-Search`), so that it answers others as well.
+    pub(crate) fn has_search(&self) -> bool {
+        self.part_at(self.path_end()).is_some_and(|(part, _)| part == Part::Search as u8)
+    }
+
+    /// Whether a pattern means its path, or path and query; where the query is forgotten, whether it may mean that.
+    pub(crate) fn is_meant_by(&self, pattern: &Pattern) -> bool {
+        let Ok(path) = std::str::from_utf8(self.path()) else { return true };
+        if pattern.is_match(path) {
+            return true;
+        }
+        match self.query() {
+            Some(query) => pattern.is_match(&format!("{path}?{query}")),
+            None => self.has_search() && pattern.may_continue(&format!("{path}?")),
+        }
     }
 
     /// The query.
@@ -238,6 +271,22 @@ mod tests {
             };
             prop_assert_eq!(one == other, key(&one) == key(&other));
             prop_assert_eq!(one == other, key(&one).as_bytes() == key(&other).as_bytes());
+        }
+
+        #[test]
+        fn a_key_is_known_by_its_bytes(
+            authority: Vec<u8>, path in ".*", query in proptest::option::of(".*"), search: bool,
+            lines in proptest::collection::vec(any::<Vec<u8>>(), 0..3), junk: Vec<u8>,
+        ) {
+            let mut key = CacheKey::new(&authority, &path, query.as_deref());
+            if search {
+                key = key.with_search(b"rule");
+            }
+            lines.iter().for_each(|line| key.push(Part::FieldLine, line));
+            let again = CacheKey::from_bytes(key.as_bytes()).unwrap();
+            prop_assert_eq!(&again, &key);
+            prop_assert_eq!(again.has_search(), search);
+            let _ = CacheKey::from_bytes(&junk);
         }
 
         #[test]

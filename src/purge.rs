@@ -11,6 +11,7 @@
 //! Beside its resource and its path a response may have tags, hashes of what else it can be purged by. The groups of RFC 9875 are such tags
 //! ([`Groups`](crate::groups::Groups)). Tags of the application's own, patterns, and soft purges will be further selectors here.
 
+use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::partition;
 use crate::response::Stamp;
@@ -31,6 +32,15 @@ pub(crate) struct PurgeIndex {
     /// Purges take turns, so that numbers are published in order.
     turn: Mutex<()>,
     hasher: ahash::RandomState,
+}
+
+/// How hard a purge is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Force {
+    /// What it touches is never served again.
+    Hard,
+    /// It is stale as of then.
+    Soft(Moment),
 }
 
 impl Default for PurgeIndex {

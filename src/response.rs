@@ -109,6 +109,12 @@ impl Stamp {
         self
     }
 
+    /// All that it is held against purges by.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> {
+        let tags = self.tags.iter().flat_map(|tags| tags.iter().copied());
+        [self.resource, self.path].into_iter().chain(self.partition).chain(tags)
+    }
+
     pub(crate) fn verified(&self) -> u64 {
         self.verified.load(Ordering::Relaxed)
     }

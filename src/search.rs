@@ -124,6 +124,11 @@ impl Searches {
     /// A URI is purged or written to: the tag to purge with it, if its path ever had a rule. Without an authority the path is meant on any.
     pub(crate) fn touch(&self, key: &CacheKey, any_authority: bool) -> Option<u64> {
         self.changes.fetch_add(1, Ordering::SeqCst);
+        self.known_tag(key, any_authority)
+    }
+
+    /// The tag to purge with a URI, if its path ever had a rule.
+    pub(crate) fn known_tag(&self, key: &CacheKey, any_authority: bool) -> Option<u64> {
         let tag = self.tags(key)[usize::from(any_authority)];
         self.is_known(tag).then_some(tag)
     }

@@ -217,7 +217,7 @@ fn nothing_needs_a_runtime_before_there_is_work_for_one() {
         assert_eq!(x_cache(&response), expected);
         assert_eq!(read(response).now_or_never().unwrap().content, b"answer 1");
     }
-    handle.purge(Selector::Everything).now_or_never().expect("memory is purged at once").unwrap();
+    handle.purge(Selector::Everything).into_future().now_or_never().expect("memory is purged at once").unwrap();
     assert_eq!(x_cache(&cache.call(get("/")).now_or_never().unwrap().unwrap()), "MISS");
 }
 

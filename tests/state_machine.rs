@@ -403,7 +403,7 @@ impl World {
             Purge::User(slot) => Selector::Partition(SLOTS[slot].1.into()),
             Purge::Everything => Selector::Everything,
         };
-        let purged = self.handle.purge(selector).now_or_never().expect("the store is in memory");
+        let purged = self.handle.purge(selector).into_future().now_or_never().expect("the store is in memory");
         purged.expect("nothing fails");
         self.invalidated(touched);
     }

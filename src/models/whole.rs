@@ -127,7 +127,7 @@ impl World {
             }
         };
         let version = self.origin.version.fetch_add(1, Ordering::SeqCst) + 1;
-        block_on(self.handle.purge(selector)).expect("the purge is made");
+        block_on(self.handle.purge(selector).into_future()).expect("the purge is made");
         self.acknowledged.fetch_max(version, Ordering::SeqCst);
     }
 }

@@ -10,6 +10,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use smallvec::SmallVec;
 
+use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Variants, with_newer};
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -46,14 +47,14 @@ struct Settings {
     eviction: Eviction,
 }
 
-type KeyBytes = Arc<[u8]>;
+pub(super) type KeyBytes = Arc<[u8]>;
 
 /// Keys beside their slots, so that comparing one isn't another way through memory.
 type IndexKey = SmallVec<[u8; 96]>;
 
-struct Inner {
-    index: Arc<Index>,
-    policy: moka::sync::Cache<KeyBytes, Token, ahash::RandomState>,
+pub(super) struct Inner {
+    pub(super) index: Arc<Index>,
+    pub(super) policy: moka::sync::Cache<KeyBytes, Token, ahash::RandomState>,
     /// Writers of one key take turns, so that index and policy see them in the same order.
     turns: [Mutex<()>; TURNS],
     hasher: ahash::RandomState,
@@ -66,24 +67,31 @@ const TURNS: usize = sized(64, 2);
 /// With TinyLFU, one read in this many is told to moka.
 const SAMPLE: u32 = 32;
 
-struct Index {
-    slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
+pub(super) struct Index {
+    pub(super) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
     bytes: AtomicU64,
     evictions: AtomicU64,
 }
 
-struct Slot {
+pub(super) struct Slot {
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
-    number: u64,
+    pub(super) number: u64,
     bytes: u64,
     /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
-    variants: SmallVec<[StoredResponse; 1]>,
+    pub(super) variants: SmallVec<[StoredResponse; 1]>,
     reads: AtomicU32,
+}
+
+impl Slot {
+    /// How often it was read since it was filled. Reads that happen at the same time may count as one.
+    pub(super) fn reads(&self) -> u32 {
+        self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
+    }
 }
 
 /// What moka holds for a slot.
 #[derive(Clone, Copy)]
-struct Token {
+pub(super) struct Token {
     number: u64,
     weight: u32,
     keep: Duration,
@@ -210,6 +218,11 @@ impl MemoryStore {
             inner.policy.invalidate(key.as_slice());
         }
         inner.policy.run_pending_tasks();
+    }
+
+    /// Walks through all entries, in steps between which nothing is held. What comes or goes meanwhile may be seen or not.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        Scan::new(self.inner())
     }
 
     fn inner(&self) -> &Inner {

@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 mod dynamic;
 mod memory;
+pub(crate) mod scan;
 
 use std::borrow::Borrow;
 use std::future::Future;

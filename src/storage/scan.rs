@@ -1,0 +1,40 @@
+//! [`Scan`]: a walk through all that the memory store holds, off the way of those who read it. moka tells the keys, some at a time, and each is looked
+//! up in the index, so between two steps nothing is held that would keep the memory of what leaves the store.
+
+use super::memory::{Inner, KeyBytes, Token};
+use crate::key::CacheKey;
+use crate::response::StoredResponse;
+
+/// A walk that goes on where it was left.
+pub(crate) struct Scan<'a> {
+    inner: &'a Inner,
+    keys: moka::sync::Iter<'a, KeyBytes, Token>,
+}
+
+/// One key with what is stored under it.
+pub(crate) struct Entry<'a> {
+    pub(crate) key: CacheKey,
+    /// Tells it from what is stored under the same key at another time.
+    pub(crate) number: u64,
+    /// Newest first.
+    pub(crate) variants: &'a [StoredResponse],
+    /// How often it was read since it was stored.
+    pub(crate) reads: u32,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(inner: &'a Inner) -> Self {
+        Self { inner, keys: inner.policy.iter() }
+    }
+
+    /// Visits the next entries, `most` at most; false when there are no more.
+    pub(crate) fn step(&mut self, most: usize, mut visit: impl FnMut(Entry<'_>)) -> bool {
+        let slots = self.inner.index.slots.pin();
+        for _ in 0..most {
+            let Some((bytes, _)) = self.keys.next() else { return false };
+            let (Some(slot), Some(key)) = (slots.get(&**bytes), CacheKey::from_bytes(&bytes)) else { continue };
+            visit(Entry { key, number: slot.number, variants: &slot.variants, reads: slot.reads() });
+        }
+        true
+    }
+}
