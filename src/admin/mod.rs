@@ -24,13 +24,16 @@
 
 mod access;
 mod content;
+mod entries;
 mod guard;
 mod health;
 mod invalidate;
 mod parameters;
 mod problem;
+mod redaction;
 mod settings;
 mod stats;
+mod tags;
 
 use std::sync::{Arc, Mutex};
 
@@ -44,6 +47,7 @@ use serde::Serialize;
 
 pub use self::access::{Access, Token, TokenError};
 use self::problem::Problem;
+use self::tags::Counted;
 use crate::compression::Compression;
 use crate::config::Lent;
 use crate::handle::CacheHandle;
@@ -71,8 +75,14 @@ const ROUTES: &[Route] = &[
     ("/stats", || get(stats::stats)),
     ("/health", || get(health::health)),
     ("/invalidate/key/{*key}", || post(invalidate::key)),
+    ("/invalidate/tag/{*tag}", || post(invalidate::tag)),
+    ("/invalidate/pattern", || post(invalidate::pattern)),
     ("/invalidate/partition", || post(invalidate::partition)),
     ("/invalidate/all", || post(invalidate::everything)),
+    ("/purge", || post(invalidate::any)),
+    ("/entries", || get(entries::list)),
+    ("/entries/{id}", || get(entries::inspect)),
+    ("/entries/{id}/content", || get(entries::content)),
     ("/config", || get(settings::read).put(settings::write)),
     ("/openapi.json", || get(description)),
 ];
@@ -85,11 +95,21 @@ struct Admin {
     lent: Mutex<Lent>,
     /// How content was compressed before that was switched off here.
     compression: Mutex<Option<Compression>>,
+    tags: Mutex<Option<Counted>>,
+    /// Makes the ids of entries.
+    ids: ahash::RandomState,
 }
 
 impl Admin {
     fn new(handle: CacheHandle, access: Access) -> Self {
-        Self { handle, access, lent: Mutex::default(), compression: Mutex::default() }
+        Self {
+            handle,
+            access,
+            lent: Mutex::default(),
+            compression: Mutex::default(),
+            tags: Mutex::default(),
+            ids: ahash::RandomState::new(),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! `GET /stats`: what the cache did, and what its store holds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::extract::State;
 use serde::Serialize;
 
+use super::tags::Counted;
 use super::{Admin, Json};
 use crate::stats::Stats;
 
@@ -56,8 +57,23 @@ struct Compression {
 }
 
 pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Answer> {
-    let tags_count = 0;
+    let tags_count = admin.count_tags().await;
     Json(Answer::of(&admin.handle.stats(), tags_count))
+}
+
+impl Admin {
+    /// Distinct tags of what is stored.
+    async fn count_tags(&self) -> u64 {
+        let core = self.handle.live.load_full();
+        let now = core.now();
+        let known = *self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tags) = known.and_then(|counted| counted.tags_at(now)) {
+            return tags;
+        }
+        let counted = Counted::of(&core).await;
+        *self.tags.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+        counted.tags
+    }
 }
 
 impl Answer {
