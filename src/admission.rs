@@ -84,12 +84,28 @@ impl InHand {
 /// 4. What the rule's audience excludes is forwarded.
 /// 5. All else is looked up under its key, a QUERY when its content was read.
 pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
+    let mut admission = consider(cache, request, !is_empty(request.body()));
+    match &mut admission {
+        Admission::Lookup(ask) => ask.follow_rule(cache),
+        Admission::Query(_) => {}
+        Admission::Write(write) => {
+            if let Some(ask) = &mut write.would_be_get {
+                ask.follow_rule(cache);
+            }
+        }
+        Admission::Forward(outcome) => warn(cache, request, outcome),
+    }
+    admission
+}
+
+/// The decision of [`admit`], without what follows from it: the key has the query as it is, and nobody is warned. `has_content` is what the
+/// body says of itself.
+pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: bool) -> Admission {
     let head = RequestHead::of(request);
     let facts = RequestFacts::read(head.headers);
     let route = cache.rules.route(head.uri.path());
     let forward = |reason| Admission::Forward(CacheOutcome::new(Outcome::Bypass(reason), route.rule));
     if head.extensions.get::<InHand>().is_some_and(|in_hand| in_hand.is_of(cache)) {
-        route.watch_nested(head.uri.path());
         return forward(BypassReason::Nested);
     }
     let asks_with_content = cache.settings.query.is_some() && is_query(head.method);
@@ -102,7 +118,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
     }
     let obstacle = if facts.upgrade {
         Some(BypassReason::Upgrade)
-    } else if !asks_with_content && (facts.content || !is_empty(request.body())) {
+    } else if !asks_with_content && (facts.content || has_content) {
         Some(BypassReason::RequestContent)
     } else if facts.rerouted {
         Some(BypassReason::Rerouted)
@@ -114,12 +130,9 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         route.policy.bypasses(&head, &facts)
     };
     if let Some(reason) = obstacle {
-        if reason == BypassReason::Credentials {
-            route.warn_of_credentials(head.uri.path());
-        }
         return forward(reason);
     }
-    let mut ask = match key(cache, request, &head, &facts, route) {
+    let ask = match key(cache, request, &head, &facts, route) {
         Ok(key) => Ask {
             is_head: *head.method == Method::HEAD,
             authorization: facts.authorization,
@@ -129,11 +142,18 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
         },
         Err(reason) => return forward(reason),
     };
-    if asks_with_content {
-        return Admission::Query(ask);
+    if asks_with_content { Admission::Query(ask) } else { Admission::Lookup(ask) }
+}
+
+/// What is said, in the log, about a request that the cache keeps out of.
+#[cold]
+fn warn<B>(cache: &CacheCore, request: &Request<B>, outcome: &CacheOutcome) {
+    let (route, path) = (cache.rules.get(outcome.rule), RequestHead::of(request).uri.path());
+    match outcome.outcome {
+        Outcome::Bypass(BypassReason::Nested) => route.watch_nested(path),
+        Outcome::Bypass(BypassReason::Credentials) => route.warn_of_credentials(path),
+        _ => {}
     }
-    ask.follow_rule(cache);
-    Admission::Lookup(ask)
 }
 
 /// Whether a handler may read another path than the one that the rule matched. A rule vouches for that one; of another it says nothing.
@@ -209,22 +229,16 @@ impl Ask {
         }
     }
 
-    /// Of a QUERY, whose content is known now. An error is the reason to forward it.
+    /// Of a QUERY, whose content is known now; its query is as it is. An error is the reason to forward it.
     pub(crate) fn with_content(
         mut self,
-        cache: &CacheCore,
         content: Option<ContentDigest>,
         headers: &HeaderMap,
     ) -> Result<Self, CacheOutcome> {
         let forward = |reason| CacheOutcome::new(Outcome::Bypass(reason), self.rule);
         let content = content.ok_or(forward(BypassReason::QueryContent))?;
         query::extend_key(&mut self.key, content, headers);
-        if self.key.as_bytes().len() > LONGEST {
-            Err(forward(BypassReason::KeyTooLong))
-        } else {
-            self.follow_rule(cache);
-            Ok(self)
-        }
+        if self.key.as_bytes().len() > LONGEST { Err(forward(BypassReason::KeyTooLong)) } else { Ok(self) }
     }
 
     /// Whether the client has neither conditions nor a range, so that a response for it needs no second look.

@@ -14,16 +14,26 @@ use crate::plan::{keep_own_validators, stored_head};
 use crate::precedence::{Arrival, judge};
 use crate::response::{Origin, StoredResponse};
 use crate::rfc9111::date;
+use crate::rfc9111::storability::DeclineReason;
 use crate::upkeep::Upkeep;
 
-/// `stored` as it may be used under the settings of `core`; `None` where it may not be.
+/// Why what was stored under earlier settings isn't used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAdopted {
+    /// The answers of the route are for others now, or were made from other requests.
+    OtherAudience,
+    /// It wouldn't be stored under the settings of now.
+    Declined(DeclineReason),
+}
+
+/// `stored` as it may be used under the settings of `core`, or why it may not be.
 ///
 /// It is judged as if it arrived now, and never gains by that: of each lifetime and window the smaller one counts. Its head is made anew, since other
 /// fields may go out with it. Nothing is written to the store: between the look-up and that, a write might have invalidated it.
 #[cold]
-pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Option<Arc<StoredResponse>> {
+pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Result<Arc<StoredResponse>, NotAdopted> {
     if stored.regime.audience != ask.regime.audience {
-        return None;
+        return Err(NotAdopted::OtherAudience);
     }
     let policy = &core.rules.get(ask.rule).policy;
     let head = stored.origin_head();
@@ -40,7 +50,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
         delay: Duration::ZERO,
         spread: core.spread(&ask.key, stored.received),
     };
-    let mut verdict = judge(&arrival, policy, &core.settings).ok()?;
+    let mut verdict = judge(&arrival, policy, &core.settings).map_err(NotAdopted::Declined)?;
     let terms = stored.terms.stricter(verdict.terms);
     if let Some(downstream) = verdict.downstream.as_mut().filter(|downstream| !downstream.from_each_answer) {
         downstream.lifetime = downstream.lifetime.min(terms.lifetime);
@@ -53,7 +63,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Opt
     origin.own_vary = stored.form.is_negotiable() && form::add_vary(&mut head);
     stored.form.dress(&mut head);
     let (head, _) = core.heads.store(head, &core.settings.switches.names(), Bytes::new());
-    Some(Arc::new(StoredResponse {
+    Ok(Arc::new(StoredResponse {
         // It is in nobody's account, since it isn't in the store.
         charge: None,
         upkeep: Upkeep::stricter(stored.upkeep.as_ref(), verdict.upkeep.as_ref()),

@@ -186,10 +186,11 @@ impl CacheCore {
         if !missed || ask.strategy != Strategy::CacheFirst || !departure.flight.is_joinable() {
             return None;
         }
-        let stored = memory.read(&ask.key, |variants| match self.choose(variants, ask, headers, now) {
-            Lookup::Fresh(stored) | Lookup::Ahead(stored) => Some(Arc::new(stored.clone())),
-            _ => None,
-        })?;
+        let stored =
+            memory.read(&ask.key, |variants| match self.choose(variants, ask, headers, now).used(ask, now) {
+                Lookup::Fresh(stored) | Lookup::Ahead(stored) => Some(Arc::new(stored.clone())),
+                _ => None,
+            })?;
         departure.flight.again();
         Some(stored)
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
-use crate::adoption::adopt;
+use crate::adoption::{NotAdopted, adopt};
 use crate::background::Background;
 use crate::boarding::Given;
 use crate::budget::FillBudget;
@@ -189,27 +189,30 @@ impl CacheCore {
         headers: &HeaderMap,
         now: Moment,
     ) -> Lookup<&'v R> {
-        let mut valid = variants.iter().filter(|stored| self.purges.is_valid(&R::borrow(stored).stamp)).peekable();
-        if valid.peek().is_none() {
-            return Lookup::Miss(ForwardReason::UriMiss);
+        match self.select(variants, headers) {
+            Err(why) => Lookup::Miss(why),
+            Ok(chosen) if chosen.borrow().regime != ask.regime => Lookup::Earlier(chosen),
+            Ok(chosen) => weigh(chosen, chosen.borrow(), ask, now),
         }
-        let Some(chosen) = valid.find(|stored| self.matches(R::borrow(stored), headers)) else {
-            return Lookup::Miss(ForwardReason::VaryMiss);
-        };
-        let stored = chosen.borrow();
-        if stored.regime != ask.regime {
-            return Lookup::Earlier(chosen);
-        }
-        weigh(chosen, stored, ask, now)
     }
 
-    /// What may be done with a response that was stored under earlier settings.
-    #[cold]
-    pub(crate) fn weigh_earlier(&self, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup {
-        match adopt(stored, ask, self) {
-            Some(adopted) => weigh(adopted.clone(), &adopted, ask, now),
-            None => Lookup::Miss(ForwardReason::UriMiss),
+    /// The variant of a key that is meant (RFC 9111 §4.1), or why there is none.
+    pub(crate) fn select<'v, R: Borrow<StoredResponse>>(
+        &self,
+        variants: &'v [R],
+        headers: &HeaderMap,
+    ) -> Result<&'v R, ForwardReason> {
+        let mut valid = variants.iter().filter(|stored| self.purges.is_valid(&R::borrow(stored).stamp)).peekable();
+        if valid.peek().is_none() {
+            return Err(ForwardReason::UriMiss);
         }
+        valid.find(|stored| self.matches(R::borrow(stored), headers)).ok_or(ForwardReason::VaryMiss)
+    }
+
+    /// What may be done with a response that was stored under earlier settings, or why it isn't there for those of now.
+    #[cold]
+    pub(crate) fn weigh_earlier(&self, stored: &StoredResponse, ask: &Ask, now: Moment) -> Result<Lookup, NotAdopted> {
+        adopt(stored, ask, self).map(|adopted| weigh(adopted.clone(), &adopted, ask, now))
     }
 
     pub(crate) fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {

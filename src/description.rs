@@ -93,7 +93,7 @@ fn of_rules(old: &[Rule], new: &[Rule]) -> Vec<Change> {
 }
 
 /// A policy in one line: what it sets.
-fn summary(policy: &Policy) -> String {
+pub(crate) fn summary(policy: &Policy) -> String {
     let plain = of_policy(&Policy::from_origin());
     let said = of_policy(policy)
         .into_iter()

@@ -439,7 +439,7 @@ impl Errand {
         let previous = self.previous.as_ref()?;
         // A purge may have come since the lookup.
         let valid = || self.core.purges.is_valid(&previous.stamp) && !self.departure.flight.is_sealed();
-        (may_stand_in(&self.core, &self.ask, previous, disconnected) && valid()).then(|| previous.clone())
+        (may_stand_in(&self.ask, previous, self.core.now(), disconnected) && valid()).then(|| previous.clone())
     }
 
     /// The stored response, where the handler failed or took too long.

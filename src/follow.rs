@@ -11,6 +11,7 @@ use crate::admission::Ask;
 use crate::boarding::{Boarding, Departure, Given, Preview, Share};
 use crate::body::ResponseBody;
 use crate::cache::CacheCore;
+use crate::clock::Moment;
 use crate::fetch::parts_are_told_by_date;
 use crate::flight::{Follower, Landed};
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
@@ -190,7 +191,7 @@ impl Following<'_> {
 
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.filter(|previous| self.core.purges.is_valid(&previous.stamp))?;
-        may_stand_in(self.core, self.ask, previous, disconnected).then(|| previous.clone())
+        may_stand_in(self.ask, previous, self.core.now(), disconnected).then(|| previous.clone())
     }
 
     /// What is stored, where the handler failed the other request or took too long.
@@ -221,9 +222,9 @@ impl Following<'_> {
 }
 
 /// Whether what is stored may stand in for an answer of the handler. Purges are another question.
-pub(crate) fn may_stand_in(core: &CacheCore, ask: &Ask, stored: &StoredResponse, disconnected: bool) -> bool {
+pub(crate) fn may_stand_in(ask: &Ask, stored: &StoredResponse, now: Moment, disconnected: bool) -> bool {
     let authorized = !ask.authorization || stored.terms.for_authorized;
-    let age = stored.age(core.now());
+    let age = stored.age(now);
     let terms = stored.current_terms();
     let usable = || !matches!(reuse(&terms, age, &ask.directives, ask.authorization), Reuse::Validate(_));
     authorized

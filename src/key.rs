@@ -37,7 +37,7 @@ pub(crate) struct Origin<'a> {
 }
 
 /// The kinds of parts. Their numbers are written into keys and so never change their meaning.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(crate) enum Part {
     Authority = 1,
@@ -53,6 +53,29 @@ pub(crate) enum Part {
     Rewritten = 11,
     Search = 12,
     Content = 13,
+}
+
+impl Part {
+    const ALL: [Self; 13] = [
+        Self::Authority,
+        Self::Path,
+        Self::Query,
+        Self::FieldName,
+        Self::FieldLine,
+        Self::CookieName,
+        Self::Cookie,
+        Self::Forwarded,
+        Self::Partition,
+        Self::Scheme,
+        Self::Rewritten,
+        Self::Search,
+        Self::Content,
+    ];
+
+    /// The kind with this number.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| *part as u8 == number)
+    }
 }
 
 impl CacheKey {
@@ -175,15 +198,18 @@ impl CacheKey {
 
     /// The partition that it belongs to, if it does.
     pub(crate) fn partition(&self) -> Option<[u8; 16]> {
-        let mut rest = self.bytes.get(self.resource as usize..)?;
-        while let [kind, a, b, c, d, after @ ..] = rest {
-            let (value, next) = after.split_at_checked(u32::from_le_bytes([*a, *b, *c, *d]) as usize)?;
-            if *kind == Part::Partition as u8 {
-                return value.try_into().ok();
-            }
-            rest = next;
-        }
-        None
+        let (_, id) = self.parts().find(|(kind, _)| *kind == Part::Partition as u8)?;
+        id.try_into().ok()
+    }
+
+    /// The kinds and values of all parts, in their order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let (kind, value) = self.part_at(start)?;
+            start += 5 + value.len();
+            Some((kind, value))
+        })
     }
 
     fn length(&self) -> u32 {

@@ -81,6 +81,7 @@ mod models;
 // Floor 4: tower.
 mod body;
 mod decoded;
+mod explain;
 mod fetch;
 mod follow;
 mod future;
@@ -102,6 +103,7 @@ mod boarding;
 mod budget;
 mod cache;
 mod coder;
+mod course;
 mod description;
 mod fill;
 mod flight;
@@ -145,6 +147,7 @@ mod forwarded;
 mod head;
 mod hit_status;
 mod key;
+mod meanings;
 mod outcome;
 mod partition;
 mod pattern;
@@ -168,6 +171,10 @@ pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{BodyError, RuleError, StorageError};
+pub use self::explain::{
+    EarlierSettings, ExplainedFill, ExplainedKey, ExplainedResponse, ExplainedRule, ExplainedVariant, Explanation,
+    KeyPart,
+};
 pub use self::future::ResponseFuture;
 pub use self::handle::CacheHandle;
 pub use self::key::CacheKey;
@@ -179,6 +186,8 @@ pub use self::query::QueryBody;
 pub use self::reload::{Change, Reload, ReloadError};
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
+pub use self::rfc9111::freshness::LifetimeSource;
+pub use self::rfc9111::reuse::ValidateReason;
 pub use self::rfc9111::storability::DeclineReason;
 pub use self::selector::{DryRun, PurgeError, Reach, Receipt, Selector};
 pub use self::service::Cache;

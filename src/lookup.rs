@@ -1,5 +1,6 @@
 //! [`Lookup`]: what the store has for a request, and what may be done with it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::admission::Ask;
@@ -27,7 +28,7 @@ pub(crate) enum Lookup<R = Arc<StoredResponse>> {
     Earlier(R),
 }
 
-/// What may be done with `chosen`, which is or holds `stored` (RFC 9111 §4).
+/// What may be done with `chosen`, which is or holds `stored` (RFC 9111 §4). This only looks: a response that goes out is [used](Lookup::used) as well.
 pub(crate) fn weigh<R>(chosen: R, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup<R> {
     let current;
     let terms = match stored.upkeep {
@@ -38,14 +39,24 @@ pub(crate) fn weigh<R>(chosen: R, stored: &StoredResponse, ask: &Ask, now: Momen
         }
     };
     match reuse(terms, stored.age(now), &ask.directives, ask.authorization) {
-        Reuse::Fresh => match &stored.upkeep {
-            Some(upkeep) if is_due(upkeep, stored, ask, now) => Lookup::Ahead(chosen),
-            _ => Lookup::Fresh(chosen),
-        },
+        Reuse::Fresh => Lookup::Fresh(chosen),
         Reuse::AllowedStale => Lookup::Stale(chosen, StaleReason::MaxStale),
         Reuse::StaleWhileRevalidate => Lookup::Stale(chosen, StaleReason::WhileRevalidate),
         Reuse::Validate(ValidateReason::Stale) => Lookup::Validate(chosen, ForwardReason::Stale),
         Reuse::Validate(_) => Lookup::Validate(chosen, ForwardReason::Request),
+    }
+}
+
+impl<R: Deref<Target = StoredResponse>> Lookup<R> {
+    /// The same for a request that is answered by it: what is done about the response while it is fresh is done.
+    pub(crate) fn used(self, ask: &Ask, now: Moment) -> Self {
+        match self {
+            Self::Fresh(stored) => match &stored.upkeep {
+                Some(upkeep) if is_due(upkeep, &stored, ask, now) => Self::Ahead(stored),
+                _ => Self::Fresh(stored),
+            },
+            found => found,
+        }
     }
 }
 
@@ -62,6 +73,18 @@ fn is_due(upkeep: &Upkeep, stored: &StoredResponse, ask: &Ask, now: Moment) -> b
 }
 
 impl<R> Lookup<R> {
+    /// What is stored and meant, whatever may be done with it.
+    pub(crate) fn response(&self) -> Option<&R> {
+        match self {
+            Self::Fresh(stored)
+            | Self::Ahead(stored)
+            | Self::Stale(stored, _)
+            | Self::Validate(stored, _)
+            | Self::Earlier(stored) => Some(stored),
+            Self::Miss(_) => None,
+        }
+    }
+
     /// The same with the response as `taken` makes it.
     pub(crate) fn map<T>(self, taken: impl FnOnce(R) -> T) -> Lookup<T> {
         match self {

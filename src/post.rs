@@ -70,7 +70,7 @@ impl Writes {
     }
 }
 
-/// What a GET of the target of this POST would ask of the store, if the answer to the POST may be stored at all. Whatever could make that
+/// What a GET of the target of this POST would ask of the store, with its query as it is, if the answer to the POST may be stored at all. Whatever could make that
 /// another answer than a GET's keeps it out: what the key ignores and the handler sees, and who asks.
 pub(crate) fn would_be_get(
     cache: &CacheCore,
@@ -93,9 +93,7 @@ pub(crate) fn would_be_get(
     {
         return None;
     }
-    let mut ask = Ask::plain(key().ok()?, route, facts.directives(head.headers));
-    ask.follow_rule(cache);
-    Some(Box::new(ask))
+    Some(Box::new(Ask::plain(key().ok()?, route, facts.directives(head.headers))))
 }
 
 /// Whether a 200 to a POST says that it is what a GET of `target` would get, and for how long: "explicit freshness information" and "a

@@ -155,6 +155,7 @@ fn terms(
     };
     Terms {
         lifetime: lifetime.map(|l| l.duration).unwrap_or_default(),
+        source: lifetime.map(|l| l.source),
         initial_age: corrected_initial_age(age_value, arrival.date, arrival.received, arrival.delay),
         no_cache: said.no_cache,
         no_stale,
@@ -252,6 +253,27 @@ mod tests {
             spread: 0,
         };
         judge(&arrival, policy, &Settings::new(Backend::Memory(MemoryStore::new(1).into())))
+    }
+
+    #[test]
+    fn who_was_heard_is_remembered() {
+        let of = |fields: &[(&'static str, &'static str)], handler, policy: &Policy| {
+            verdict(fields, handler, policy).unwrap().terms.source
+        };
+        let (shared, max_age) = (Policy::shared(secs(3)), ("cache-control", "max-age=2"));
+        let expires = ("expires", "Thu, 01 Jan 1970 00:01:00 GMT");
+        let modified = ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(of(&[max_age], Some(Cached::shared(secs(5))), &shared), Some(LifetimeSource::Handler));
+        assert_eq!(of(&[max_age], None, &shared.clone().override_origin()), Some(LifetimeSource::Override));
+        assert_eq!(of(&[max_age, ("cdn-cache-control", "max-age=9")], None, &shared), Some(LifetimeSource::Targeted));
+        assert_eq!(of(&[("cache-control", "max-age=2, s-maxage=9")], None, &shared), Some(LifetimeSource::SMaxage));
+        assert_eq!(of(&[max_age], None, &shared), Some(LifetimeSource::MaxAge));
+        assert_eq!(of(&[expires], None, &shared), Some(LifetimeSource::Expires));
+        assert_eq!(of(&[], None, &shared), Some(LifetimeSource::Rule));
+        let no_cache = [("cache-control", "no-cache"), ("etag", "\"a\"")];
+        assert_eq!(of(&no_cache, None, &Policy::from_origin()), None);
+        let guessing = Policy::from_origin().heuristics(true);
+        assert_eq!(of(&[modified], None, &guessing), Some(LifetimeSource::Heuristic));
     }
 
     /// The lifetime in seconds, or the reason of the decline.

@@ -97,6 +97,13 @@ pub(crate) struct Read<B> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContentDigest([u8; 32]);
 
+impl ContentDigest {
+    /// Of no content at all.
+    pub(crate) fn of_nothing() -> Self {
+        Self(Sha256::digest([]).into())
+    }
+}
+
 impl QueryReader {
     pub(crate) fn new<B>(rebuild: impl Fn(QueryBody<B>) -> B + Send + Sync + 'static) -> Self
     where

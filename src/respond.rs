@@ -47,6 +47,17 @@ impl Shape {
         }
     }
 
+    /// The status of an answer with this of a response of `status`.
+    pub(crate) fn status(&self, status: StatusCode) -> StatusCode {
+        match self {
+            Self::Whole => status,
+            Self::NotModified => StatusCode::NOT_MODIFIED,
+            Self::Failed => StatusCode::PRECONDITION_FAILED,
+            Self::Part(_) | Self::Parts(_) => StatusCode::PARTIAL_CONTENT,
+            Self::Unsatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        }
+    }
+
     /// The same of content that only passes: several parts would have to be kept until it is their turn, so then it is the whole (§14.2).
     pub(crate) fn of_a_stream(self) -> Self {
         if matches!(self, Self::Parts(_)) { Self::Whole } else { self }
@@ -95,33 +106,29 @@ pub(crate) fn reshape(shape: &mut Shape, length: Option<u64>, status: &mut Statu
     }
     let length = length.map_or_else(|| "*".to_owned(), |length| length.to_string());
     let content_range = |value: String| HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("bytes */*"));
+    *status = shape.status(*status);
     match shape {
         Shape::Whole => {}
         Shape::NotModified => {
-            *status = StatusCode::NOT_MODIFIED;
             // RFC 9110 §15.4.5: what describes content that isn't sent stays away.
             drop_content_fields(head);
         }
         Shape::Failed => {
-            *status = StatusCode::PRECONDITION_FAILED;
             drop_content_fields(head);
             drop_validators(head);
         }
         Shape::Part(part) => {
-            *status = StatusCode::PARTIAL_CONTENT;
             drop_whole_fields(head);
             let range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
             head.insert(header::CONTENT_RANGE, content_range(range));
         }
         // §15.3.7.2: which part is which stands in the parts, and not in the head.
         Shape::Parts(parts) => {
-            *status = StatusCode::PARTIAL_CONTENT;
             drop_whole_fields(head);
             let content_type = parts.replace_type(head.remove(header::CONTENT_TYPE));
             head.insert(header::CONTENT_TYPE, content_type);
         }
         Shape::Unsatisfiable => {
-            *status = StatusCode::RANGE_NOT_SATISFIABLE;
             drop_content_fields(head);
             drop_validators(head);
             head.insert(header::CONTENT_RANGE, content_range(format!("bytes */{length}")));
@@ -167,21 +174,9 @@ pub(crate) fn from_store<B: Body>(
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
     let mut head = head_of(core, stored, now, &outcome);
-    let representation = if stored.form.is_negotiable() {
-        let chosen = Representation::choose(stored, &core.settings.compression, accepts(), asked, is_head);
-        chosen.describe(&mut head);
-        chosen
-    } else {
-        Representation::default()
-    };
-    let length = representation.length(stored);
-    let mut status = stored.status;
-    let mut shape = asked.map_or(Shape::Whole, |asked| {
-        shape(asked, status, representation.validators(stored, Some(asked)), Some(length), is_head)
-    });
-    if representation.streams() {
-        shape = shape.of_a_stream();
-    }
+    let (representation, mut shape) = portion(core, stored, asked, accepts, is_head);
+    representation.describe(&mut head);
+    let (length, mut status) = (representation.length(stored), stored.status);
     reshape(&mut shape, Some(length), &mut status, &mut head);
     let content = match shape {
         Shape::Whole if is_head => {
@@ -196,6 +191,27 @@ pub(crate) fn from_store<B: Body>(
     *response.status_mut() = status;
     *response.headers_mut() = head;
     response
+}
+
+/// In which form a client gets a stored response, and how much of it; `asked`, `accepts` and `is_head` as for [`from_store`].
+pub(crate) fn portion(
+    core: &CacheCore,
+    stored: &StoredResponse,
+    asked: Option<&HeaderMap>,
+    accepts: impl FnOnce() -> Accepts,
+    is_head: bool,
+) -> (Representation, Shape) {
+    let representation = if stored.form.is_negotiable() {
+        Representation::choose(stored, &core.settings.compression, accepts(), asked, is_head)
+    } else {
+        Representation::default()
+    };
+    let length = representation.length(stored);
+    let shape = asked.map_or(Shape::Whole, |asked| {
+        shape(asked, stored.status, representation.validators(stored, Some(asked)), Some(length), is_head)
+    });
+    let shape = if representation.streams() { shape.of_a_stream() } else { shape };
+    (representation, shape)
 }
 
 /// The head of a stored response as it goes out.

@@ -179,7 +179,16 @@ impl StoredResponse {
     /// The freshness lifetime as it is now: where a rule wants the response to end by disuse, each use makes it longer, up to that of the
     /// [terms](Self::terms).
     pub(crate) fn lifetime(&self) -> Duration {
-        let idle_end = self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end());
+        self.lifetime_until(self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end()))
+    }
+
+    /// The same if it is used now.
+    pub(crate) fn lifetime_if_used(&self, now: Moment) -> Duration {
+        let resident = now.since(self.received);
+        self.lifetime_until(self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end_if_used(resident)))
+    }
+
+    fn lifetime_until(&self, idle_end: Option<Duration>) -> Duration {
         idle_end.map_or(self.terms.lifetime, |end| self.terms.lifetime.min(end.saturating_add(self.terms.initial_age)))
     }
 

@@ -90,6 +90,17 @@ impl Searches {
         self.rules.get(&plain.without_query())?.key(plain)
     }
 
+    /// The same without being a look-up, and the rule as well.
+    pub(crate) fn peek(&self, plain: &CacheKey) -> Option<(CacheKey, SearchVariance)> {
+        if !self.any.load(Ordering::Relaxed) || !self.is_known(self.tags(plain)[0]) {
+            return None;
+        }
+        let path = plain.without_query();
+        // To get it would count as use of the rule.
+        let rule = self.rules.iter().find(|(of, _)| **of == path).map(|(_, rule)| rule)?;
+        Some((rule.key(plain)?, rule.variance.clone()))
+    }
+
     /// How many URIs were purged or written to so far; to be read before the handler is called.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)

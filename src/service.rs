@@ -27,6 +27,7 @@ use crate::boarding::{Boarding, Departure};
 use crate::body::ResponseBody;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
+use crate::course::Course;
 use crate::error::BoxError;
 use crate::fetch::{Errand, read_out};
 use crate::follow::{Followed, Following};
@@ -46,7 +47,6 @@ use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::stats::count;
 use crate::storage::Query;
 use crate::storage::backend::Backend;
-use crate::strategy::Strategy;
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -154,8 +154,11 @@ impl<S> Cache<S> {
             let (parts, body) = request.into_parts();
             let read = reader.read(body, core.settings.max_query_content).await;
             let request = Request::from_parts(parts, read.body);
-            match ask.with_content(&core, read.content, request.headers()) {
-                Ok(ask) => service.look_up(&core, request, ask).await,
+            match ask.with_content(read.content, request.headers()) {
+                Ok(mut ask) => {
+                    ask.follow_rule(&core);
+                    service.look_up(&core, request, ask).await
+                }
                 Err(outcome) => service.forward(&core, request, outcome).await,
             }
         })
@@ -194,13 +197,14 @@ impl<S> Cache<S> {
         match &core.settings.backend {
             Backend::Memory(memory) => {
                 // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
-                let found =
-                    memory.read(&ask.key, |variants| match core.choose(variants, &ask, request.headers(), now) {
+                let found = memory.read(&ask.key, |variants| {
+                    match core.choose(variants, &ask, request.headers(), now).used(&ask, now) {
                         Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
                             Ok(self.hit(core, &request, &ask, now, stored))
                         }
                         other => Err(other.map(|stored| Arc::new(stored.clone()))),
-                    });
+                    }
+                });
                 found.unwrap_or_else(|found| self.answer(core, request, ask, now, found))
             }
             Backend::Other(store) => {
@@ -209,6 +213,7 @@ impl<S> Cache<S> {
                     let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
                     let variants = core.variants_or_none(found);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
+                    let found = found.used(&ask, now);
                     service.answer(&core, request, ask, now, found).await
                 })
             }
@@ -228,21 +233,19 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let found = if ask.strategy == Strategy::CacheFirst { found } else { ask.strategy.direct(found, &ask, now) };
-        match found {
-            Lookup::Fresh(stored) => self.hit(core, &request, &ask, now, &stored),
-            Lookup::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
-            Lookup::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
-            Lookup::Earlier(stored) => {
-                let found = core.weigh_earlier(&stored, &ask, now);
-                self.answer(core, request, ask, now, found)
-            }
-            Lookup::Miss(why @ ForwardReason::CacheOnly) => self.refuse(core, &ask, why),
-            Lookup::Validate(..) | Lookup::Miss(_) if ask.only_if_cached() => {
-                self.refuse(core, &ask, ForwardReason::OnlyIfCached)
-            }
-            Lookup::Validate(stored, why) => self.fetch(core, request, ask, why, Some(stored)),
-            Lookup::Miss(why) => self.fetch(core, request, ask, why, None),
+        let found = match found {
+            Lookup::Earlier(stored) => match core.weigh_earlier(&stored, &ask, now) {
+                Ok(found) => found.used(&ask, now),
+                Err(_) => Lookup::Miss(ForwardReason::UriMiss),
+            },
+            found => found,
+        };
+        match Course::of(found, &ask, now) {
+            Course::Hit(stored) => self.hit(core, &request, &ask, now, &stored),
+            Course::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
+            Course::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
+            Course::Refuse(why) => self.refuse(core, &ask, why),
+            Course::Fetch(why, previous) => self.fetch(core, request, ask, why, previous),
         }
     }
 

@@ -75,6 +75,16 @@ impl Upkeep {
         self.sliding.map(|sliding| used.saturating_add(sliding))
     }
 
+    /// The same if it is used now.
+    pub(crate) fn idle_end_if_used(&self, resident: Duration) -> Option<Duration> {
+        self.sliding.map(|sliding| Duration::from_millis(millis(resident)).saturating_add(sliding))
+    }
+
+    /// Whether a look may refresh it before its end.
+    pub(crate) fn refreshes(&self) -> bool {
+        self.beta.is_some() || self.within.is_some()
+    }
+
     /// It is used now.
     pub(crate) fn touch(&self, resident: Duration) {
         if self.sliding.is_none() {

@@ -36,6 +36,11 @@ impl Variance {
         to_the_byte || variant_key(&self.fields, asked, matching) == self.key
     }
 
+    /// The nominated fields with what the request said in each, as it came; where a field had several lines, none is known.
+    pub(crate) fn said(&self) -> impl Iterator<Item = (&HeaderName, Option<&HeaderValue>)> {
+        self.fields.iter().enumerate().map(|(n, name)| (name, self.as_sent.get(n).and_then(Option::as_ref)))
+    }
+
     /// The bytes of its values.
     pub(crate) fn size(&self) -> usize {
         self.key.len() + self.as_sent.iter().flatten().map(HeaderValue::len).sum::<usize>()

@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 6] = [
         "head",
         "hit_status",
         "key",
+        "meanings",
         "outcome",
         "partition",
         "pattern",
@@ -43,6 +44,7 @@ const FLOORS: [&[&str]; 6] = [
         "budget",
         "cache",
         "coder",
+        "course",
         "description",
         "fill",
         "flight",
@@ -72,6 +74,7 @@ const FLOORS: [&[&str]; 6] = [
     &[
         "body",
         "decoded",
+        "explain",
         "fetch",
         "follow",
         "future",

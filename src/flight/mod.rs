@@ -203,6 +203,13 @@ impl<T> Flights<T> {
         self.shards.iter().map(count).sum()
     }
 
+    /// How many have gone to the handler for this key and may still bring what can be stored. `path` is the hash of its path and query.
+    pub(crate) fn under_way(&self, path: u64, key: &CacheKey) -> usize {
+        let is_it =
+            |ticket: &&Arc<Ticket<T>>| !ticket.is_sealed() && ticket.call.as_ref().is_some_and(|call| call.key == *key);
+        self.shard(path).get(&path).into_iter().flatten().filter(is_it).count()
+    }
+
     /// How many requests wait for others.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

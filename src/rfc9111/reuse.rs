@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::directives::RequestDirectives;
+use super::freshness::LifetimeSource;
 
 /// The terms under which a stored response may be used: what its head, the handler and the rule said, weighed once when it was stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// The freshness lifetime (§4.2.1).
     pub lifetime: Duration,
+    /// Who gave it; `None` if nobody did.
+    pub source: Option<LifetimeSource>,
     /// The age on arrival (§4.2.3).
     pub initial_age: Duration,
     /// Never without validation (§5.2.2.4).
@@ -28,8 +31,10 @@ pub struct Terms {
 impl Terms {
     /// Terms that allow only what both allow. The age on arrival is that of `self`.
     pub fn stricter(self, other: Self) -> Self {
+        let source = if other.lifetime < self.lifetime { other.source } else { self.source };
         Self {
             lifetime: self.lifetime.min(other.lifetime),
+            source,
             initial_age: self.initial_age,
             no_cache: self.no_cache || other.no_cache,
             no_stale: self.no_stale || other.no_stale,
@@ -192,6 +197,7 @@ mod tests {
     fn the_stricter_of_two_terms_counts_in_each_of_them() {
         let loose = Terms {
             lifetime: secs(60),
+            source: Some(LifetimeSource::Rule),
             initial_age: secs(1),
             no_cache: false,
             no_stale: false,
@@ -203,7 +209,7 @@ mod tests {
         assert_eq!(loose.stricter(loose), loose);
         // The age on arrival is the stored response's own.
         for strict in [
-            Terms { lifetime: secs(5), ..loose },
+            Terms { lifetime: secs(5), source: Some(LifetimeSource::MaxAge), ..loose },
             Terms { no_cache: true, ..loose },
             Terms { no_stale: true, ..loose },
             Terms { immutable: false, ..loose },

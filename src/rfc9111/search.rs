@@ -1,5 +1,7 @@
 //! `No-Vary-Search` (draft-ietf-httpbis-no-vary-search): which differences between queries mean nothing to a response.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName};
 
 use super::structured::{self, Item};
@@ -103,6 +105,21 @@ impl SearchVariance {
             Params::AllBut(names) => !listed(names),
             Params::Only(names) => listed(names),
         }
+    }
+}
+
+impl fmt::Display for SearchVariance {
+    /// As a field would say it; names are shown decoded.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = |names: &[String]| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" ");
+        let params = match &self.params {
+            Params::AllBut(names) if names.is_empty() => None,
+            Params::AllBut(names) => Some(format!("params=({})", listed(names))),
+            Params::Only(names) if names.is_empty() => Some("params".to_owned()),
+            Params::Only(names) => Some(format!("params, except=({})", listed(names))),
+        };
+        let order = (!self.varies_on_order).then(|| "key-order".to_owned());
+        f.write_str(&order.into_iter().chain(params).collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -148,6 +148,12 @@ impl MemoryStore {
         choose(&slot.variants)
     }
 
+    /// The same without being a read: neither who leaves first nor anything else is changed by it.
+    pub(crate) fn peek<R>(&self, key: &CacheKey, look: impl FnOnce(&[StoredResponse]) -> R) -> R {
+        let slots = self.inner().index.slots.pin();
+        look(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants))
+    }
+
     pub(crate) fn put_now(&self, key: &CacheKey, response: &StoredResponse, most: usize) {
         let inner = self.inner();
         let turn = inner.turn(key.as_bytes());
