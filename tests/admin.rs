@@ -592,7 +592,7 @@ async fn it_can_be_nested_anywhere() {
     let apps: [Router; 3] = [
         Router::new().nest("/api/cache", api()).fallback(|| async { "the application" }),
         Router::new().nest_service("/api/cache", api()),
-        Router::new().nest("/api", Router::new().nest("/cache", api())),
+        Router::new().nest("/api", Router::new().nest_service("/cache", api())),
     ];
     for app in apps {
         for (method, path, status) in
@@ -615,4 +615,40 @@ async fn content_that_never_comes_is_not_waited_for() {
     let start = tokio::time::Instant::now();
     assert_eq!(desk.send(request).await.status, 408);
     assert!(start.elapsed() <= secs(11));
+}
+
+#[tokio::test]
+async fn an_explanation_says_what_the_next_request_finds() {
+    let layer =
+        CacheLayer::in_memory(1 << 20).rule("^/bypass", Policy::bypass()).rule("^/me", Policy::per(user, MINUTE));
+    let desk = Desk::new(Handler::saying(FRESH), layer);
+    let miss = desk.get("/explain?uri=http://example.com/a").await.json;
+    assert_eq!((&miss["outcome"]["x_cache"], &miss["outcome"]["reason"]), (&json!("MISS"), &json!("uri-miss")));
+    desk.house.get("/a").await;
+    let hit = desk.get("/explain?uri=http://example.com/a").await.json;
+    assert_eq!((&hit["outcome"]["x_cache"], &hit["stored"]["lifetime_seconds"]), (&json!("HIT"), &json!(60)));
+    assert_eq!(hit["stored"]["source"]["section"], "RFC 9111 §5.2.2.1");
+    // A path is on the host that is asked.
+    assert_eq!(desk.get("/explain?uri=/a").await.json["key"]["authority"], "localhost");
+
+    let content = r#"{"uri": "/a", "headers": {"host": "example.com", "cache-control": ["no-cache", "no-store"]}}"#;
+    assert_eq!(desk.post_json("/explain", content).await.json["outcome"]["reason"], "request");
+    let content = r#"{"uri": "/me", "headers": {"x-user": "S3CRET", "authorization": "Bearer S3CRET"}}"#;
+    let me = desk.post_json("/explain", content).await;
+    assert_eq!(me.json["key"]["parts"], json!([{"kind": "partition"}]));
+    assert!(!me.exchange.body.contains("S3CRET"), "{}", me.exchange.body);
+    let write = desk.post_json("/explain", r#"{"uri": "/a", "method": "DELETE"}"#).await.json;
+    assert_eq!((&write["invalidates"], &write["outcome"]["x_cache"]), (&json!(true), &json!("BYPASS")));
+    for (content, status) in [
+        ("{}", 422),
+        (r#"{"uri": "a"}"#, 422),
+        (r#"{"uri": "/a", "method": "G T"}"#, 422),
+        (r#"{"uri": "/a", "headers": ["a"]}"#, 422),
+        (r#"{"uri": "/a", "headers": {"a b": "c"}}"#, 422),
+        (r#"{"uri": "/a", "headers": {"a": "b\nc"}}"#, 422),
+        (r#"{"uri": "/a", "body": "x"}"#, 422),
+    ] {
+        assert_eq!(desk.post_json("/explain", content).await.status, status, "{content}");
+    }
+    assert_eq!(desk.handle.stats().misses, 1, "explaining asks nobody");
 }

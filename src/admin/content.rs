@@ -41,7 +41,8 @@ fn malformed(message: &str, place: Option<(usize, usize)>) -> Problem {
     let title = "The content can't be read";
     let problem =
         Problem::named(StatusCode::BAD_REQUEST, "malformed-content", title, format!("The content: {message}."));
-    let (line, column) = place.unzip();
+    // Of an empty text no column is known.
+    let (line, column) = place.map(|(line, column)| (line.max(1), column.max(1))).unzip();
     problem.with(vec![Mistake { line, column, ..Mistake::of("", message) }])
 }
 

@@ -25,6 +25,7 @@
 mod access;
 mod content;
 mod entries;
+mod explain;
 mod guard;
 mod health;
 mod invalidate;
@@ -73,6 +74,7 @@ type Route = (&'static str, fn() -> MethodRouter<Arc<Admin>>);
 /// All there are. `docs/openapi.json` describes each; a test holds one against the other.
 const ROUTES: &[Route] = &[
     ("/stats", || get(stats::stats)),
+    ("/explain", || get(explain::by_uri).post(explain::by_head)),
     ("/health", || get(health::health)),
     ("/invalidate/key/{*key}", || post(invalidate::key)),
     ("/invalidate/tag/{*tag}", || post(invalidate::tag)),

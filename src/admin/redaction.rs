@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Serialize;
 
-use crate::key::CacheKey;
+use crate::key::{CacheKey, Part};
 
 /// What stands in place of a value.
 pub(super) const REDACTED: &str = "(redacted)";
@@ -36,47 +36,36 @@ impl ShownKey {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut shown =
             Self { host: String::new(), path: text(key.path()), query: None, partition: None, additions: Vec::new() };
-        for (kind, value) in parts(key.as_bytes()) {
-            let (kind, value) = match kind {
-                1 => {
+        for (kind, value) in key.parts() {
+            let (kind, value) = match Part::of(kind) {
+                Some(Part::Path) => continue,
+                Some(Part::Authority) => {
                     shown.host = text(value);
                     continue;
                 }
-                2 => continue,
-                3 => {
+                Some(Part::Query) => {
                     shown.query = Some(query(&text(value)));
                     continue;
                 }
-                4 => ("field", text(value)),
-                5 => ("field-line", REDACTED.into()),
-                6 => ("cookie", text(value)),
-                7 => ("cookie-value", REDACTED.into()),
-                8 => ("forwarded", text(value)),
-                9 => {
+                Some(Part::Partition) => {
                     shown.partition = Some(hex(value));
                     continue;
                 }
-                10 => ("scheme", text(value)),
-                11 => ("rewritten", target(&text(value))),
-                12 => ("no-vary-search", hex(value)),
-                13 => ("content", hex(value)),
-                _ => ("unknown", REDACTED.into()),
+                Some(Part::FieldName) => ("field", text(value)),
+                Some(Part::FieldLine) => ("field-line", REDACTED.into()),
+                Some(Part::CookieName) => ("cookie", text(value)),
+                Some(Part::Cookie) => ("cookie-value", REDACTED.into()),
+                Some(Part::Forwarded) => ("forwarded", text(value)),
+                Some(Part::Scheme) => ("scheme", text(value)),
+                Some(Part::Rewritten) => ("rewritten", target(&text(value))),
+                Some(Part::Search) => ("no-vary-search", hex(value)),
+                Some(Part::Content) => ("content", hex(value)),
+                None => ("unknown", REDACTED.into()),
             };
             shown.additions.push(Addition { kind, value });
         }
         shown
     }
-}
-
-/// The kinds and values of a key's parts.
-fn parts(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    std::iter::from_fn(move || {
-        let (kind, rest) = bytes.split_first()?;
-        let (length, rest) = rest.split_first_chunk()?;
-        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        bytes = rest;
-        Some((*kind, value))
-    })
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -155,7 +144,6 @@ pub(super) fn fields(head: &HeaderMap) -> Vec<Field> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Part;
 
     #[test]
     fn a_key_shows_no_value_that_may_be_a_credential() {
