@@ -213,3 +213,8 @@ struct NeighboursChapter;
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
+
+/// The examples in the chapter on the admin API, as doc tests.
+#[cfg(all(doctest, feature = "admin"))]
+#[doc = include_str!("../docs/admin.md")]
+struct AdminChapter;

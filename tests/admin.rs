@@ -652,3 +652,64 @@ async fn an_explanation_says_what_the_next_request_finds() {
     }
     assert_eq!(desk.handle.stats().misses, 1, "explaining asks nobody");
 }
+
+/// The `curl` lines of the documentation, as requests.
+fn documented() -> Vec<Request<Body>> {
+    let lines = include_str!("../docs/admin.md").lines().filter_map(|line| line.strip_prefix("curl -s "));
+    lines.map(as_request).collect()
+}
+
+/// Reads the options of `curl` that the documentation uses.
+fn as_request(line: &str) -> Request<Body> {
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for c in line.chars() {
+        match (quote, c) {
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            (None, ' ') => words.push(String::new()),
+            _ => words.last_mut().unwrap().push(c),
+        }
+    }
+    let (mut method, mut target, mut fields, mut content) = (None, String::new(), Vec::new(), None);
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().unwrap();
+        match word.as_str() {
+            "-X" => method = Some(value()),
+            "-H" => fields.push(value()),
+            "-d" => content = Some(value()),
+            "--json" => {
+                content = Some(value());
+                fields.push("Content-Type: application/json".into());
+            }
+            url => target = url.strip_prefix("$CACHE").unwrap_or_else(|| panic!("{line}")).to_owned(),
+        }
+    }
+    let method = method.unwrap_or_else(|| if content.is_some() { "POST".into() } else { "GET".into() });
+    let mut request = Request::builder().method(method.as_str()).uri(target.replace('^', "%5E").replace('|', "%7C"));
+    request = request.header("host", "127.0.0.1:3000");
+    for field in fields {
+        let (name, value) = field.split_once(": ").unwrap_or(("authorization", "token"));
+        let token = format!("Bearer {TOKEN}");
+        request = request.header(name, if name == "authorization" { &token } else { value });
+    }
+    request.body(Body::from(content.unwrap_or_default())).unwrap()
+}
+
+#[tokio::test]
+async fn each_documented_line_works_and_each_route_has_one() {
+    let layer = CacheLayer::in_memory(1 << 20).rule("^/api/me/", Policy::per(user, MINUTE));
+    let desk = Desk::new(Handler::saying(FRESH), layer);
+    let (mut lines, mut seen) = (0, HashSet::new());
+    for request in documented() {
+        let line = format!("{} {}", request.method(), request.uri());
+        seen.extend(desk.template(request.method().as_str(), request.uri().path()).map(str::to_owned));
+        let answer = desk.send(request).await;
+        assert_eq!(answer.status, 200, "{line}: {}", answer.json);
+        lines += 1;
+    }
+    let all: HashSet<_> = desk.description.operations().into_iter().map(|(path, _)| path).collect();
+    // An id isn't known before there is an entry.
+    let without: HashSet<_> = all.difference(&seen).filter(|path| !path.starts_with("/entries/")).collect();
+    assert!(lines > 15 && without.is_empty(), "no line for {without:?}");
+}

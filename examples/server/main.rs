@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
+use larder::admin::{self, Access};
 use larder::{CacheLayer, Compression, Policy, RequestHead};
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -33,6 +34,9 @@ use crate::shop::Shop;
 
 /// How long answers that are under way may take to end after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Has the token of the admin API.
+const TOKEN: &str = "LARDER_ADMIN_TOKEN";
 
 const TOUR: &str = r#"Try, in another terminal:
 
@@ -57,6 +61,17 @@ const TOUR: &str = r#"Try, in another terminal:
   curl -sN {shop}/events
       # the number of orders, every second, past the cache
 "#;
+
+const ADMIN_TOUR: &str = r#"The admin API is open to who has the token of LARDER_ADMIN_TOKEN:
+
+  curl -s -H "Authorization: Bearer $LARDER_ADMIN_TOKEN" {shop}/api/cache/stats
+      # what the cache did, and what it holds; docs/admin.md has all the other routes
+"#;
+
+const ADMIN_CLOSED: &str =
+    "The admin API at {shop}/api/cache is closed: start the server with LARDER_ADMIN_TOKEN set to a
+secret of at least 16 characters to open it (openssl rand -hex 32 makes one).
+";
 
 /// Which answers may be kept, for how long, and for whom.
 fn cache() -> CacheLayer {
@@ -101,6 +116,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
+    let access = Access::from_env(TOKEN).map_err(|error| format!("{TOKEN}: {error}"))?;
+    let admin_tour = if access.is_denied() { ADMIN_CLOSED } else { ADMIN_TOUR };
     // The port comes first: when it is taken, there is no point in filling a database.
     let listener = TcpListener::bind(listen).await.map_err(|error| not_bound(listen, &error))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -111,10 +128,13 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     let (close, closing) = watch::channel(false);
     let shop = Shop { database: Database { pool: pool.clone() }, closing };
     let cache = cache();
-    let app = shop::routes(shop).layer(cache.clone());
+    // Outside of the layer: nothing of it is ever looked up or stored.
+    let app = shop::routes(shop).layer(cache.clone()).nest("/api/cache", admin::router(cache.handle(), access));
 
     say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
-    say(&TOUR.replace("{shop}", &format!("http://{}", reachable(address))));
+    for tour in [TOUR, admin_tour] {
+        say(&tour.replace("{shop}", &format!("http://{}", reachable(address))));
+    }
     serve(listener, app, close).await.map_err(|error| format!("the server failed: {error}"))?;
     cache.handle().shutdown(Duration::from_secs(1)).await;
     pool.close().await;

@@ -69,7 +69,7 @@ impl Desk {
     }
 
     /// The path of the description that this one is of.
-    fn template(&self, method: &str, path: &str) -> Option<&str> {
+    pub fn template(&self, method: &str, path: &str) -> Option<&str> {
         let is_it = |template: &str| match template.split_once('{') {
             None => template == path,
             Some((before, after)) => {
