@@ -23,8 +23,8 @@ use crate::strategy::Strategy;
 pub(super) async fn by_uri(State(admin): State<Arc<Admin>>, request: Request<Body>) -> Result<Json<Value>, Problem> {
     let (head, _) = request.into_parts();
     let mut parameters = Parameters::read(head.uri.query())?;
-    let mut asked = Asked::default();
-    asked.uri = parameters.text("uri").map(|uri| uri_of(&uri)).transpose()?;
+    let uri = parameters.text("uri").map(|uri| uri_of(&uri)).transpose()?;
+    let mut asked = Asked { uri, ..Asked::default() };
     if let Some(method) = parameters.text("method") {
         asked.method = method_of(&method)?;
     }

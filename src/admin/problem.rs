@@ -6,8 +6,11 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 /// A refusal. Its type is `about:blank` where the status says all, and else names what was wrong.
+#[derive(Debug)]
+pub(super) struct Problem(Box<Details>);
+
 #[derive(Debug, Serialize)]
-pub(super) struct Problem {
+struct Details {
     #[serde(rename = "type")]
     kind: String,
     title: String,
@@ -45,20 +48,22 @@ impl Problem {
     /// What the status says, with what would help.
     pub(super) fn plain(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self {
+        Self(Box::new(Details {
             kind: "about:blank".into(),
             title,
             status: status.as_u16(),
             detail: detail.into(),
             problems: Vec::new(),
             field: None,
-        }
+        }))
     }
 
     /// One of a kind that a program may want to tell from others.
     pub(super) fn named(status: StatusCode, name: &str, title: &str, detail: impl Into<String>) -> Self {
-        let plain = Self::plain(status, detail);
-        Self { kind: format!("urn:larder:problem:{name}"), title: title.into(), ..plain }
+        let mut problem = Self::plain(status, detail);
+        problem.0.kind = format!("urn:larder:problem:{name}");
+        problem.0.title = title.into();
+        problem
     }
 
     /// A parameter, a field of a body or a part of the path that can't be used.
@@ -74,25 +79,26 @@ impl Problem {
     }
 
     pub(super) fn with(mut self, problems: Vec<Mistake>) -> Self {
-        self.problems = problems;
+        self.0.problems = problems;
         self
     }
 
     /// Answered with a field of its own.
     pub(super) fn saying(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.field = Some((name, HeaderValue::from_static(value)));
+        self.0.field = Some((name, HeaderValue::from_static(value)));
         self
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let content = serde_json::to_vec(&self).unwrap_or_default();
+        let Self(details) = self;
+        let content = serde_json::to_vec(&details).unwrap_or_default();
         let mut response = Response::new(Body::from(content));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = StatusCode::from_u16(details.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
-        if let Some((name, value)) = self.field {
+        if let Some((name, value)) = details.field {
             response.headers_mut().insert(name, value);
         }
         response
