@@ -5,6 +5,7 @@ use http_body::Body;
 use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
+use crate::clock::Moment;
 use crate::key::{CacheKey, LONGEST, Part};
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::post::would_be_get;
@@ -34,6 +35,8 @@ pub(crate) enum Admission {
 /// What is asked of the store.
 #[derive(Debug)]
 pub(crate) struct Ask {
+    /// When the request came.
+    pub(crate) began: Moment,
     pub(crate) key: CacheKey,
     /// The key with the query as it is, where [`key`](Self::key) is by a rule that was learned from `No-Vary-Search`.
     pub(crate) plain: Option<Box<CacheKey>>,
@@ -83,8 +86,8 @@ impl InHand {
 /// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host or path.
 /// 4. What the rule's audience excludes is forwarded.
 /// 5. All else is looked up under its key, a QUERY when its content was read.
-pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admission {
-    let mut admission = consider(cache, request, !is_empty(request.body()));
+pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>, now: Moment) -> Admission {
+    let mut admission = consider(cache, request, !is_empty(request.body()), now);
     match &mut admission {
         Admission::Lookup(ask) => ask.follow_rule(cache),
         Admission::Query(_) => {}
@@ -100,7 +103,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>) -> Admissi
 
 /// The decision of [`admit`], without what follows from it: the key has the query as it is, and nobody is warned. `has_content` is what the
 /// body says of itself.
-pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: bool) -> Admission {
+pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: bool, now: Moment) -> Admission {
     let head = RequestHead::of(request);
     let facts = RequestFacts::read(head.headers);
     let route = cache.rules.route(head.uri.path());
@@ -113,7 +116,7 @@ pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: 
         return if is_safe(head.method) {
             forward(BypassReason::Method)
         } else {
-            write(cache, request, &head, &facts, route)
+            write(cache, request, &head, &facts, route, now)
         };
     }
     let obstacle = if facts.upgrade {
@@ -138,7 +141,7 @@ pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: 
             authorization: facts.authorization,
             conditions: facts.conditions,
             range: facts.range,
-            ..Ask::plain(key, route, facts.directives(head.headers))
+            ..Ask::plain(key, route, facts.directives(head.headers), now)
         },
         Err(reason) => return forward(reason),
     };
@@ -168,10 +171,11 @@ fn write<B>(
     head: &RequestHead<'_>,
     facts: &RequestFacts<'_>,
     route: &Route,
+    now: Moment,
 ) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
     let (authority, scheme) = (facts.authority(head.uri), head.extensions.get().copied());
-    let would_be_get = would_be_get(cache, head, facts, route, || key(cache, request, head, facts, route))
+    let would_be_get = would_be_get(cache, head, facts, route, now, || key(cache, request, head, facts, route))
         .filter(|_| !route.policy.has_ttl() || !may_be_another_path(cache, head.uri.path(), route));
     Admission::Write(Write { authority, scheme, target: target_of(head.uri), outcome, would_be_get })
 }
@@ -205,8 +209,9 @@ fn key<B>(
 
 impl Ask {
     /// Of a GET without credentials, conditions and range.
-    pub(crate) fn plain(key: CacheKey, route: &Route, directives: RequestDirectives) -> Self {
+    pub(crate) fn plain(key: CacheKey, route: &Route, directives: RequestDirectives, began: Moment) -> Self {
         Self {
+            began,
             key,
             plain: None,
             rule: route.rule,

@@ -79,5 +79,6 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Res
         stamp: stored.stamp.clone(),
         regime: ask.regime,
         keep: stored.keep,
+        route: stored.route.clone(),
     }))
 }

@@ -6,9 +6,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -17,6 +19,7 @@ use crate::decoded::Decoded;
 use crate::error::{BodyError, BoxError};
 use crate::head::COPIED_WHEN_STORED;
 use crate::stream::{Reader, Source};
+use crate::tally::{RouteCounters, more};
 
 pin_project! {
     /// The body of a response that passed the cache: the handler's own, content that streams into the store as well, a copy from the store, or
@@ -40,7 +43,7 @@ pin_project! {
         Empty,
         Stored { content: Bytes },
         Pieces { pieces: Box<Pieces> },
-        Untouched { #[pin] body: B },
+        Untouched { #[pin] body: B, counters: Option<Arc<RouteCounters>> },
         Streaming { reader: Box<Reader> },
         Part { part: Box<Part> },
         Decoded { decoded: Box<Decoded> },
@@ -62,7 +65,24 @@ impl<B: Body> ResponseBody<B> {
     }
 
     pub(crate) fn untouched(body: B) -> Self {
-        Self { kind: Kind::Untouched { body } }
+        Self { kind: Kind::Untouched { body, counters: None } }
+    }
+
+    /// Where the bytes are counted that pass untouched.
+    pub(crate) fn count_in(&mut self, route: &Arc<RouteCounters>) {
+        if let Kind::Untouched { counters, .. } = &mut self.kind {
+            *counters = Some(route.clone());
+        }
+    }
+
+    /// How many bytes it has that are in memory as a whole.
+    pub(crate) fn in_memory(&self) -> u64 {
+        match &self.kind {
+            Kind::Stored { content } => content.len() as u64,
+            Kind::Pieces { pieces } => pieces.left(),
+            Kind::Decoded { decoded } => decoded.left(),
+            Kind::Empty | Kind::Untouched { .. } | Kind::Streaming { .. } | Kind::Part { .. } => 0,
+        }
     }
 
     pub(crate) fn streaming(reader: Reader) -> Self {
@@ -125,7 +145,11 @@ where
                 Poll::Ready((!content.is_empty()).then(|| Ok(Frame::data(content))))
             }
             KindProjection::Pieces { pieces } => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
-            KindProjection::Untouched { body } => body.poll_frame(cx).map_err(BodyError::new),
+            KindProjection::Untouched { body, counters } => {
+                let polled = body.poll_frame(cx);
+                counters.iter().for_each(|counters| count(counters, &polled));
+                polled.map_err(BodyError::new)
+            }
             KindProjection::Streaming { reader } => reader.poll_frame(cx),
             KindProjection::Part { part } => part.poll_frame(cx),
             KindProjection::Decoded { decoded } => {
@@ -144,7 +168,7 @@ where
             Kind::Empty => true,
             Kind::Stored { content } => content.is_empty(),
             Kind::Pieces { pieces } => pieces.left() == 0,
-            Kind::Untouched { body } => body.is_end_stream(),
+            Kind::Untouched { body, .. } => body.is_end_stream(),
             Kind::Streaming { reader } => reader.is_end_stream(),
             Kind::Part { part } => part.left() == 0,
             Kind::Decoded { decoded } => decoded.left() == 0,
@@ -156,7 +180,7 @@ where
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Stored { content } => SizeHint::with_exact(content.len() as u64),
             Kind::Pieces { pieces } => SizeHint::with_exact(pieces.left()),
-            Kind::Untouched { body } => body.size_hint(),
+            Kind::Untouched { body, .. } => body.size_hint(),
             Kind::Streaming { reader } => reader.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Part { part } => SizeHint::with_exact(part.left()),
             Kind::Decoded { decoded } => SizeHint::with_exact(decoded.left()),
@@ -203,17 +227,27 @@ impl Part {
 }
 
 /// The handler's body without its type: what reads along has another one.
-pub(crate) fn source<B>(body: B) -> Source
+pub(crate) fn source<B>(body: B, counters: &Arc<RouteCounters>) -> Source
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    Box::pin(Untyped { body })
+    Box::pin(Untyped { body, counters: counters.clone() })
+}
+
+/// Counts the bytes that have come from the handler.
+fn count<E>(counters: &RouteCounters, polled: &Poll<Option<Result<Frame<Bytes>, E>>>) {
+    if let Poll::Ready(Some(Ok(frame))) = polled
+        && let Some(data) = frame.data_ref()
+    {
+        more(&counters.handler_bytes, data.len() as u64);
+    }
 }
 
 pin_project! {
     struct Untyped<B> {
         #[pin]
         body: B,
+        counters: Arc<RouteCounters>,
     }
 }
 
@@ -222,7 +256,10 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>>> Body for Untyped<B> {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.project().body.poll_frame(cx).map_err(Into::into)
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        count(this.counters, &polled);
+        polled.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -231,6 +268,16 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>>> Body for Untyped<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Reads the content of an answer that no client waits for, so that it is stored.
+pub(crate) async fn read_out<B: Body<Data = Bytes>, E>(
+    answer: impl Future<Output = Result<Response<ResponseBody<B>>, E>>,
+) {
+    let reader = answer.await.ok().and_then(|response| response.into_body().into_reader());
+    if let Some(reader) = reader {
+        reader.finish().await;
     }
 }
 

@@ -18,12 +18,14 @@ use crate::clock::Moment;
 use crate::coder::Coders;
 use crate::description::regime;
 use crate::error::StorageError;
+use crate::fates::{Became, Fates};
 use crate::flight::{Flight, Flights};
 use crate::groups::Groups;
 use crate::head::SharedHeads;
 use crate::hit_for_miss::HitForMiss;
 use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, QueryRule};
+use crate::ledger::Ledger;
 use crate::lookup::{Lookup, weigh};
 use crate::outcome::ForwardReason;
 use crate::partition::{MakeRoom, Partitions};
@@ -38,6 +40,7 @@ use crate::settings::Settings;
 use crate::stats::{Counters, count};
 use crate::storage::Variants;
 use crate::storage::backend::Backend;
+use crate::tally::{RouteCounters, more};
 use crate::variance::SharedVariances;
 use crate::wholes::Wholes;
 
@@ -61,6 +64,8 @@ pub(crate) struct State {
     /// Keys the digests of principals; new for every process.
     pub(crate) secret: [u8; 32],
     pub(crate) counters: Counters,
+    pub(crate) ledger: Ledger,
+    pub(crate) fates: Arc<Fates>,
     pub(crate) purges: PurgeIndex,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
@@ -96,8 +101,9 @@ impl Deref for CacheCore {
     }
 }
 
-fn rules(settings: &Settings) -> Rules {
-    Rules::new(&settings.rules, settings.otherwise.clone()).under(|policy| regime(policy, settings))
+fn rules(settings: &Settings, ledger: &Ledger) -> Rules {
+    let rules = Rules::new(&settings.rules, settings.otherwise.clone());
+    rules.under(|policy| regime(policy, settings)).counting_in(ledger)
 }
 
 fn queries_of<'a>((pattern, policy): (Option<&'a str>, &'a Policy)) -> (Option<&'a str>, &'a QueryRule) {
@@ -106,7 +112,8 @@ fn queries_of<'a>((pattern, policy): (Option<&'a str>, &'a Policy)) -> (Option<&
 
 impl CacheCore {
     pub(crate) fn new(mut settings: Settings) -> Self {
-        settings.backend = settings.backend.of_its_own();
+        let fates = Arc::new(Fates::new(settings.clock.clone()));
+        settings.backend = settings.backend.of_its_own(&fates);
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut secret = [0; 32];
         // A machine without randomness: a process that can't have a secret key must not pretend to have one.
@@ -115,6 +122,8 @@ impl CacheCore {
             mark: NEXT.fetch_add(1, Ordering::Relaxed),
             secret,
             counters: Counters::default(),
+            ledger: Ledger::default(),
+            fates,
             purges: PurgeIndex::default(),
             groups: Groups::default(),
             searches: Searches::default(),
@@ -135,14 +144,14 @@ impl CacheCore {
             hasher: ahash::RandomState::new(),
         });
         let hit_status = Arc::new(HitStatus::of(&settings.switches.name));
-        Self { rules: rules(&settings), settings, hit_status, generation: 0, retired: Vec::new(), state }
+        Self { rules: rules(&settings, &state.ledger), settings, hit_status, generation: 0, retired: Vec::new(), state }
     }
 
     /// The next generation, with the same store and clock, and the state that lasts.
     pub(crate) fn succeeded_by(&self, mut settings: Settings) -> Self {
         settings.backend = self.settings.backend.clone();
         settings.clock = self.settings.clock.clone();
-        let (rules, state) = (rules(&settings), self.state.clone());
+        let (rules, state) = (rules(&settings, &self.ledger), self.state.clone());
         let retired = self.retired_for(&rules);
         let known = self.hit_status.name() == settings.switches.name;
         let hit_status = if known { self.hit_status.clone() } else { Arc::new(HitStatus::of(&settings.switches.name)) };
@@ -268,6 +277,7 @@ impl CacheCore {
         let most = self.settings.max_variants;
         let committed = match &self.settings.backend {
             Backend::Memory(memory) => flight.commit(|| {
+                self.fates.note_stored(key, response.stamp.number);
                 memory.put_now(key, response, most);
                 let numbers = |variants: &[StoredResponse]| {
                     variants.iter().filter_map(|variant| Some(variant.charge.as_ref()?.number)).collect()
@@ -278,6 +288,7 @@ impl CacheCore {
                 }
                 if room.other_variants {
                     memory.remove_now(key);
+                    self.fates.note_stored(key, response.stamp.number);
                     memory.put_now(key, response, most);
                 }
             }),
@@ -288,8 +299,9 @@ impl CacheCore {
                 let until_stored = flight.clone();
                 self.spawn(async move {
                     let _until_stored = until_stored;
+                    cache.fates.note_stored(&key, response.stamp.number);
                     let put = other.put(&key, response.clone(), most).await;
-                    cache.note_store_error(put);
+                    cache.note_store_error(put, &key);
                     let mut room = cache.keep_quota(&key, &response, || None);
                     // Erased while the store was at work: it is never read, but it must go as well.
                     if response.charge.is_some() && !cache.purges.is_valid(&response.stamp) {
@@ -297,7 +309,7 @@ impl CacheCore {
                     }
                     for key in room.oldest.iter().chain(room.other_variants.then_some(&key)) {
                         let removed = other.remove(key).await;
-                        cache.note_store_error(removed);
+                        cache.note_store_error(removed, key);
                     }
                 });
             }),
@@ -319,15 +331,24 @@ impl CacheCore {
         room
     }
 
-    /// What a store answered; an error is counted, logged, and as if there were nothing.
-    pub(crate) fn variants_or_none(&self, answer: Result<Variants, StorageError>) -> Variants {
-        self.note_store_error(answer).unwrap_or_default()
+    /// An answer was stored, or not: counted, and remembered of its key.
+    pub(crate) fn note_stored(&self, route: &RouteCounters, key: &CacheKey, result: Result<(), DeclineReason>) {
+        route.stored(result);
+        if let Err(reason) = result {
+            self.fates.note(key.as_bytes(), Became::Declined(reason));
+        }
     }
 
-    pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>) -> Option<T> {
+    /// What a store answered; an error is counted, logged, and as if there were nothing.
+    pub(crate) fn variants_or_none(&self, answer: Result<Variants, StorageError>, key: &CacheKey) -> Variants {
+        self.note_store_error(answer, key).unwrap_or_default()
+    }
+
+    pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>, key: &CacheKey) -> Option<T> {
         answer
             .inspect_err(|error| {
-                count(&self.counters.store_errors);
+                let path = String::from_utf8_lossy(key.path());
+                more(&self.rules.route(&path).counters.store_errors, 1);
                 tracing::warn!(%error, "the cache goes on without its store for this request");
             })
             .ok()

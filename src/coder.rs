@@ -165,7 +165,7 @@ impl Job {
         let Backend::Other(other) = &self.core.settings.backend else { return None };
         let headers = HeaderMap::new();
         let found = other.get(Query { key: &self.key, headers: &headers }).await;
-        let variants = self.core.variants_or_none(found);
+        let variants = self.core.variants_or_none(found, &self.key);
         let is_same = |found: &StoredResponse| {
             let stored = &self.stored;
             found.form == Form::Plain
@@ -181,8 +181,9 @@ impl Job {
         let coded = response.clone();
         let most = core.settings.max_variants;
         let committed = flight.commit(|| {
-            core.clone()
-                .spawn(async move { core.note_store_error(store.put(&key, coded, most).await).unwrap_or_default() });
+            core.clone().spawn(async move {
+                core.note_store_error(store.put(&key, coded, most).await, &key).unwrap_or_default()
+            });
         });
         committed.then(|| StoredResponse::clone(&response))
     }

@@ -104,6 +104,7 @@ mod tests {
             keep: Default::default(),
             charge: None,
             upkeep: None,
+            route: Arc::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use http_body::Body;
 
 use crate::admission::{Ask, InHand};
 use crate::boarding::Departure;
-use crate::body::{ReadAhead, ResponseBody, read_ahead, source};
+use crate::body::{ReadAhead, ResponseBody, read_ahead, read_out, source};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
@@ -29,6 +29,7 @@ use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::date;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen};
+use crate::rules::Route;
 use crate::sending::Sending;
 use crate::stats::count;
 use crate::stream::Stream;
@@ -160,6 +161,8 @@ impl Errand {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
+        let received = self.core.now();
+        self.route().counters.handled(self.sent, received);
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
@@ -183,7 +186,6 @@ impl Errand {
         if self.ask.is_head {
             return Ok(self.answered_head(response));
         }
-        let received = self.core.now();
         let handler = response.extensions().get::<Cached>().cloned();
         if status == StatusCode::PARTIAL_CONTENT {
             self.learn_from_part(response.headers(), handler.as_ref(), received);
@@ -199,8 +201,17 @@ impl Errand {
         }
     }
 
+    fn route(&self) -> &Route {
+        self.core.rules.get(self.ask.rule)
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
-        &self.core.rules.get(self.ask.rule).policy
+        &self.route().policy
+    }
+
+    /// Since when a client waits for the answer, if one does.
+    pub(crate) fn since(&self) -> Option<Moment> {
+        self.attended.then_some(self.ask.began)
     }
 
     pub(crate) fn judge(
@@ -248,6 +259,7 @@ impl Errand {
             asked: &self.asked,
             handler,
             policy: &route.policy,
+            route: &route.counters,
             account: route.account,
             previous: self.previous,
             exact,
@@ -268,25 +280,21 @@ impl Errand {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let outcome = if self.is_post { Outcome::Bypass(BypassReason::Method) } else { Outcome::Miss(self.why) };
-        let (core, outcome, counted) = (self.core.clone(), self.outcome(outcome), self.attended);
+        let (core, outcome, since) = (self.core.clone(), self.outcome(outcome), self.since());
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
         let asked = self.client_asks().cloned();
         let exact = body.size_hint().exact();
         let one_client = self.speaks_to_one_client(&parts.headers);
-        let shared = self.departure.asked;
+        let (shared, key) = (self.departure.asked, self.ask.key.clone());
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
             Err(reason) => {
                 core.remember_declined(shared, reason, received);
-                core.counters.stored(Err(reason));
+                let route = &core.rules.get(outcome.rule).counters;
+                core.note_stored(route, &key, Err(reason));
                 let response = Response::from_parts(parts, body);
-                return from_handler(
-                    &core,
-                    response.map(ResponseBody::untouched),
-                    outcome.stored(Err(reason)),
-                    counted,
-                );
+                return from_handler(&core, response.map(ResponseBody::untouched), outcome.stored(Err(reason)), since);
             }
         };
         announce(&mut parts.headers, plan.form, &core.settings.compression, asked.as_ref());
@@ -304,9 +312,9 @@ impl Errand {
             ensure_private(&mut parts.headers, &core.settings.targets);
         }
         let announced = announced_length(&parts.headers);
-        let sending = Sending { core, parts, asked, outcome, counted, announced, exact };
+        let sending = Sending { core, parts, asked, outcome, since, announced, exact };
         let limit = sending.core.settings.eager_etag_size;
-        let body = source(body);
+        let body = source(body, &sending.core.rules.get(outcome.rule).counters);
         if exact.is_none_or(|length| length > limit as u64) {
             return sending.streamed(plan, body, Default::default());
         }
@@ -322,7 +330,7 @@ impl Errand {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.core.counters.stored(Err(reason));
+        self.core.note_stored(&self.route().counters, &self.ask.key, Err(reason));
         if self.wants_whole {
             self.core.wholes.forget(&self.ask.key);
         }
@@ -331,7 +339,7 @@ impl Errand {
             self.departure.flight.decline();
             self.core.remember_declined(self.departure.asked, reason, self.core.now());
         }
-        let route = self.core.rules.get(self.ask.rule);
+        let route = self.route();
         route.watch_declined(response.status(), reason, &self.ask.key, self.previous.is_some());
         if self.condemns(response.status(), reason) {
             // Fills that began earlier are condemned as well, even where nothing is stored yet.
@@ -354,12 +362,18 @@ impl Errand {
             Shape::Whole | Shape::Parts(_) => ResponseBody::untouched(body),
             Shape::Part(part) => {
                 let (exact, core) = (body.size_hint().exact(), self.core.clone());
-                let passing = Stream::begin(core, source(body), Default::default(), Fill::none(), (exact, exact));
+                let passing = Stream::begin(
+                    core,
+                    source(body, &self.route().counters),
+                    Default::default(),
+                    Fill::none(),
+                    (exact, exact),
+                );
                 ResponseBody::part(passing, part)
             }
             Shape::NotModified | Shape::Failed | Shape::Unsatisfiable => ResponseBody::empty(),
         };
-        from_handler(&self.core, Response::from_parts(parts, body), outcome, self.attended)
+        from_handler(&self.core, Response::from_parts(parts, body), outcome, self.since())
     }
 
     /// Whether an answer that is not stored makes what is stored worthless. Errors say nothing about what they stand in the place of, and an
@@ -398,7 +412,7 @@ impl Errand {
                 // §5.2.2.2: "an error response rather than a stale one".
                 let mut response = Response::new(ResponseBody::empty());
                 *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-                return from_handler(&self.core, response, self.outcome(Outcome::Miss(self.why)), self.attended);
+                return from_handler(&self.core, response, self.outcome(Outcome::Miss(self.why)), self.since());
             }
             return self.stale(previous, StaleReason::Unconfirmed);
         }
@@ -410,7 +424,7 @@ impl Errand {
             self.departure.flight.decline();
             self.core.remember_declined(self.departure.asked, reason, received);
         }
-        let (core, rule, why, attended) = (self.core.clone(), self.ask.rule, self.why, self.attended);
+        let (core, rule, why, since) = (self.core.clone(), self.ask.rule, self.why, self.since());
         let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
         let accepts = Accepts::of(&self.asked);
         let of_one_user = self.is_for_one_user(previous);
@@ -419,7 +433,7 @@ impl Errand {
         let stored = match plan {
             Ok(plan) => plan.commit_confirmed(previous),
             Err(reason) => {
-                core.counters.stored(Err(reason));
+                core.note_stored(&core.rules.get(rule).counters, &key, Err(reason));
                 Err(reason)
             }
         };
@@ -431,7 +445,7 @@ impl Errand {
         let age = sent.age(received);
         let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
         let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
-        note(&core, response, outcome, attended)
+        note(&core, response, outcome, since)
     }
 
     /// The stored response, if it may stand in for an error now.
@@ -458,7 +472,7 @@ impl Errand {
         let accepts = || Accepts::of(&self.asked);
         let response =
             respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
-        note(&self.core, response, outcome, self.attended)
+        note(&self.core, response, outcome, self.since())
     }
 
     pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {
@@ -474,14 +488,4 @@ impl Errand {
 /// Whether it depends on a date if the client gets a part (RFC 9110 §13.1.5).
 pub(crate) fn parts_are_told_by_date(asked: &HeaderMap) -> bool {
     asked.get(header::IF_RANGE).is_some_and(|condition| date::parse(condition.as_bytes()).is_some())
-}
-
-/// Reads the content of an answer that no client waits for, so that it is stored.
-pub(crate) async fn read_out<B: Body<Data = Bytes>, E>(
-    answer: impl Future<Output = Result<Response<ResponseBody<B>>, E>>,
-) {
-    let reader = answer.await.ok().and_then(|response| response.into_body().into_reader());
-    if let Some(reader) = reader {
-        reader.finish().await;
-    }
 }

@@ -142,7 +142,7 @@ pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
         plan.core.remember(plan.asked, false, plan.core.now());
     }
     plan.flight.decline();
-    plan.core.counters.stored(Err(reason));
+    plan.core.note_stored(&plan.route, &plan.key, Err(reason));
     tracing::debug!(key = ?plan.key, reason = reason.as_str(), "not stored");
 }
 

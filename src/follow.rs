@@ -152,7 +152,7 @@ impl Following<'_> {
                 None => return Taken::Gone,
             },
         };
-        Taken::Response(note(self.core, response, outcome, true))
+        Taken::Response(note(self.core, response, outcome, Some(self.ask.began)))
     }
 
     fn of_stream<B: Body>(
@@ -203,7 +203,7 @@ impl Following<'_> {
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let accepts = || Accepts::of(self.headers);
         let response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
-        Some(note(self.core, response, outcome, true))
+        Some(note(self.core, response, outcome, Some(self.ask.began)))
     }
 
     /// Too many wait already: what is stored, if it may stand in, and else 503.
@@ -217,7 +217,7 @@ impl Following<'_> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let outcome = CacheOutcome::new(Outcome::Miss(ForwardReason::Crowded), self.ask.rule);
-        from_handler(self.core, response, outcome, true)
+        from_handler(self.core, response, outcome, Some(self.ask.began))
     }
 }
 

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 
-use crate::body::ResponseBody;
+use crate::body::{ResponseBody, read_out};
 use crate::cache::CacheCore;
-use crate::fetch::read_out;
 
 /// The future of a response that passes the cache.
 pub struct ResponseFuture<B: Body, E> {

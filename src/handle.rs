@@ -8,6 +8,7 @@ use crate::layer::CacheLayer;
 use crate::live::Live;
 use crate::purging::Purge;
 use crate::reload::{Reload, ReloadError};
+use crate::route_stats::RouteStats;
 use crate::selector::Selector;
 use crate::stats::{Gauges, Stats};
 
@@ -53,7 +54,24 @@ impl CacheHandle {
             fills_in_flight: cache.flights.len() as u64,
             fill_bytes: cache.budget.held() as u64,
         };
-        cache.counters.snapshot(cache.settings.backend.usage(), now)
+        cache.counters.snapshot(&cache.ledger, cache.settings.backend.usage(), now)
+    }
+
+    /// What each route did so far, in the order of the rules, and last what `otherwise` says. A rule is known by its pattern, so it counts on through changes
+    /// of the settings. What rules counted that aren't there any more is in the sums of [`stats`](Self::stats).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use larder::{CacheLayer, Policy};
+    /// let cache = CacheLayer::in_memory(64 << 20).rule("^/news/", Policy::shared(Duration::from_secs(60)));
+    /// for route in cache.handle().route_stats() {
+    ///     let pattern = route.pattern.as_deref().unwrap_or("otherwise");
+    ///     println!("{pattern}: {} requests, hit rate {:.2}", route.requests(), route.hit_rate());
+    ///     println!("  99 of 100 misses took no longer than {:?}", route.miss_latency.p99);
+    /// }
+    /// ```
+    pub fn route_stats(&self) -> Vec<RouteStats> {
+        self.live.load().ledger.current().iter().map(RouteStats::of).collect()
     }
 
     /// Ends the cache's own work: no refresh starts any more; fills whose client left and refreshes that are running are waited for until `deadline`

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
 use crate::error::StorageError;
+use crate::fates::Became;
 use crate::key::{CacheKey, Origin};
 use crate::policy::digest;
 use crate::purge::Force;
@@ -24,7 +25,7 @@ impl CacheCore {
         let number = self.purge_target(&target, force);
         count(&self.counters.purges);
         if !soft {
-            self.erase(selector).await?;
+            self.erase(selector, number).await?;
         }
         Ok(Receipt { number, reach: Reach::ThisProcess })
     }
@@ -48,13 +49,15 @@ impl CacheCore {
     }
 
     /// Deletes what is known by key of what was purged. The sweep finds all else that is in memory.
-    async fn erase(&self, selector: &Selector) -> Result<(), StorageError> {
+    async fn erase(&self, selector: &Selector, number: u64) -> Result<(), StorageError> {
         match (selector, &self.settings.backend) {
             (Selector::Partition(principal), backend) => {
                 let mut failed = None;
                 for key in self.partitions.take(&digest(&self.secret, principal)) {
                     match backend {
-                        Backend::Memory(memory) => _ = memory.remove_now(&key),
+                        Backend::Memory(memory) => {
+                            _ = memory.remove_because(&key, Became::Purged { number: Some(number) })
+                        }
                         // One that fails must not keep the others there.
                         Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
                     }
@@ -62,7 +65,7 @@ impl CacheCore {
                 failed.map_or(Ok(()), Err)
             }
             (Selector::Everything, Backend::Memory(memory)) => {
-                memory.clear_now();
+                memory.clear_now(Some(number));
                 Ok(())
             }
             (Selector::Everything, Backend::Other(other)) => other.clear().await,
@@ -84,7 +87,7 @@ impl CacheCore {
                 let (cache, other, key) = (self.clone(), other.clone(), key.clone());
                 self.spawn(async move {
                     let removed = other.remove(&key).await;
-                    cache.note_store_error(removed);
+                    cache.note_store_error(removed, &key);
                 });
             }
         }
@@ -103,19 +106,21 @@ impl CacheCore {
             self.purge_with(authority, &key, &stamp);
             if authority.is_none() {
                 self.flights.seal_path(stamp.path);
-                self.purges.purge_resource(stamp.path);
+                let number = self.purges.purge_resource(stamp.path);
+                self.fates.note_part(key.path_and_query(), Became::Written, number);
                 continue;
             }
             self.flights.seal_resource(&stamp);
             let by_key = match &self.settings.backend {
                 Backend::Memory(memory) => {
-                    memory.remove_now(&key);
+                    memory.remove_because(&key, Became::Written);
                     !self.keys_have_additions.load(Ordering::Acquire)
                 }
                 Backend::Other(_) => false,
             };
             if !by_key {
-                self.purges.purge_resource(stamp.resource);
+                let number = self.purges.purge_resource(stamp.resource);
+                self.fates.note_part(key.resource(), Became::Written, number);
             }
         }
     }

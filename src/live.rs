@@ -51,10 +51,11 @@ impl Live {
         let next = Arc::new(running.succeeded_by(wanted));
         self.current.store(next.clone());
         if next.has_too_many_retired() {
-            next.purges.purge_everything();
+            let number = next.purges.purge_everything();
+            next.fates.note_all(number);
             next.flights.seal_all();
             if let Backend::Memory(memory) = &next.settings.backend {
-                memory.clear_now();
+                memory.clear_now(Some(number));
             }
         }
         for change in &changes {

@@ -32,6 +32,7 @@ use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
+use crate::tally::RouteCounters;
 use crate::variance::Variance;
 
 /// All that is known of a response to be stored, but for its content.
@@ -54,6 +55,7 @@ pub(crate) struct Plan {
     variance: Variance,
     origin: Origin,
     charge: Option<Arc<Charge>>,
+    pub(crate) route: Arc<RouteCounters>,
     /// What the new response takes the place of.
     previous: Option<Arc<StoredResponse>>,
     /// The length that the head announces, or else the body.
@@ -78,6 +80,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) asked: &'a HeaderMap,
     pub(crate) handler: Option<Cached>,
     pub(crate) policy: &'a Policy,
+    pub(crate) route: &'a Arc<RouteCounters>,
     /// By which the rule's quotas are told from those of others.
     pub(crate) account: u64,
     pub(crate) previous: Option<Arc<StoredResponse>>,
@@ -158,6 +161,7 @@ impl Plan {
             variance,
             origin: Origin { replaced, handler: draft.handler.map(Arc::new), own_vary, ..Origin::default() },
             charge,
+            route: draft.route.clone(),
             previous: draft.previous,
             announced,
             silent_coding,
@@ -200,6 +204,7 @@ impl Plan {
             charge: None,
             form: self.form,
             upkeep: self.verdict.upkeep.clone(),
+            route: self.route.clone(),
         }
     }
 
@@ -224,10 +229,11 @@ impl Plan {
             regime: self.regime,
             charge: self.charge,
             upkeep: self.verdict.upkeep,
+            route: self.route.clone(),
         });
         let compression = coder::Job::begin(&self.core, &self.key, &stored);
         let committed = self.core.commit(self.flight, &self.key, &stored);
-        self.core.counters.stored(committed);
+        self.core.note_stored(&self.route, &self.key, committed);
         if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
             self.core.drop_key(&hidden);
         }

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 
 use crate::admission::Ask;
 use crate::cache::CacheCore;
+use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::outcome::BypassReason;
 use crate::policy::Policy;
@@ -77,6 +78,7 @@ pub(crate) fn would_be_get(
     head: &RequestHead<'_>,
     facts: &RequestFacts<'_>,
     route: &Route,
+    now: Moment,
     key: impl FnOnce() -> Result<CacheKey, BypassReason>,
 ) -> Option<Box<Ask>> {
     let policy = &route.policy;
@@ -93,7 +95,7 @@ pub(crate) fn would_be_get(
     {
         return None;
     }
-    Some(Box::new(Ask::plain(key().ok()?, route, facts.directives(head.headers))))
+    Some(Box::new(Ask::plain(key().ok()?, route, facts.directives(head.headers), now)))
 }
 
 /// Whether a 200 to a POST says that it is what a GET of `target` would get, and for how long: "explicit freshness information" and "a

@@ -247,18 +247,19 @@ pub(crate) fn from_handler<B: Body>(
     core: &CacheCore,
     mut response: Response<ResponseBody<B>>,
     outcome: CacheOutcome,
-    attended: bool,
+    since: Option<Moment>,
 ) -> Response<ResponseBody<B>> {
     core.settings.switches.add(response.headers_mut(), &outcome);
-    note(core, response, outcome, attended)
+    response.body_mut().count_in(&core.rules.get(outcome.rule).counters);
+    note(core, response, outcome, since)
 }
 
-/// Counts and traces the outcome of an answer that a client gets, and leaves it in the response's extensions.
+/// Counts and traces the outcome of an answer that a client has waited for `since` then, if one does, and leaves it in the response's extensions.
 pub(crate) fn note<B: Body>(
     core: &CacheCore,
     mut response: Response<ResponseBody<B>>,
     outcome: CacheOutcome,
-    attended: bool,
+    since: Option<Moment>,
 ) -> Response<ResponseBody<B>> {
     tracing::debug!(
         target: "larder",
@@ -267,15 +268,17 @@ pub(crate) fn note<B: Body>(
         rule = outcome.rule,
         age = outcome.age.map(|age| age.as_secs()),
         ttl = outcome.ttl,
-        attended,
+        attended = since.is_some(),
         "answered"
     );
     if outcome.outcome != Outcome::Hit {
         // Known to the span of a fill; any other ignores it.
         tracing::Span::current().record("outcome", outcome.outcome.as_str());
     }
-    if attended {
-        core.counters.outcome(outcome.outcome);
+    if let Some(since) = since {
+        let took = || core.now().monotonic.saturating_sub(since.monotonic);
+        let counters = &core.rules.get(outcome.rule).counters;
+        counters.answered(outcome.outcome, response.body().in_memory(), took);
     }
     if core.settings.outcome_extension {
         response.extensions_mut().insert(outcome);

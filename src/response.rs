@@ -20,6 +20,7 @@ use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::validation::Validators;
 use crate::sync::{AtomicU64, Ordering};
+use crate::tally::RouteCounters;
 use crate::upkeep::Upkeep;
 use crate::variance::Variance;
 
@@ -50,6 +51,8 @@ pub struct StoredResponse {
     pub(crate) charge: Option<Arc<Charge>>,
     /// What is done about it while it is fresh; `None` for most. Copies share it.
     pub(crate) upkeep: Option<Arc<Upkeep>>,
+    /// What the route counts under which it was stored.
+    pub(crate) route: Arc<RouteCounters>,
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.

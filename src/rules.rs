@@ -1,15 +1,18 @@
 //! Which policy a path has: the first rule whose pattern matches, else what `otherwise` says.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
 use crate::error::RuleError;
+use crate::ledger::Ledger;
 use crate::neighbours::{Misorder, Neighbours};
 use crate::policy::Policy;
 use crate::regime::Regime;
 use crate::rfc9111::storability::is_provoked_error;
+use crate::tally::RouteCounters;
 
 /// A pattern over the path and the policy of what it matches.
 #[derive(Clone, Debug)]
@@ -100,6 +103,8 @@ pub(crate) struct Route {
     pub(crate) regime: Regime,
     /// Tells it from others by its pattern, since its place is another one's after a change of the rules.
     pub(crate) account: u64,
+    /// What it counts, through all generations of the settings.
+    pub(crate) counters: Arc<RouteCounters>,
     pattern: String,
     warned: AtomicBool,
     pub(crate) neighbours: Neighbours,
@@ -125,6 +130,15 @@ impl Rules {
     pub(crate) fn under(mut self, of: impl Fn(&Policy) -> Regime) -> Self {
         for route in self.routes.iter_mut().chain([&mut self.otherwise]) {
             route.regime = of(&route.policy);
+        }
+        self
+    }
+
+    /// Each route with the counters that `ledger` has for its pattern.
+    pub(crate) fn counting_in(mut self, ledger: &Ledger) -> Self {
+        let counters = ledger.open(self.all().map(|(pattern, _)| pattern));
+        for (route, counters) in self.routes.iter_mut().chain([&mut self.otherwise]).zip(counters) {
+            route.counters = counters;
         }
         self
     }
@@ -156,7 +170,8 @@ impl Route {
         let mut account = DefaultHasher::new();
         (rule.is_some(), pattern).hash(&mut account);
         let (regime, account) = (Regime::default(), account.finish());
-        Self { rule, policy, regime, account, pattern: pattern.into(), warned, neighbours }
+        let counters = Arc::default();
+        Self { rule, policy, regime, account, counters, pattern: pattern.into(), warned, neighbours }
     }
 
     /// Says once for each rule, in debug builds, that layers stand in the wrong order.

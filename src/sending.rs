@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::boarding::{Given, Preview};
 use crate::body::{Frames, ResponseBody};
 use crate::cache::CacheCore;
+use crate::clock::Moment;
 use crate::fill::Fill;
 use crate::outcome::CacheOutcome;
 use crate::plan::Plan;
@@ -25,7 +26,8 @@ pub(crate) struct Sending {
     /// The request's fields where they have conditions or a range.
     pub(crate) asked: Option<HeaderMap>,
     pub(crate) outcome: CacheOutcome,
-    pub(crate) counted: bool,
+    /// Since when a client waits for it, if one does.
+    pub(crate) since: Option<Moment>,
     /// The length that the head announces.
     pub(crate) announced: Option<u64>,
     /// The length that the body knows.
@@ -42,7 +44,7 @@ impl Sending {
                 self.parts.headers.insert(header::CONTENT_LENGTH, exact.into());
             }
             plan.flight.decline();
-            self.core.counters.stored(Err(DeclineReason::Incomplete));
+            self.core.note_stored(&plan.route, &plan.key, Err(DeclineReason::Incomplete));
             Err(DeclineReason::Incomplete)
         } else {
             let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
@@ -87,6 +89,6 @@ impl Sending {
     }
 
     fn send<B: Body>(self, body: ResponseBody<B>) -> Response<ResponseBody<B>> {
-        from_handler(&self.core, Response::from_parts(self.parts, body), self.outcome, self.counted)
+        from_handler(&self.core, Response::from_parts(self.parts, body), self.outcome, self.since)
     }
 }

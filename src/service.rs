@@ -24,12 +24,12 @@ use tracing::Instrument;
 
 use crate::admission::{Admission, Ask, InHand, Write, admit};
 use crate::boarding::{Boarding, Departure};
-use crate::body::ResponseBody;
+use crate::body::{ResponseBody, read_out};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::course::Course;
 use crate::error::BoxError;
-use crate::fetch::{Errand, read_out};
+use crate::fetch::Errand;
 use crate::follow::{Followed, Following};
 use crate::future::ResponseFuture;
 use crate::key::Origin;
@@ -90,10 +90,11 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         // The settings that count for this request, whatever becomes of them meanwhile.
         let core = self.live.load();
-        match admit(&core, &request) {
-            Admission::Forward(outcome) => self.forward(&core, request, outcome),
-            Admission::Write(write) => self.write(&core, request, write),
-            Admission::Lookup(ask) => self.look_up(&core, request, ask),
+        let now = core.now();
+        match admit(&core, &request, now) {
+            Admission::Forward(outcome) => self.forward(&core, request, outcome, now),
+            Admission::Write(write) => self.write(&core, request, write, now),
+            Admission::Lookup(ask) => self.look_up(&core, request, ask, now),
             Admission::Query(ask) => self.query(&core, request, ask),
         }
     }
@@ -119,7 +120,13 @@ type Answer<S, R> = ResponseFuture<<S as Handler<R>>::Body, <S as Service<Reques
 
 impl<S> Cache<S> {
     /// To the handler and back, untouched.
-    fn forward<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, outcome: CacheOutcome) -> Answer<S, R>
+    fn forward<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        mut request: Request<R>,
+        outcome: CacheOutcome,
+        began: Moment,
+    ) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -129,13 +136,17 @@ impl<S> Cache<S> {
         let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
         let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
         ResponseFuture::awaited(async move {
-            let response = call(inner, request).await?.map(ResponseBody::untouched);
+            let answer = call(inner, request).await;
+            // The layer outside says and counts what becomes of it; twice would be once too often.
+            let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
+            if !is_nested {
+                core.rules.get(outcome.rule).counters.handled(began, core.now());
+            }
+            let response = answer?.map(ResponseBody::untouched);
             if let Some(path) = path {
                 core.rules.get(outcome.rule).watch_stranger(response.status(), &path);
             }
-            // The layer outside says and counts what becomes of it; twice would be once too often.
-            let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
-            Ok(if is_nested { response } else { from_handler(&core, response, outcome, true) })
+            Ok(if is_nested { response } else { from_handler(&core, response, outcome, Some(began)) })
         })
     }
 
@@ -147,25 +158,26 @@ impl<S> Cache<S> {
     {
         let Some(reader) = core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
             let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::QueryContent), ask.rule);
-            return self.forward(core, request, outcome);
+            return self.forward(core, request, outcome, ask.began);
         };
         let (service, core) = (self.clone(), core.clone());
         ResponseFuture::awaited(async move {
             let (parts, body) = request.into_parts();
             let read = reader.read(body, core.settings.max_query_content).await;
             let request = Request::from_parts(parts, read.body);
+            let now = core.now();
             match ask.with_content(read.content, request.headers()) {
                 Ok(mut ask) => {
                     ask.follow_rule(&core);
-                    service.look_up(&core, request, ask).await
+                    service.look_up(&core, request, ask, now).await
                 }
-                Err(outcome) => service.forward(&core, request, outcome).await,
+                Err(outcome) => service.forward(&core, request, outcome, now).await,
             }
         })
     }
 
     /// To the handler; if that succeeds, what the write touched is invalid before the client hears of it (RFC 9111 §4.4).
-    fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, mut write: Write) -> Answer<S, R>
+    fn write<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, mut write: Write, began: Moment) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -177,23 +189,23 @@ impl<S> Cache<S> {
             let posted = Posted::begin(&core, &mut write, &request);
             let unanswered = Unanswered { live: &live, write: Some(write) };
             let response = call(inner, request).await?;
+            core.rules.get(outcome.rule).counters.handled(began, core.now());
             let invalidated = unanswered.answered(response.status(), response.headers());
             if let Some(Stored { errand, verdict, handler, received }) =
                 posted.and_then(|posted| posted.answered(&response, invalidated))
             {
                 return Ok(errand.store(response, verdict, handler, received).await);
             }
-            Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, true))
+            Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, Some(began)))
         })
     }
 
     /// Asks the store; the one in memory answers without waiting.
-    fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask) -> Answer<S, R>
+    fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let now = core.now();
         match &core.settings.backend {
             Backend::Memory(memory) => {
                 // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
@@ -211,7 +223,7 @@ impl<S> Cache<S> {
                 let (service, core, store) = (self.clone(), core.clone(), store.clone());
                 ResponseFuture::awaited(async move {
                     let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
-                    let variants = core.variants_or_none(found);
+                    let variants = core.variants_or_none(found, &ask.key);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
                     let found = found.used(&ask, now);
                     service.answer(&core, request, ask, now, found).await
@@ -341,6 +353,7 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let now = core.now();
+        core.note_miss(&ask, why);
         let expected = core.expected(&ask, request.headers(), why, previous.as_deref());
         match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {
             Boarding::Lead(departure) => self.lead(core, request, ask, why, previous, departure),
@@ -396,7 +409,7 @@ impl<S> Cache<S> {
         let outcome = CacheOutcome::new(Outcome::Miss(why), ask.rule);
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-        ResponseFuture::ready(from_handler(core, response, outcome, true))
+        ResponseFuture::ready(from_handler(core, response, outcome, Some(ask.began)))
     }
 
     fn send<R>(
@@ -416,7 +429,7 @@ impl<S> Cache<S> {
         let asked = (!ask.is_plain()).then(|| request.headers());
         let accepts = || Accepts::of(request.headers());
         let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
-        note(core, response, outcome, true)
+        note(core, response, outcome, Some(ask.began))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::post::Writes;
 use crate::rfc9111::storability::DeclineReason;
@@ -127,16 +128,9 @@ impl CompressionCounters {
     }
 }
 
+/// What the cache counts that is of no route.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    hits: AtomicU64,
-    stale: AtomicU64,
-    revalidated: AtomicU64,
-    misses: AtomicU64,
-    collapsed: AtomicU64,
-    bypassed: AtomicU64,
-    stored: AtomicU64,
-    declined: [AtomicU64; DeclineReason::ALL.len()],
     pub(crate) followers_alone: AtomicU64,
     pub(crate) waits_timed_out: AtomicU64,
     pub(crate) waits_refused: AtomicU64,
@@ -149,7 +143,6 @@ pub(crate) struct Counters {
     pub(crate) invalidations: AtomicU64,
     pub(crate) purges: AtomicU64,
     pub(crate) quota_evictions: AtomicU64,
-    pub(crate) store_errors: AtomicU64,
     pub(crate) compression: CompressionCounters,
 }
 
@@ -172,36 +165,19 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 impl Counters {
-    pub(crate) fn outcome(&self, outcome: Outcome) {
-        count(match outcome {
-            Outcome::Hit | Outcome::Fallback => &self.hits,
-            Outcome::Stale(_) => &self.stale,
-            Outcome::Revalidated(_) => &self.revalidated,
-            Outcome::Miss(_) => &self.misses,
-            Outcome::Collapsed(_) => &self.collapsed,
-            Outcome::Bypass(_) => &self.bypassed,
-        });
-    }
-
-    pub(crate) fn stored(&self, result: Result<(), DeclineReason>) {
-        match result {
-            Ok(()) => count(&self.stored),
-            Err(reason) => {
-                let place = DeclineReason::ALL.iter().position(|other| *other == reason);
-                count(&self.declined[place.unwrap_or_default()]);
-            }
-        }
-    }
-
-    pub(crate) fn snapshot(&self, storage: StorageUsage, now: Gauges) -> Stats {
+    pub(crate) fn snapshot(&self, routes: &Ledger, storage: StorageUsage, now: Gauges) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let declined = DeclineReason::ALL.iter().zip(&self.declined).map(|(reason, counter)| (*reason, read(counter)));
+        let outcomes = |which: fn(&Outcome) -> bool| {
+            let those: Vec<Outcome> = Outcome::all().filter(which).collect();
+            routes.sum(|route| those.iter().map(|outcome| route.outcome(*outcome)).sum())
+        };
+        let declined = DeclineReason::ALL.iter().map(|reason| (*reason, routes.sum(|route| route.declined(*reason))));
         Stats {
-            hits: read(&self.hits),
-            stale: read(&self.stale),
-            revalidated: read(&self.revalidated),
-            misses: read(&self.misses),
-            collapsed: read(&self.collapsed),
+            hits: outcomes(|outcome| matches!(outcome, Outcome::Hit | Outcome::Fallback)),
+            stale: outcomes(|outcome| matches!(outcome, Outcome::Stale(_))),
+            revalidated: outcomes(|outcome| matches!(outcome, Outcome::Revalidated(_))),
+            misses: outcomes(|outcome| matches!(outcome, Outcome::Miss(_))),
+            collapsed: outcomes(|outcome| matches!(outcome, Outcome::Collapsed(_))),
             followers_alone: read(&self.followers_alone),
             waits_timed_out: read(&self.waits_timed_out),
             waits_refused: read(&self.waits_refused),
@@ -210,8 +186,8 @@ impl Counters {
             fill_bytes: now.fill_bytes,
             fills_handed_over: read(&self.fills_handed_over),
             fills_abandoned: read(&self.fills_abandoned),
-            bypassed: read(&self.bypassed),
-            stored: read(&self.stored),
+            bypassed: outcomes(|outcome| matches!(outcome, Outcome::Bypass(_))),
+            stored: routes.sum(|route| read(&route.stored)),
             declined: declined.filter(|(_, count)| *count > 0).collect(),
             refreshes: read(&self.refreshes),
             refreshes_refused: read(&self.refreshes_refused),
@@ -219,7 +195,7 @@ impl Counters {
             purges: read(&self.purges),
             quota_evictions: read(&self.quota_evictions),
             partitions: now.partitions,
-            store_errors: read(&self.store_errors),
+            store_errors: routes.sum(|route| read(&route.store_errors)),
             compression: self.compression.snapshot(),
             storage,
         }

@@ -27,7 +27,7 @@ impl Errand {
     pub(crate) fn answered_head<B: Body>(mut self, mut response: Response<B>) -> Response<ResponseBody<B>> {
         let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(DeclineReason::Method));
-        let (core, attended, plainly) = (self.core.clone(), self.attended, self.plainly);
+        let (core, since, plainly) = (self.core.clone(), self.since(), self.plainly);
         let handler = response.extensions().get::<Cached>().cloned();
         if response.status() == StatusCode::OK {
             self.learn_from_head(response.headers(), handler.as_ref());
@@ -54,7 +54,7 @@ impl Errand {
             ensure_private(response.headers_mut(), &core.settings.targets);
         }
         announce_head(plainly, response.status(), response.headers_mut(), &core.settings);
-        from_handler(&core, response.map(ResponseBody::untouched), outcome, attended)
+        from_handler(&core, response.map(ResponseBody::untouched), outcome, since)
     }
 
     /// "the cache SHOULD update the stored response": as a 304 does, on the terms that its head now has. Where the answer isn't `enough` to

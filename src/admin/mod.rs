@@ -32,6 +32,7 @@ mod invalidate;
 mod parameters;
 mod problem;
 mod redaction;
+mod routes;
 mod settings;
 mod stats;
 mod tags;
@@ -74,6 +75,7 @@ type Route = (&'static str, fn() -> MethodRouter<Arc<Admin>>);
 /// All there are. `docs/openapi.json` describes each; a test holds one against the other.
 const ROUTES: &[Route] = &[
     ("/stats", || get(stats::stats)),
+    ("/stats/routes", || get(routes::routes)),
     ("/explain", || get(explain::by_uri).post(explain::by_head)),
     ("/health", || get(health::health)),
     ("/invalidate/key/{*key}", || post(invalidate::key)),

@@ -65,7 +65,7 @@ impl CacheHandle {
 
 impl CacheCore {
     async fn explain(&self, request: &Request<()>, now: Moment) -> Explanation {
-        match consider(self, request, false) {
+        match consider(self, request, false, now) {
             Admission::Forward(outcome) => self.explanation(request, outcome.rule, now).with(self, outcome),
             Admission::Write(write) => {
                 let explanation = self.explanation(request, write.outcome.rule, now).with(self, write.outcome);

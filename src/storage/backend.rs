@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::dynamic::{DynStorage, Only};
 use super::{MemoryStore, Storage, StorageUsage};
+use crate::fates::Fates;
 
 /// A store, its type erased unless it is the memory store.
 #[derive(Clone)]
@@ -23,9 +24,9 @@ impl Backend {
     ///
     /// # Panics
     /// If another cache has the store already.
-    pub(crate) fn of_its_own(&self) -> Self {
+    pub(crate) fn of_its_own(&self, fates: &Arc<Fates>) -> Self {
         match self {
-            Self::Memory(memory) => Self::Memory(Arc::new(memory.empty())),
+            Self::Memory(memory) => Self::Memory(Arc::new(memory.for_cache(fates))),
             Self::Other(other) => {
                 assert!(
                     other.take(),

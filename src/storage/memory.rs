@@ -13,9 +13,11 @@ use smallvec::SmallVec;
 use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Variants, with_newer};
 use crate::error::StorageError;
+use crate::fates::{Became, Fates};
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
 use crate::sync::{Mutex, MutexGuard, PoisonError, sized};
+use crate::tally::RouteCounters;
 
 /// Which entries leave first when there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub enum Eviction {
 /// ```
 pub struct MemoryStore {
     settings: Settings,
+    /// Of the cache that it belongs to.
+    fates: Option<Arc<Fates>>,
     /// Made on first use, so that the setters can come before.
     inner: std::sync::OnceLock<Inner>,
 }
@@ -71,6 +75,7 @@ pub(super) struct Index {
     pub(super) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
     bytes: AtomicU64,
     evictions: AtomicU64,
+    fates: Option<Arc<Fates>>,
 }
 
 pub(super) struct Slot {
@@ -87,6 +92,23 @@ impl Slot {
     pub(super) fn reads(&self) -> u32 {
         self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
     }
+
+    /// The counters of the route whose responses these are: by the newest of them.
+    fn route(&self) -> Option<&RouteCounters> {
+        self.variants.first().map(|newest| &*newest.route)
+    }
+
+    fn entered(&self) {
+        self.route().iter().for_each(|route| route.entered(self.bytes));
+    }
+
+    fn left(&self) {
+        self.route().iter().for_each(|route| route.left(self.bytes));
+    }
+
+    fn became(&self, became: Became) {
+        self.route().iter().for_each(|route| route.became(became));
+    }
 }
 
 /// What moka holds for a slot.
@@ -101,7 +123,7 @@ impl MemoryStore {
     /// A store of at most `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         let settings = Settings { capacity, max_entries: None, eviction: Eviction::default() };
-        Self { settings, inner: std::sync::OnceLock::new() }
+        Self { settings, fates: None, inner: std::sync::OnceLock::new() }
     }
 
     /// Bounds the number of keys as well; not bounded by default.
@@ -125,9 +147,9 @@ impl MemoryStore {
         [("capacity", capacity.to_string()), ("max_entries", entries), ("eviction", format!("{eviction:?}"))]
     }
 
-    /// An empty store with the same settings.
-    pub(crate) fn empty(&self) -> Self {
-        Self { settings: self.settings, inner: std::sync::OnceLock::new() }
+    /// An empty store with the same settings, which tells what becomes of its keys.
+    pub(crate) fn for_cache(&self, fates: &Arc<Fates>) -> Self {
+        Self { settings: self.settings, fates: Some(fates.clone()), inner: std::sync::OnceLock::new() }
     }
 
     /// Lets what has expired or been evicted go now. Happens on its own while the store is written to.
@@ -199,28 +221,36 @@ impl MemoryStore {
         let reads = AtomicU32::new(token.number as u32);
         let slot = Slot { number: token.number, bytes: size, variants, reads };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
+        slot.entered();
         if let Some(old) = slots.insert(IndexKey::from_slice(key.as_bytes()), slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
+            old.left();
         }
         inner.policy.insert(Arc::from(key.as_bytes()), token);
         held
     }
 
     pub(crate) fn remove_now(&self, key: &CacheKey) -> bool {
+        self.remove_because(key, Became::Dropped)
+    }
+
+    /// Removes what is stored under a key, with what that is to be called.
+    pub(crate) fn remove_because(&self, key: &CacheKey, became: Became) -> bool {
         let inner = self.inner();
         let _turn = inner.turn(key.as_bytes());
-        let removed = inner.index.remove(key.as_bytes(), |_| true);
+        let removed = inner.index.remove(key.as_bytes(), became, |_| true);
         inner.policy.invalidate(key.as_bytes());
         removed
     }
 
-    pub(crate) fn clear_now(&self) {
+    /// Removes everything, since it was purged, under this number if it is known.
+    pub(crate) fn clear_now(&self, number: Option<u64>) {
         let inner = self.inner();
         let keys: Vec<IndexKey> = inner.index.slots.pin().keys().cloned().collect();
         // Key by key, under their turns: moka's own `invalidate_all` works by time and would also take what is put right after.
         for key in keys {
             let _turn = inner.turn(&key);
-            inner.index.remove(&key, |_| true);
+            inner.index.remove(&key, Became::Purged { number }, |_| true);
             inner.policy.invalidate(key.as_slice());
         }
         inner.policy.run_pending_tasks();
@@ -232,7 +262,7 @@ impl MemoryStore {
     }
 
     fn inner(&self) -> &Inner {
-        self.inner.get_or_init(|| Inner::new(self.settings))
+        self.inner.get_or_init(|| Inner::new(self.settings, self.fates.clone()))
     }
 }
 
@@ -254,12 +284,12 @@ impl Settings {
 }
 
 impl Inner {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: Settings, fates: Option<Arc<Fates>>) -> Self {
         let hasher = ahash::RandomState::new();
         // A batch of one: bodies may be large, so what is replaced must not wait for others before its memory is given back.
         let collector = seize::Collector::new().batch_size(1);
         let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
-        let index = Arc::new(Index { slots, bytes: AtomicU64::new(0), evictions: AtomicU64::new(0) });
+        let index = Arc::new(Index { slots, bytes: AtomicU64::new(0), evictions: AtomicU64::new(0), fates });
         let policy = match settings.eviction {
             Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
             Eviction::Lru => EvictionPolicy::lru(),
@@ -289,10 +319,14 @@ impl Inner {
 }
 
 impl Index {
-    fn remove(&self, key: &[u8], which: impl Fn(&Slot) -> bool) -> bool {
+    /// Removes a slot, if it is one that is meant, and tells what became of its key.
+    fn remove(&self, key: &[u8], became: Became, which: impl Fn(&Slot) -> bool) -> bool {
         match self.slots.pin().remove_if(key, |_, slot| which(slot)) {
             Ok(Some((_, slot))) => {
                 self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
+                slot.left();
+                slot.became(became);
+                self.fates.iter().for_each(|fates| fates.note(key, became));
                 true
             }
             Ok(None) | Err(_) => false,
@@ -301,7 +335,12 @@ impl Index {
 
     /// moka let go of a token: its slot goes as well, unless a newer one has taken the place.
     fn evict(&self, key: &[u8], token: Token, cause: RemovalCause) {
-        if self.remove(key, |slot| slot.number == token.number) && cause.was_evicted() {
+        let became = match cause {
+            RemovalCause::Expired => Became::Expired,
+            RemovalCause::Size => Became::Evicted,
+            RemovalCause::Explicit | RemovalCause::Replaced => Became::Dropped,
+        };
+        if self.remove(key, became, |slot| slot.number == token.number) && cause.was_evicted() {
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -335,7 +374,7 @@ impl Storage for MemoryStore {
     }
 
     async fn clear(&self) -> Result<(), StorageError> {
-        self.clear_now();
+        self.clear_now(None);
         Ok(())
     }
 

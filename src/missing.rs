@@ -1,0 +1,54 @@
+//! Why the store couldn't answer a request: what had become of what it asked for.
+
+use crate::admission::Ask;
+use crate::cache::CacheCore;
+use crate::fates::{Became, MissCause};
+use crate::outcome::ForwardReason;
+use crate::storage::backend::Backend;
+
+impl CacheCore {
+    /// Counts why a request goes to the handler.
+    pub(crate) fn note_miss(&self, ask: &Ask, why: ForwardReason) {
+        let cause = match why {
+            ForwardReason::VaryMiss => MissCause::Variant,
+            ForwardReason::Stale => MissCause::Expired,
+            ForwardReason::Request | ForwardReason::NetworkFirst => MissCause::Asked,
+            ForwardReason::UriMiss
+            | ForwardReason::OnlyIfCached
+            | ForwardReason::CacheOnly
+            | ForwardReason::Crowded => self.cause_of_nothing(ask),
+        };
+        let route = &self.rules.get(ask.rule).counters;
+        route.missed(cause);
+        if cause == MissCause::Purged && self.is_there(ask) == Some(false) {
+            route.became(Became::Purged { number: None });
+        }
+    }
+
+    /// Why nothing was found that may be used.
+    fn cause_of_nothing(&self, ask: &Ask) -> MissCause {
+        if self.is_there(ask) == Some(true) {
+            return MissCause::Settings;
+        }
+        let is_purged = || self.is_there(ask) == Some(false);
+        match self.fates.of(&ask.key).map(|fate| fate.became) {
+            Some(Became::Written) => MissCause::Written,
+            Some(Became::Purged { .. }) => MissCause::Purged,
+            _ if is_purged() => MissCause::Purged,
+            Some(Became::Evicted) => MissCause::Evicted,
+            Some(Became::Expired) => MissCause::Expired,
+            Some(Became::Declined(_)) => MissCause::Declined,
+            Some(Became::Stored | Became::Dropped) => MissCause::Lost,
+            None => MissCause::FirstSeen,
+        }
+    }
+
+    /// Whether something lies in memory under the key that no purge has touched; `None` where nothing does.
+    fn is_there(&self, ask: &Ask) -> Option<bool> {
+        let Backend::Memory(memory) = &self.settings.backend else { return None };
+        memory.read(&ask.key, |variants| {
+            let valid = variants.iter().any(|stored| self.purges.is_valid(&stored.stamp));
+            (!variants.is_empty()).then_some(valid)
+        })
+    }
+}
