@@ -26,6 +26,8 @@ pub(crate) enum Admission {
     Lookup(Ask),
     /// Its content is read, and then to the store.
     Query(Ask),
+    /// To the handler; what the rule would have made of it is only watched.
+    Shadow(Ask),
     /// To the handler, and its success invalidates.
     Write(Write),
     /// To the handler, untouched.
@@ -85,12 +87,13 @@ impl InHand {
 /// 2. Unsafe methods write; other methods than GET and HEAD, and QUERY if that is switched on, are forwarded.
 /// 3. What the key can't speak for is forwarded: content, rerouting fields, upgrades, an ambiguous host or path.
 /// 4. What the rule's audience excludes is forwarded.
-/// 5. All else is looked up under its key, a QUERY when its content was read.
+/// 5. Where the rule is in shadow, it is forwarded and watched.
+/// 6. All else is looked up under its key, a QUERY when its content was read.
 pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>, now: Moment) -> Admission {
     let mut admission = consider(cache, request, !is_empty(request.body()), now);
     match &mut admission {
         Admission::Lookup(ask) => ask.follow_rule(cache),
-        Admission::Query(_) => {}
+        Admission::Query(_) | Admission::Shadow(_) => {}
         Admission::Write(write) => {
             if let Some(ask) = &mut write.would_be_get {
                 ask.follow_rule(cache);
@@ -145,6 +148,9 @@ pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: 
         },
         Err(reason) => return forward(reason),
     };
+    if route.policy.shadow {
+        return Admission::Shadow(ask);
+    }
     if asks_with_content { Admission::Query(ask) } else { Admission::Lookup(ask) }
 }
 

@@ -18,6 +18,7 @@ use crate::byteranges::Pieces;
 use crate::decoded::Decoded;
 use crate::error::{BodyError, BoxError};
 use crate::head::COPIED_WHEN_STORED;
+use crate::report::Watch;
 use crate::stream::{Reader, Source};
 use crate::tally::{RouteCounters, more};
 
@@ -43,7 +44,7 @@ pin_project! {
         Empty,
         Stored { content: Bytes },
         Pieces { pieces: Box<Pieces> },
-        Untouched { #[pin] body: B, counters: Option<Arc<RouteCounters>> },
+        Untouched { #[pin] body: B, counters: Option<Arc<RouteCounters>>, watch: Option<Box<Watch>> },
         Streaming { reader: Box<Reader> },
         Part { part: Box<Part> },
         Decoded { decoded: Box<Decoded> },
@@ -65,7 +66,7 @@ impl<B: Body> ResponseBody<B> {
     }
 
     pub(crate) fn untouched(body: B) -> Self {
-        Self { kind: Kind::Untouched { body, counters: None } }
+        Self { kind: Kind::Untouched { body, counters: None, watch: None } }
     }
 
     /// Where the bytes are counted that pass untouched.
@@ -83,6 +84,16 @@ impl<B: Body> ResponseBody<B> {
             Kind::Decoded { decoded } => decoded.left(),
             Kind::Empty | Kind::Untouched { .. } | Kind::Streaming { .. } | Kind::Part { .. } => 0,
         }
+    }
+
+    /// The handler's own, of which a hash is taken as it passes; untouched where nobody wants one.
+    pub(crate) fn watched(body: B, watch: Option<Watch>) -> Self {
+        let Some(watch) = watch.map(Box::new) else { return Self::untouched(body) };
+        if body.is_end_stream() {
+            watch.end();
+            return Self::untouched(body);
+        }
+        Self { kind: Kind::Untouched { body, counters: None, watch: Some(watch) } }
     }
 
     pub(crate) fn streaming(reader: Reader) -> Self {
@@ -145,9 +156,10 @@ where
                 Poll::Ready((!content.is_empty()).then(|| Ok(Frame::data(content))))
             }
             KindProjection::Pieces { pieces } => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
-            KindProjection::Untouched { body, counters } => {
-                let polled = body.poll_frame(cx);
+            KindProjection::Untouched { mut body, counters, watch } => {
+                let polled = body.as_mut().poll_frame(cx);
                 counters.iter().for_each(|counters| count(counters, &polled));
+                Watch::follow(watch, &polled, || body.is_end_stream());
                 polled.map_err(BodyError::new)
             }
             KindProjection::Streaming { reader } => reader.poll_frame(cx),

@@ -31,6 +31,7 @@ use crate::outcome::ForwardReason;
 use crate::partition::{MakeRoom, Partitions};
 use crate::policy::Policy;
 use crate::purge::PurgeIndex;
+use crate::report::Observations;
 use crate::response::StoredResponse;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
@@ -87,6 +88,7 @@ pub(crate) struct State {
     pub(crate) keys_have_additions: AtomicBool,
     pub(crate) background: Arc<Background>,
     pub(crate) hasher: ahash::RandomState,
+    pub(crate) observations: Observations,
 }
 
 /// More ways to key a query than any sequence of settings has that makes sense.
@@ -142,6 +144,7 @@ impl CacheCore {
             keys_have_additions: AtomicBool::new(false),
             background: Arc::default(),
             hasher: ahash::RandomState::new(),
+            observations: Observations::default(),
         });
         let hit_status = Arc::new(HitStatus::of(&settings.switches.name));
         Self { rules: rules(&settings, &state.ledger), settings, hit_status, generation: 0, retired: Vec::new(), state }

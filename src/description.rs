@@ -108,6 +108,11 @@ fn compare(place: &str, old: Vec<Described>, new: Vec<Described>, changes: &mut 
     }
 }
 
+/// Whether two policies say the same.
+pub(crate) fn is_same(one: &Policy, other: &Policy) -> bool {
+    of_policy(one).iter().zip(of_policy(other)).all(|(one, other)| one.value == other.value)
+}
+
 fn of_policy(policy: &Policy) -> Vec<Described> {
     let Policy {
         audience,
@@ -130,6 +135,7 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         query,
         key_headers,
         key_cookies,
+        shadow,
     } = policy;
     let principal = if let Audience::Per(principal) = audience { principal.id.clone() } else { String::new() };
     // Who has answers for everybody but those with cookies depends on which cookies don't count.
@@ -168,6 +174,8 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         described("only_query", allowed.unwrap_or_default(), Matters::Ahead),
         described("key_headers", listed(key_headers), Matters::Ahead),
         described("key_cookies", listed(key_cookies), Matters::Ahead),
+        // In shadow nothing is looked up; what was stored before is good again when it is over.
+        described("shadow", shadow.to_string(), Matters::Ahead),
     ]
 }
 
@@ -231,6 +239,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         eager_etag_size: _,
         compression: _,
         outcome_extension,
+        observe_answers,
         targets,
         heuristics,
         leniency,
@@ -247,6 +256,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
     } = settings;
     vec![
         described("outcome_extension", outcome_extension.to_string(), Matters::Ahead),
+        described("observe_answers", observe_answers.to_string(), Matters::Ahead),
         // Whose words were heard decided also whether the answer to a request with `Authorization` is for others.
         described("targeted_fields", listed(targets), Matters::Audience),
         described("heuristics", heuristics.to_string(), Matters::Terms),

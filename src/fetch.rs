@@ -247,6 +247,10 @@ impl Errand {
         exact: Option<u64>,
     ) -> Result<Plan, DeclineReason> {
         let route = self.core.rules.get(self.ask.rule);
+        // A HEAD only confirms what is stored, and a POST wasn't looked up.
+        let is_fetch = !self.ask.is_head && !self.is_post;
+        let trail =
+            is_fetch.then(|| self.core.trail(self.ask.rule, self.why, self.sent, self.attended, &self.asked)).flatten();
         let draft = Draft {
             core: &self.core,
             key: self.ask.key,
@@ -264,6 +268,7 @@ impl Errand {
             previous: self.previous,
             exact,
             asked_plainly: self.plainly,
+            trail,
         };
         Plan::new(draft, self.departure)
     }
@@ -351,6 +356,7 @@ impl Errand {
             self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
         }
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
+        let watch = self.witness(reason).and_then(|witness| witness.answered(&response, self.core.now()));
         let (mut parts, body) = response.into_parts();
         if self.speaks_to_one_client(&parts.headers) {
             ensure_private(&mut parts.headers, &self.core.settings.targets);
@@ -359,7 +365,7 @@ impl Errand {
         let mut shape = wanted(self.client_asks(), &parts, length).of_a_stream();
         reshape(&mut shape, length, &mut parts.status, &mut parts.headers);
         let body = match shape {
-            Shape::Whole | Shape::Parts(_) => ResponseBody::untouched(body),
+            Shape::Whole | Shape::Parts(_) => ResponseBody::watched(body, watch),
             Shape::Part(part) => {
                 let (exact, core) = (body.size_hint().exact(), self.core.clone());
                 let passing = Stream::begin(

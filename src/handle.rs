@@ -8,6 +8,7 @@ use crate::layer::CacheLayer;
 use crate::live::Live;
 use crate::purging::Purge;
 use crate::reload::{Reload, ReloadError};
+use crate::report::Report;
 use crate::route_stats::RouteStats;
 use crate::selector::Selector;
 use crate::stats::{Gauges, Stats};
@@ -72,6 +73,20 @@ impl CacheHandle {
     /// ```
     pub fn route_stats(&self) -> Vec<RouteStats> {
         self.live.load().ledger.current().iter().map(RouteStats::of).collect()
+    }
+
+    /// What the handler's answers have taught about the rules: lifetimes that are too short, routes that answer the same again and again and aren't
+    /// cached, parameters and fields that make keys many for nothing, what a low hit rate consists of, and whether the rules in
+    /// [shadow](crate::Policy::shadow) are safe. Nothing is recommended before there is enough evidence; `docs/report.md` has the formulas.
+    ///
+    /// It counts from when the cache was made, or the rule was changed last.
+    ///
+    /// ```
+    /// let layer = larder::CacheLayer::in_memory(64 << 20);
+    /// println!("{}", layer.handle().report());
+    /// ```
+    pub fn report(&self) -> Report {
+        self.live.load_full().report()
     }
 
     /// Ends the cache's own work: no refresh starts any more; fills whose client left and refreshes that are running are waited for until `deadline`

@@ -260,7 +260,8 @@ impl QueryRule {
         !self.sorted && self.ignored.is_empty() && self.allowed.is_none()
     }
 
-    fn counts(&self, name: &str) -> bool {
+    /// Whether a parameter of this name is part of the key.
+    pub(crate) fn counts(&self, name: &str) -> bool {
         let listed = |list: &[String]| list.iter().any(|pattern| matches_name(pattern, name));
         !listed(&self.ignored) && self.allowed.as_deref().is_none_or(listed)
     }

@@ -279,6 +279,12 @@ impl CacheLayer {
         self.set(|settings| settings.compression = compression)
     }
 
+    /// Whether the cache learns from the answers of the handler what [`CacheHandle::report`] then says; it does by default. A hit costs nothing for it, a
+    /// miss well below a microsecond, and the memory is 6 MiB at most.
+    pub fn observe_answers(self, on: bool) -> Self {
+        self.set(|settings| settings.observe_answers = on)
+    }
+
     /// Where time comes from; the machine's clocks by default.
     pub fn clock(self, clock: impl Clock) -> Self {
         self.set(|settings| settings.clock = Arc::new(clock))

@@ -52,7 +52,7 @@
 //! |---|---|---|
 //! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
-//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`] |
+//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
 //! | 2 | stores | [`storage`] |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
 //! | 0 | the protocol, as pure functions | [`rfc9111`] |
@@ -122,6 +122,7 @@ mod post;
 mod precedence;
 mod purge;
 mod query;
+pub mod report;
 mod route_stats;
 mod rules;
 mod search;
@@ -193,6 +194,7 @@ pub use self::policy::Policy;
 pub use self::purging::{Purge, PurgeFuture};
 pub use self::query::QueryBody;
 pub use self::reload::{Change, Reload, ReloadError};
+pub use self::report::Report;
 pub use self::request::{RequestHead, Scheme};
 pub use self::response::StoredResponse;
 pub use self::rfc9111::freshness::LifetimeSource;

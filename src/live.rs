@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::cache::CacheCore;
-use crate::description::changes;
+use crate::description::{changes, is_same};
 use crate::reload::{Reload, ReloadError};
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
@@ -50,6 +50,12 @@ impl Live {
         }
         let next = Arc::new(running.succeeded_by(wanted));
         self.current.store(next.clone());
+        for route in next.rules.routes() {
+            let before = running.rules.routes().find(|before| before.account == route.account);
+            if before.is_none_or(|before| !is_same(&before.policy, &route.policy)) {
+                next.observations.forget(route.account);
+            }
+        }
         if next.has_too_many_retired() {
             let number = next.purges.purge_everything();
             next.fates.note_all(number);

@@ -75,6 +75,7 @@ meanings! { BypassReason:
         "a client that doesn't";
     Self::AmbiguousPath => "the rule has a TTL, and a handler may read the path as another one than the rule did", "safe default",
         "`Policy::from_origin` for such paths";
+    Self::Shadow => "the rule is in shadow: its answers are only compared", "as set", "the rule without `Policy::shadow`";
     Self::Nested => "another layer of the same cache has the request in hand", "as set", "";
 }
 

@@ -137,6 +137,8 @@ pub enum BypassReason {
     /// The path holds dot segments, empty segments, parameters or encoded separators, by which a handler may read another path than the rule
     /// did; or another rule matches it when it is decoded.
     AmbiguousPath,
+    /// The rule is in [shadow](crate::Policy::shadow): its answers are compared, and neither stored nor served.
+    Shadow,
     /// Another layer of the same cache has this request in hand; that one speaks and counts for both, so this is never seen outside.
     Nested,
 }
@@ -207,6 +209,7 @@ impl BypassReason {
             Self::Upgrade => "upgrade",
             Self::ConnectionOption => "connection-option",
             Self::AmbiguousPath => "ambiguous-path",
+            Self::Shadow => "shadow",
             Self::Nested => "nested",
         }
     }
@@ -461,6 +464,7 @@ mod tests {
             (new(Outcome::Bypass(BypassReason::NetworkOnly)), "larder; fwd=bypass; detail=network-only"),
             (new(Outcome::Bypass(BypassReason::Method)), "larder; fwd=method"),
             (new(Outcome::Bypass(BypassReason::Rule)), "larder; fwd=bypass; detail=rule"),
+            (new(Outcome::Bypass(BypassReason::Shadow)), "larder; fwd=bypass; detail=shadow"),
         ];
         for (outcome, expected) in rows {
             assert_eq!(status(outcome), expected);

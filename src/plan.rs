@@ -22,6 +22,7 @@ use crate::partition::Charge;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
 use crate::regime::Regime;
+use crate::report::{FillSeen, Seen, Trail};
 use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
@@ -64,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) silent_coding: bool,
     /// The form of its content: as it came, and that to stay so or not.
     pub(crate) form: Form,
+    /// What is needed to learn from it.
+    trail: Option<Trail>,
 }
 
 /// What a plan is made from.
@@ -88,6 +91,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) exact: Option<u64>,
     /// The handler was asked for content without coding, whatever the client accepts.
     pub(crate) asked_plainly: bool,
+    pub(crate) trail: Option<Trail>,
 }
 
 impl Draft<'_> {
@@ -166,6 +170,7 @@ impl Plan {
             announced,
             silent_coding,
             form,
+            trail: draft.trail,
         })
     }
 
@@ -209,7 +214,19 @@ impl Plan {
     }
 
     /// Stores the response with this content, and tells what was stored.
-    pub(crate) fn commit(mut self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
+    pub(crate) fn commit(self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
+        let looked_at = self.trail.is_some();
+        let content =
+            if looked_at { self.core.observations.content(&body, hash.as_ref(), &self.head) } else { Seen::Unseen };
+        self.commit_seen(body, hash, content)
+    }
+
+    fn commit_seen(
+        mut self,
+        body: Bytes,
+        hash: Option<[u8; 32]>,
+        content: Seen,
+    ) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.add_validators(hash);
         self.form.dress(&mut self.head);
         let reserved = self.core.settings.switches.names();
@@ -234,6 +251,10 @@ impl Plan {
         let compression = coder::Job::begin(&self.core, &self.key, &stored);
         let committed = self.core.commit(self.flight, &self.key, &stored);
         self.core.note_stored(&self.route, &self.key, committed);
+        if let Some(trail) = self.trail {
+            let is_stored = committed.is_ok();
+            self.core.note_fill(FillSeen { trail, key: &self.key, response: &stored, content, is_stored });
+        }
         if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
             self.core.drop_key(&hidden);
         }
@@ -259,7 +280,7 @@ impl Plan {
             }
             _ => previous.body.clone(),
         };
-        self.commit(body, None)
+        self.commit_seen(body, None, Seen::Confirmed)
     }
 
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since

@@ -82,7 +82,8 @@ pub(crate) fn would_be_get(
     key: impl FnOnce() -> Result<CacheKey, BypassReason>,
 ) -> Option<Box<Ask>> {
     let policy = &route.policy;
-    let is_on = policy.store_post.unwrap_or(cache.settings.store_post) && *head.method == Method::POST;
+    let is_wanted = policy.store_post.unwrap_or(cache.settings.store_post) && !policy.shadow;
+    let is_on = is_wanted && *head.method == Method::POST;
     let is_plain = || !facts.authorization && !facts.cookie && !facts.conditions && !facts.range;
     let speaks_for_itself = || !facts.upgrade && !facts.rerouted && !facts.strips_fields;
     let handler_sees_the_key =

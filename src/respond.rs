@@ -13,6 +13,7 @@ use crate::byteranges::ByteRanges;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::outcome::{CacheOutcome, Outcome};
+use crate::report::Witness;
 use crate::representation::Representation;
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
@@ -240,6 +241,16 @@ fn announce_length(status: StatusCode, length: u64, head: &mut HeaderMap) {
 fn is_settled(stored: &StoredResponse, now: SystemTime) -> bool {
     let since = stored.head.last_modified().and_then(|since| now.duration_since(since).ok());
     since.is_some_and(|since| since >= Duration::from_secs(2))
+}
+
+/// The handler's response, at which `witness` looks as it passes.
+pub(crate) fn watched<B: Body>(
+    response: Response<B>,
+    witness: Option<Witness>,
+    received: Moment,
+) -> Response<ResponseBody<B>> {
+    let watch = witness.and_then(|witness| witness.answered(&response, received));
+    response.map(|body| ResponseBody::watched(body, watch))
 }
 
 /// Adds what the cache says to a response that comes from the handler, or was made in its place.

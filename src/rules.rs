@@ -149,6 +149,11 @@ impl Rules {
         rules.chain([(None, &self.otherwise.policy)])
     }
 
+    /// All routes in their order, `otherwise` last.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain([&self.otherwise])
+    }
+
     /// The route of a path, as the client sent it.
     pub(crate) fn route(&self, path: &str) -> &Route {
         let first = match &self.patterns {
@@ -172,6 +177,11 @@ impl Route {
         let (regime, account) = (Regime::default(), account.finish());
         let counters = Arc::default();
         Self { rule, policy, regime, account, counters, pattern: pattern.into(), warned, neighbours }
+    }
+
+    /// The rule's pattern; `None` for `otherwise`.
+    pub(crate) fn pattern(&self) -> Option<&str> {
+        self.rule.map(|_| self.pattern.as_str())
     }
 
     /// Says once for each rule, in debug builds, that layers stand in the wrong order.

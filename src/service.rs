@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! call ─ admit ─┬─ forward   the cache keeps out of it
+//!               ├─ shadow    the same; it is only watched what the rule would make of it
 //!               ├─ write     an unsafe method; its success invalidates
 //!               ├─ query     its content is read first, where QUERY is cached; then as below
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
@@ -38,8 +39,9 @@ use crate::lookup::Lookup;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::posted::{Posted, Stored};
 use crate::query::QueryReader;
+use crate::report::Witness;
 use crate::request::{RequestHead, Scheme};
-use crate::respond::{from_handler, from_store, note};
+use crate::respond::{from_handler, from_store, note, watched};
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
@@ -92,7 +94,11 @@ where
         let core = self.live.load();
         let now = core.now();
         match admit(&core, &request, now) {
-            Admission::Forward(outcome) => self.forward(&core, request, outcome, now),
+            Admission::Forward(outcome) => self.forward(&core, request, outcome, now, None),
+            Admission::Shadow(ask) => {
+                let (outcome, witness) = Witness::in_shadow(&core, ask, &RequestHead::of(&request));
+                self.forward(&core, request, outcome, now, witness)
+            }
             Admission::Write(write) => self.write(&core, request, write, now),
             Admission::Lookup(ask) => self.look_up(&core, request, ask, now),
             Admission::Query(ask) => self.query(&core, request, ask),
@@ -119,30 +125,33 @@ where
 type Answer<S, R> = ResponseFuture<<S as Handler<R>>::Body, <S as Service<Request<R>>>::Error>;
 
 impl<S> Cache<S> {
-    /// To the handler and back, untouched.
+    /// To the handler and back, untouched; `witness` looks at what passes.
     fn forward<R>(
         &self,
         core: &Arc<CacheCore>,
         mut request: Request<R>,
         outcome: CacheOutcome,
         began: Moment,
+        witness: Option<Witness>,
     ) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
         let (core, inner) = (core.clone(), self.inner.clone());
+        let witness = witness.or_else(|| Witness::of_bypass(&core, &outcome, &RequestHead::of(&request), began));
         InHand::mark(&core, request.extensions_mut());
         let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
         let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
         ResponseFuture::awaited(async move {
             let answer = call(inner, request).await;
+            let now = core.now();
             // The layer outside says and counts what becomes of it; twice would be once too often.
             let is_nested = outcome.outcome == Outcome::Bypass(BypassReason::Nested);
             if !is_nested {
-                core.rules.get(outcome.rule).counters.handled(began, core.now());
+                core.rules.get(outcome.rule).counters.handled(began, now);
             }
-            let response = answer?.map(ResponseBody::untouched);
+            let response = watched(answer?, witness, now);
             if let Some(path) = path {
                 core.rules.get(outcome.rule).watch_stranger(response.status(), &path);
             }
@@ -158,7 +167,7 @@ impl<S> Cache<S> {
     {
         let Some(reader) = core.settings.query.as_ref().and_then(QueryReader::of::<R>) else {
             let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::QueryContent), ask.rule);
-            return self.forward(core, request, outcome, ask.began);
+            return self.forward(core, request, outcome, ask.began, None);
         };
         let (service, core) = (self.clone(), core.clone());
         ResponseFuture::awaited(async move {
@@ -171,7 +180,7 @@ impl<S> Cache<S> {
                     ask.follow_rule(&core);
                     service.look_up(&core, request, ask, now).await
                 }
-                Err(outcome) => service.forward(&core, request, outcome, now).await,
+                Err(outcome) => service.forward(&core, request, outcome, now, None).await,
             }
         })
     }

@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     /// Bodies up to this size are complete, hashed and stored before the first answer goes out, if the handler has them ready.
     pub(crate) eager_etag_size: usize,
     pub(crate) compression: Compression,
+    /// Learn from the handler's answers, for the report.
+    pub(crate) observe_answers: bool,
 }
 
 impl Settings {
@@ -94,6 +96,7 @@ impl Settings {
             max_fill_age: Duration::from_secs(10),
             eager_etag_size: 16 << 10,
             compression: Compression::off(),
+            observe_answers: true,
         }
     }
 

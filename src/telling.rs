@@ -1,4 +1,5 @@
-//! What answers tell that can't be stored themselves: the answer to a HEAD about a stored GET (RFC 9111 §4.3.5), and a part about its whole.
+//! What answers tell that can't be stored themselves: the answer to a HEAD about a stored GET (RFC 9111 §4.3.5), a part about its whole, and one that is
+//! declined about the rule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::downstream::ensure_private;
 use crate::fetch::Errand;
 use crate::outcome::Outcome;
 use crate::plan::announced_length;
+use crate::report::{Departed, Witness};
 use crate::representation::announce_head;
 use crate::respond::from_handler;
 use crate::response::{StoredResponse, ensure_date};
@@ -82,6 +84,13 @@ impl Errand {
         if !of_one_user && updated.is_err_and(DeclineReason::condemns_stored) {
             core.forget(&key);
         }
+    }
+
+    /// Looks at an answer that isn't stored, if there is something to be learned from it.
+    pub(crate) fn witness(&self, reason: DeclineReason) -> Option<Witness> {
+        let departed = Departed { sent: self.sent, stamp: self.departure.stamp.clone() };
+        Witness::of_declined(&self.core, self.ask.rule, &self.ask.key, reason, &self.asked, departed)
+            .filter(|_| self.wants_whole)
     }
 
     /// "otherwise, the cache SHOULD consider the stored response to be stale". Where others may be chosen for other requests, this one is marked,

@@ -22,7 +22,7 @@ every!(StaleReason: WhileRevalidate IfError MaxStale Unconfirmed NetworkFirst Ca
 every!(ForwardReason: UriMiss VaryMiss Request Stale OnlyIfCached NetworkFirst CacheOnly Crowded);
 every!(BypassReason:
     Rule NetworkOnly Method Credentials NoPrincipal QueryContent RequestContent Rerouted AmbiguousHost KeyTooLong Upgrade ConnectionOption
-    AmbiguousPath Nested
+    AmbiguousPath Shadow Nested
 );
 
 /// Where the outcomes of each kind begin among all.

@@ -14,7 +14,7 @@ use larder::admin::{self, Access, Token};
 use larder::{CacheLayer, Compression, Policy, RequestHead};
 use serde_json::{Value, json};
 use support::desk::{Desk, TOKEN, description, request};
-use support::exchange::{Exchange, Handler, MINUTE, answer, secs, until};
+use support::exchange::{Exchange, Handler, House, MINUTE, answer, secs, until};
 use tower::ServiceExt;
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("content-type", "text/plain")];
@@ -651,6 +651,91 @@ async fn an_explanation_says_what_the_next_request_finds() {
         assert_eq!(desk.post_json("/explain", content).await.status, status, "{content}");
     }
     assert_eq!(desk.handle.stats().misses, 1, "explaining asks nobody");
+}
+
+#[tokio::test]
+async fn the_performance_has_the_fields_that_clients_know() {
+    let layer = CacheLayer::in_memory(1 << 20).rule("^/bypass", Policy::bypass());
+    let desk = Desk::new(Handler::saying(FRESH), layer);
+    let before = desk.get("/performance").await.json;
+    assert_eq!(before["service_metrics"], json!({"hit_rate": 0.0, "avg_response_time_ms": 0.0}));
+    for target in ["/a", "/a", "/a", "/b", "/bypass"] {
+        desk.house.get(target).await;
+    }
+    let after = desk.get("/performance").await.json;
+    assert_eq!(after["service_metrics"]["hit_rate"], 0.5);
+    assert_eq!(after["middleware_metrics"], json!({"total_requests": 5, "hits": 2, "misses": 2, "bypassed": 1}));
+    assert!(after["recommendations"].is_array(), "{after}");
+}
+
+/// The handler takes 300 ms and the store none.
+#[tokio::test]
+async fn the_average_response_time_is_of_hits_and_misses() {
+    let clock = std::sync::Arc::new(larder::ManualClock::default());
+    let time = clock.clone();
+    let handler = Handler::new(move |_, _| {
+        time.advance(Duration::from_millis(300));
+        answer(200, FRESH, "slow")
+    });
+    let house = House::on(clock, handler, CacheLayer::in_memory(1 << 20));
+    let api = admin::router(house.handle.clone(), Token::new(TOKEN).unwrap());
+    for _ in 0..3 {
+        house.get("/a").await;
+    }
+    let asked = api.oneshot(request("GET", "/performance").body(Body::empty()).unwrap());
+    let answer = Exchange::read(asked.await.unwrap()).await.unwrap();
+    let json: Value = serde_json::from_str(&answer.body).unwrap();
+    let average = json["service_metrics"]["avg_response_time_ms"].as_f64().unwrap();
+    assert!((95.0..105.0).contains(&average), "{average}");
+}
+
+#[tokio::test]
+async fn each_route_has_statistics_of_its_own() {
+    let layer = CacheLayer::in_memory(1 << 20).rule("^/a", Policy::shared(MINUTE)).rule("^/bypass", Policy::bypass());
+    let desk = Desk::new(Handler::saying(&[]), layer);
+    for target in ["/a", "/a", "/a", "/other", "/bypass"] {
+        desk.house.get(target).await;
+    }
+    let routes = desk.get("/stats/routes").await.json;
+    let routes = routes["routes"].as_array().unwrap();
+    let rules: Vec<_> = routes.iter().map(|route| route["rule"].as_str()).collect();
+    assert_eq!(rules, [Some("^/a"), Some("^/bypass"), None]);
+    let outcomes = |n: usize| routes[n]["outcomes"].as_array().unwrap().clone();
+    assert!(outcomes(0).contains(&json!({"outcome": "hit", "reason": null, "count": 2})), "{:?}", outcomes(0));
+    assert!(outcomes(0).contains(&json!({"outcome": "miss", "reason": "uri-miss", "count": 1})), "{:?}", outcomes(0));
+    assert_eq!(outcomes(1), [json!({"outcome": "bypass", "reason": "rule", "count": 1})]);
+    assert_eq!(routes[2]["declined"], json!({"no-freshness": 1}));
+    assert_eq!(
+        (&routes[0]["requests"], &routes[0]["entries"], &routes[0]["stored"]),
+        (&json!(3), &json!(1), &json!(1))
+    );
+    assert_eq!(routes[0]["miss_latency"]["count"], 1);
+}
+
+#[tokio::test]
+async fn the_report_has_its_evidence() {
+    let desk = Desk::new(Handler::new(|_, _| answer(200, &[], "the same")), {
+        CacheLayer::in_memory(1 << 20)
+            .rule("^/a", Policy::shared(secs(1)))
+            .rule("^/shadow", Policy::shared(MINUTE).shadow())
+    });
+    for n in 0..400 {
+        desk.house.get("/a").await;
+        desk.house.ask("/shadow", &[("authorization", if n % 2 == 0 { "Basic one" } else { "Basic other" })]).await;
+        desk.house.advance(2);
+    }
+    let report = desk.get("/report").await.json;
+    let kinds: HashSet<_> =
+        report["recommendations"].as_array().unwrap().iter().map(|said| said["kind"].as_str().unwrap()).collect();
+    assert!(kinds.contains("longer-ttl"), "{report:#}");
+    let routes = report["routes"].as_array().unwrap();
+    assert!(
+        routes.iter().any(|route| route["rule"] == "^/shadow" && route["shadow"]["verdict"].is_string()),
+        "{report:#}"
+    );
+    let texts = desk.get("/performance").await.json["recommendations"].as_array().unwrap().len();
+    assert_eq!(texts, report["recommendations"].as_array().unwrap().len());
+    assert!(report["text"].as_str().unwrap().contains("^/a"));
 }
 
 /// The `curl` lines of the documentation, as requests.

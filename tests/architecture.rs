@@ -67,6 +67,7 @@ const FLOORS: [&[&str]; 6] = [
         "precedence",
         "purge",
         "query",
+        "report",
         "route_stats",
         "rules",
         "search",

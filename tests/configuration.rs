@@ -104,6 +104,7 @@ fn every_field_does_what_its_setter_does() {
         ("audience = 'from_origin'\nonly_query = []", Policy::from_origin().only_query([] as [&str; 0])),
         ("audience = 'from_origin'\nonly_query = ['a']", Policy::from_origin().only_query(["a"])),
         ("audience = 'from_origin'\nkey_headers = ['X-A']", Policy::from_origin().key_header(named("x-a"))),
+        ("audience = 'from_origin'\nshadow = true", Policy::from_origin().shadow()),
         ("audience = 'from_origin'\nkey_cookies = ['a']", Policy::from_origin().key_cookies(["a"])),
         (
             "audience = 'from_origin'\nkeys = 'k'\nkey_headers = ['x-b']\n[keys.k]\nsort_query = true\nkey_headers = ['x-a']",
@@ -195,7 +196,7 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ),
         (
             "[otherwise]\naudience = 'bypass'\nzzzzzz = 1",
-            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `jitter`, `sliding`, `refresh_ahead`, `refresh_within`, `heuristics`, `drop_set_cookie`, `store_post`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
+            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `jitter`, `sliding`, `refresh_ahead`, `refresh_within`, `heuristics`, `drop_set_cookie`, `store_post`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`, `shadow`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
         ),
         ("[limit]\n", "configuration:1:2: limit: unknown field; did you mean `limits`?\n  |\n1 | [limit]\n  |  ^^^^^"),
         (

@@ -190,6 +190,7 @@ async fn each_reason_to_keep_out_is_told() {
     let long = format!("/{}", "x".repeat(9000));
     let rows: Vec<(BypassReason, Request<Full<Bytes>>)> = vec![
         (BypassReason::Rule, get("/bypass")),
+        (BypassReason::Shadow, get("/shadow")),
         (BypassReason::Method, request("OPTIONS", "/", &[])),
         (BypassReason::Method, request("POST", "/", &[])),
         (BypassReason::Credentials, request("GET", "/guarded", &[("cookie", "session=1")])),
@@ -215,6 +216,7 @@ async fn each_reason_to_keep_out_is_told() {
             layer
                 .rule("^/bypass", Policy::bypass())
                 .rule("^/guarded", Policy::guarded(MINUTE))
+                .rule("^/shadow", Policy::shared(MINUTE).shadow())
                 .rule("^/per", Policy::per(|_: &_| None::<&str>, MINUTE))
         });
         let why = format!("{reason:?}");

@@ -30,8 +30,10 @@ mod guard;
 mod health;
 mod invalidate;
 mod parameters;
+mod performance;
 mod problem;
 mod redaction;
+mod report;
 mod routes;
 mod settings;
 mod stats;
@@ -76,6 +78,8 @@ type Route = (&'static str, fn() -> MethodRouter<Arc<Admin>>);
 const ROUTES: &[Route] = &[
     ("/stats", || get(stats::stats)),
     ("/stats/routes", || get(routes::routes)),
+    ("/performance", || get(performance::performance)),
+    ("/report", || get(report::report)),
     ("/explain", || get(explain::by_uri).post(explain::by_head)),
     ("/health", || get(health::health)),
     ("/invalidate/key/{*key}", || post(invalidate::key)),

@@ -30,10 +30,9 @@ fn recommendation(advised: &Recommendation) -> Value {
                 "unchanged": unchanged,
             }),
         ),
-        Advice::Cache { why, outcome, comparison: compared } => (
-            "cache",
-            json!({"why": why.as_str(), "outcome": ttl_outcome(outcome), "comparison": comparison(compared)}),
-        ),
+        Advice::Cache { why, outcome, comparison: compared } => {
+            ("cache", json!({"why": why.as_str(), "outcome": ttl_outcome(outcome), "comparison": comparison(compared)}))
+        }
         Advice::FewerKeys(space) => ("fewer-keys", key_space(space)),
         Advice::Safe(compared) => ("safe", comparison(compared)),
         Advice::Unsafe(compared) => ("unsafe", comparison(compared)),

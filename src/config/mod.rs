@@ -162,6 +162,7 @@ impl Config {
         settings.otherwise = otherwise;
         settings.clock = base.clock.clone();
         settings.outcome_extension = base.outcome_extension;
+        settings.observe_answers = base.observe_answers;
         settings.query = base.query.clone();
         settings.backend = match self.store {
             Some(store) => Backend::Memory(Arc::new(store.build())),

@@ -60,7 +60,7 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 28] = [
     "ttl",
     "principal",
     "quota",
@@ -88,6 +88,7 @@ const FIELDS: [&str; 27] = [
     "only_query",
     "key_headers",
     "key_cookies",
+    "shadow",
 ];
 
 /// Reads a policy. `None` where so much is wrong that there is none; what is wrong is in the findings in any case.
@@ -231,6 +232,9 @@ fn settings(mut policy: Policy, section: &Section<'_>) -> Policy {
     }
     if on("drop_set_cookie") {
         policy = policy.drop_set_cookie();
+    }
+    if on("shadow") {
+        policy = policy.shadow();
     }
     if on("strip_credentials") {
         policy = policy.strip_credentials();

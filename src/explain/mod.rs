@@ -24,7 +24,7 @@ use crate::form::Form;
 use crate::handle::CacheHandle;
 use crate::key::{CacheKey, Part};
 use crate::lookup::Lookup;
-use crate::outcome::{CacheOutcome, ForwardReason, Outcome};
+use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome};
 use crate::query::ContentDigest;
 use crate::request::{RequestFacts, RequestHead, target_of};
 use crate::respond::portion;
@@ -67,6 +67,10 @@ impl CacheCore {
     async fn explain(&self, request: &Request<()>, now: Moment) -> Explanation {
         match consider(self, request, false, now) {
             Admission::Forward(outcome) => self.explanation(request, outcome.rule, now).with(self, outcome),
+            Admission::Shadow(ask) => {
+                let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Shadow), ask.rule);
+                self.explanation(request, ask.rule, now).with(self, outcome)
+            }
             Admission::Write(write) => {
                 let explanation = self.explanation(request, write.outcome.rule, now).with(self, write.outcome);
                 Explanation { invalidates: true, ..explanation }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
 use super::{Audience, Policy};
 use crate::key::{CacheKey, Part, matches_name};
@@ -26,7 +26,7 @@ impl Policy {
     }
 
     fn has_telling_cookie(&self, head: &RequestHead<'_>) -> bool {
-        cookies(head).any(|(name, _)| !self.ignored_cookies.iter().any(|pattern| matches_bytes(pattern, name)))
+        cookies(head.headers).any(|(name, _)| !self.ignored_cookies.iter().any(|pattern| matches_bytes(pattern, name)))
     }
 
     /// The query as it is keyed; under a rule for queries, one of which nothing is left is none.
@@ -47,7 +47,7 @@ impl Policy {
         }
         for wanted in &self.key_cookies {
             key.push(Part::CookieName, wanted.as_bytes());
-            let values = cookies(head).filter(|(name, _)| matches_bytes(wanted, name));
+            let values = cookies(head.headers).filter(|(name, _)| matches_bytes(wanted, name));
             values.for_each(|(_, pair)| key.push(Part::Cookie, pair));
         }
         if let Audience::Per(principal) = &self.audience {
@@ -84,7 +84,7 @@ impl Policy {
     fn keep_key_cookies<B>(&self, request: &mut Request<B>) {
         let head = RequestHead::of(request);
         let place = |name: &[u8]| self.key_cookies.iter().position(|pattern| matches_bytes(pattern, name));
-        let mut kept: Vec<_> = cookies(&head).filter_map(|(name, pair)| Some((place(name)?, pair))).collect();
+        let mut kept: Vec<_> = cookies(head.headers).filter_map(|(name, pair)| Some((place(name)?, pair))).collect();
         // In the order in which the key has them: a handler that takes the first must not tell apart what the key doesn't.
         kept.sort_by_key(|(place, _)| *place);
         let kept: Vec<&[u8]> = kept.into_iter().map(|(_, pair)| pair).collect();
@@ -97,8 +97,8 @@ impl Policy {
 }
 
 /// The cookies of a request as (name, whole pair) (RFC 6265 §4.2).
-fn cookies<'a>(head: &RequestHead<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-    let lines = head.headers.get_all(header::COOKIE).into_iter();
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(header::COOKIE).into_iter();
     lines.flat_map(|line| line.as_bytes().split(|b| *b == b';')).map(list::trim).filter(|pair| !pair.is_empty()).map(
         |pair| {
             let end = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
@@ -107,7 +107,7 @@ fn cookies<'a>(head: &RequestHead<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u
     )
 }
 
-fn matches_bytes(pattern: &str, name: &[u8]) -> bool {
+pub(crate) fn matches_bytes(pattern: &str, name: &[u8]) -> bool {
     std::str::from_utf8(name).is_ok_and(|name| matches_name(pattern, name))
 }
 

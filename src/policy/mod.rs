@@ -2,13 +2,14 @@
 
 mod asked;
 mod ends;
+mod shadow;
 
 use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-pub(crate) use self::asked::digest;
+pub(crate) use self::asked::{cookies, digest, matches_bytes};
 use crate::expiry::Expiry;
 use crate::key::QueryRule;
 use crate::partition::Quota;
@@ -59,6 +60,7 @@ pub struct Policy {
     pub(crate) query: QueryRule,
     pub(crate) key_headers: Vec<HeaderName>,
     pub(crate) key_cookies: Vec<String>,
+    pub(crate) shadow: bool,
 }
 
 #[derive(Clone)]
@@ -130,6 +132,7 @@ impl Policy {
             query: QueryRule::default(),
             key_headers: Vec::new(),
             key_cookies: Vec::new(),
+            shadow: false,
         }
     }
 

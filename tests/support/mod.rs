@@ -9,3 +9,4 @@ pub mod neighbours;
 #[cfg(feature = "admin")]
 pub mod schema;
 pub mod sockets;
+pub mod traffic;

@@ -86,6 +86,7 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         compression: _,
         // Only code sets these, and a text leaves them as they are.
         outcome_extension: _,
+        observe_answers: _,
         query: _,
         targets,
         heuristics,

@@ -34,6 +34,7 @@ impl Written {
             query,
             key_headers,
             key_cookies,
+            shadow,
         } = policy;
         let mut lines = vec![format!("audience = {}", quoted(audience.as_str()))];
         // Nothing else means anything there, and a text that says it is refused.
@@ -83,7 +84,9 @@ impl Written {
         for (name, on) in [("heuristics", heuristics), ("store_post", store_post)] {
             on.into_iter().for_each(|on| set(&mut lines, name, on));
         }
-        for (name, on) in [("drop_set_cookie", drop_set_cookie), ("strip_credentials", strip_credentials)] {
+        for (name, on) in
+            [("drop_set_cookie", drop_set_cookie), ("strip_credentials", strip_credentials), ("shadow", shadow)]
+        {
             Some(on).filter(|on| **on).into_iter().for_each(|on| set(&mut lines, name, on));
         }
         if matches!(audience, Audience::Guarded) && !policy.named_ignored_cookies().is_empty() {

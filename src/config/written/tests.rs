@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{Config, lent};
 use crate::description::changes;
 use crate::layer::CacheLayer;
+use crate::policy::Policy;
 use crate::request::RequestHead;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -75,6 +76,7 @@ fn a_file_reads_back_as_it_is() {
         heuristics = true
         drop_set_cookie = true
         store_post = false
+        shadow = true
         [[rule]]
         path = '^/header'
         audience = 'per'

@@ -1,0 +1,166 @@
+//! What is learned from a response on its way into the store.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+
+use super::digest::Digest;
+use super::dimension::{self, DimensionKind};
+use super::totals::Totals;
+use super::{AskedSince, Observation, Observations, RouteSeen, Seen, as_millis, millis};
+use crate::cache::CacheCore;
+use crate::clock::Moment;
+use crate::key::CacheKey;
+use crate::outcome::ForwardReason;
+use crate::response::StoredResponse;
+
+/// Content up to this size is hashed for this alone; of larger content there is an entity tag.
+const HASHED: usize = 64 << 10;
+
+/// For how long two answers are taken to be of the same time, where the lifetime is longer or there is none.
+const SAME_TIME: Duration = Duration::from_secs(60);
+
+/// How a response that may be stored was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Trail {
+    pub(crate) rule: Option<usize>,
+    pub(crate) why: ForwardReason,
+    pub(crate) sent: Moment,
+    /// Whether a client waits for it.
+    pub(crate) attended: bool,
+    /// What the request said in the fields that the rule adds to the key.
+    pub(crate) key_headers: Vec<(HeaderName, u64)>,
+}
+
+/// A response that was, or was not, stored.
+pub(crate) struct FillSeen<'a> {
+    pub(crate) trail: Trail,
+    pub(crate) key: &'a CacheKey,
+    pub(crate) response: &'a StoredResponse,
+    pub(crate) content: Seen,
+    pub(crate) is_stored: bool,
+}
+
+impl Observations {
+    /// The hash of content that is there as a whole: from SHA-256 where that was made, else of the bytes, or of the entity tag where they are many.
+    pub(crate) fn content(&self, content: &[u8], sha: Option<&[u8; 32]>, head: &HeaderMap) -> Seen {
+        match (sha, head.get(http::header::ETAG)) {
+            (Some(sha), _) => Seen::Content(self.hash(sha)),
+            (None, _) if content.len() <= HASHED => Seen::Content(Digest::of(&self.key, content)),
+            (None, Some(tag)) => Seen::Content(self.hash(tag.as_bytes())),
+            (None, None) => Seen::Unseen,
+        }
+    }
+}
+
+impl CacheCore {
+    /// Prepares to learn from what a request to the handler brings; `None` where nothing is learned.
+    pub(crate) fn trail(
+        &self,
+        rule: Option<usize>,
+        why: ForwardReason,
+        sent: Moment,
+        attended: bool,
+        asked: &HeaderMap,
+    ) -> Option<Trail> {
+        let names = &self.rules.get(rule).policy.key_headers;
+        let said = |name: &HeaderName| (name.clone(), self.observations.lines(asked, name));
+        let key_headers = || names.iter().map(said).collect();
+        self.settings.observe_answers.then(|| Trail { rule, why, sent, attended, key_headers: key_headers() })
+    }
+
+    /// Learns from a response that the handler gave or confirmed.
+    pub(crate) fn note_fill(&self, seen: FillSeen<'_>) {
+        let FillSeen { trail, key, response, content, is_stored } = seen;
+        let Some(route) = self.observations.route(self.rules.get(trail.rule)) else { return };
+        let asked_since = match trail.why {
+            ForwardReason::Stale => AskedSince::Stale,
+            ForwardReason::VaryMiss | ForwardReason::UriMiss => AskedSince::Nothing,
+            _ => AskedSince::Wanted,
+        };
+        let terms = &response.terms;
+        let lifetime = terms.lifetime.saturating_sub(terms.initial_age);
+        // What is to be validated each time is a question of no lifetime.
+        let is_reusable = is_stored && !terms.no_cache && !lifetime.is_zero();
+        let tag = self.observations.hash((key.as_bytes(), &response.variance.key));
+        if let Seen::Content(content) = content {
+            let ends = millis(response.received).saturating_add(as_millis(lifetime.min(SAME_TIME)));
+            let answer = Answer { key, response, content, ends };
+            answer.note_dimensions(&self.observations, &route, &trail);
+        }
+        let seen = Observation {
+            tag,
+            asked: trail.sent,
+            received: response.received,
+            content: if is_reusable { content } else { Seen::Unseen },
+            lifetime: is_reusable.then_some(lifetime),
+            asked_since,
+            attended: trail.attended,
+            stamp: response.stamp.clone(),
+            writes: self.writes_to(key),
+        };
+        self.observations.note(&route, &self.purges, seen);
+    }
+
+    /// How many writes there were to the path of a key.
+    pub(crate) fn writes_to(&self, key: &CacheKey) -> u64 {
+        std::str::from_utf8(key.path()).map_or(0, |path| self.counters.writes.count(path))
+    }
+}
+
+/// A response with what is needed to compare it with others of its route.
+struct Answer<'a> {
+    key: &'a CacheKey,
+    response: &'a StoredResponse,
+    content: u64,
+    ends: u64,
+}
+
+impl Answer<'_> {
+    /// Notes each query parameter and each field that variants or keys are told apart by. All else of the key is the sum of the hashes of
+    /// its parts, so that one of them can be taken out of it.
+    fn note_dimensions(&self, observations: &Observations, route: &RouteSeen, trail: &Trail) {
+        let (query, fields) = (self.key.query().unwrap_or_default(), &self.response.variance.fields);
+        if query.is_empty() && fields.is_empty() && trail.key_headers.is_empty() {
+            return;
+        }
+        let parameters = query.split('&').filter(|pair| !pair.is_empty());
+        let parameters = parameters.map(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            (DimensionKind::Query, name, observations.hash(("query", pair)))
+        });
+        let variance = &self.response.variance;
+        let fields = variance.said().map(|(name, said)| {
+            let said = said.map(|line| line.as_bytes());
+            (DimensionKind::Vary, name.as_str(), observations.hash((name.as_str(), said)))
+        });
+        let headers = trail.key_headers.iter().map(|(name, said)| (DimensionKind::KeyHeader, name.as_str(), *said));
+        let parts: Vec<_> = parameters.chain(fields).chain(headers).collect();
+        let path = observations.hash((self.key.path(), self.key.partition(), self.key.origin().authority));
+        let sum = parts.iter().fold(path, |sum: u64, (_, _, hash)| sum.wrapping_add(*hash));
+        self.note_all(&mut route.totals(), &parts, sum);
+    }
+
+    fn note_all(&self, totals: &mut Totals, parts: &[(DimensionKind, &str, u64)], sum: u64) {
+        for (kind, name, value) in parts {
+            let rest = sum.wrapping_sub(*value);
+            let (content, at, ends) = (self.content, millis(self.response.received), self.ends);
+            totals.dimensions.note(*kind, name, dimension::Seen { value: *value, rest, content, at, ends });
+        }
+    }
+}
+
+impl Observations {
+    /// A hash of all lines of a field.
+    pub(super) fn lines(&self, headers: &HeaderMap, name: &HeaderName) -> u64 {
+        let mut lines = headers.get_all(name).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => 0,
+            (Some(only), None) => self.hash(only.as_bytes()),
+            (Some(_), Some(_)) => {
+                let all: Vec<&[u8]> = headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
+                self.hash(&all)
+            }
+        }
+    }
+}
