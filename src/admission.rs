@@ -14,7 +14,7 @@ use crate::regime::Regime;
 use crate::request::{
     RequestFacts, RequestHead, Scheme, decoded, is_ambiguous_path, is_suspect_path, rewritten, target_of,
 };
-use crate::rfc9111::authority::Authority;
+use crate::rfc9111::authority::{Authority, without_default_port};
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
 use crate::rules::Route;
@@ -138,16 +138,16 @@ pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: 
     if let Some(reason) = obstacle {
         return forward(reason);
     }
-    let ask = match key(cache, request, &head, &facts, route) {
-        Ok(key) => Ask {
-            is_head: *head.method == Method::HEAD,
-            authorization: facts.authorization,
-            conditions: facts.conditions,
-            range: facts.range,
-            ..Ask::plain(key, route, facts.directives(head.headers), now)
-        },
-        Err(reason) => return forward(reason),
+    let mut ask = Ask {
+        is_head: *head.method == Method::HEAD,
+        authorization: facts.authorization,
+        conditions: facts.conditions,
+        range: facts.range,
+        ..Ask::plain(route, facts.directives(head.headers), now)
     };
+    if let Err(reason) = write_key(&mut ask.key, cache, request, &head, &facts, route) {
+        return forward(reason);
+    }
     if route.policy.shadow {
         return Admission::Shadow(ask);
     }
@@ -181,8 +181,9 @@ fn write<B>(
 ) -> Admission {
     let outcome = CacheOutcome::new(Outcome::Bypass(BypassReason::Method), route.rule);
     let (authority, scheme) = (facts.authority(head.uri), head.extensions.get().copied());
-    let would_be_get = would_be_get(cache, head, facts, route, now, || key(cache, request, head, facts, route))
-        .filter(|_| !route.policy.has_ttl() || !may_be_another_path(cache, head.uri.path(), route));
+    let would_be_get =
+        would_be_get(cache, head, facts, route, now, |key| write_key(key, cache, request, head, facts, route))
+            .filter(|_| !route.policy.has_ttl() || !may_be_another_path(cache, head.uri.path(), route));
     Admission::Write(Write { authority, scheme, target: target_of(head.uri), outcome, would_be_get })
 }
 
@@ -190,35 +191,39 @@ fn is_empty<B: Body>(body: &B) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-fn key<B>(
+/// Writes the key of a request into an empty one, where it stays: to move it as often as it is handed on would cost more than to write it.
+fn write_key<B>(
+    key: &mut CacheKey,
     cache: &CacheCore,
     request: &Request<B>,
     head: &RequestHead<'_>,
     facts: &RequestFacts<'_>,
     route: &Route,
-) -> Result<CacheKey, BypassReason> {
-    let authority = facts.authority(head.uri).ok_or(BypassReason::AmbiguousHost)?;
-    let query = route.policy.query(head.uri.query());
-    let mut key = CacheKey::new(&authority, head.uri.path(), query.as_deref());
+) -> Result<(), BypassReason> {
+    match facts.only_host(head.uri) {
+        Some(host) => key.begin_with_host(without_default_port(host, None)),
+        None => key.begin(&facts.authority(head.uri).ok_or(BypassReason::AmbiguousHost)?),
+    }
+    key.name_resource(head.uri.path(), route.policy.query(head.uri.query()).as_deref());
     if let Some(Scheme(scheme)) = head.extensions.get() {
         key.push(Part::Scheme, scheme.as_bytes());
     }
     if facts.forwarded {
-        crate::forwarded::extend_key(&mut key, head.headers, facts.forwarded_rarely);
+        crate::forwarded::extend_key(key, head.headers, facts.forwarded_rarely);
     }
     if let Some(rewritten) = rewritten(head.uri, request) {
         key.push(Part::Rewritten, target_of(rewritten).as_bytes());
     }
-    route.policy.extend_key(&mut key, head, &cache.secret)?;
-    if key.as_bytes().len() > LONGEST { Err(BypassReason::KeyTooLong) } else { Ok(key) }
+    route.policy.extend_key(key, head, &cache.secret)?;
+    if key.as_bytes().len() > LONGEST { Err(BypassReason::KeyTooLong) } else { Ok(()) }
 }
 
 impl Ask {
-    /// Of a GET without credentials, conditions and range.
-    pub(crate) fn plain(key: CacheKey, route: &Route, directives: RequestDirectives, began: Moment) -> Self {
+    /// Of a GET without credentials, conditions and range, whose key is still to be written.
+    pub(crate) fn plain(route: &Route, directives: RequestDirectives, began: Moment) -> Self {
         Self {
             began,
-            key,
+            key: CacheKey::empty(),
             plain: None,
             rule: route.rule,
             regime: route.regime,

@@ -91,7 +91,7 @@ impl CacheCore {
         let (stamp, changes, authority) = self.before(ask);
         let knows = expected.is_some();
         let authorization = ask.authorization;
-        let call = Call { key: ask.key.clone(), regime: ask.regime, authorization, began: now, expected };
+        let call = Call { regime: ask.regime, authorization, began: now, expected };
         let follows = !ask.directives.no_cache;
         let fits = |theirs: &Call, given: Option<&Given>| {
             follows
@@ -107,7 +107,7 @@ impl CacheCore {
         // A part is of no use for others.
         let joinable = !ask.range || self.wants_whole(ask, previous, now);
         let bounds = Bounds { waiting: self.settings.max_waiting, age: self.settings.max_fill_age, joinable };
-        match self.flights.board(&stamp, authority, call, bounds, fits) {
+        match self.flights.board(&stamp, &ask.key, authority, call, bounds, fits) {
             Seat::Lead(flight) => Boarding::Lead(Departure { flight, stamp, changes, asked }),
             Seat::Follow(follower) => Boarding::Follow(follower),
             Seat::Full => Boarding::Full,
@@ -122,7 +122,7 @@ impl CacheCore {
     /// On its own: nobody joins it.
     pub(crate) fn depart(&self, ask: &Ask) -> Departure {
         let (stamp, changes, authority) = self.before(ask);
-        let flight = self.flights.begin(&stamp, authority, None);
+        let flight = self.flights.begin(&stamp, &ask.key, authority, None);
         Departure { flight, stamp, changes, asked: self.asked(ask) }
     }
 

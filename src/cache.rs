@@ -41,6 +41,7 @@ use crate::settings::Settings;
 use crate::stats::{Counters, count};
 use crate::storage::Variants;
 use crate::storage::backend::Backend;
+use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
 use crate::variance::SharedVariances;
 use crate::wholes::Wholes;
@@ -55,7 +56,7 @@ pub(crate) struct CacheCore {
     pub(crate) generation: u64,
     /// How queries were keyed by earlier generations, whose entries and fills may still be around.
     pub(crate) retired: Vec<QueryRule>,
-    state: Arc<State>,
+    pub(crate) state: Arc<State>,
 }
 
 /// What all generations of a cache share.
@@ -68,6 +69,7 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) fates: Arc<Fates>,
     pub(crate) purges: PurgeIndex,
+    pub(crate) sweeper: Sweeper,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
     pub(crate) wholes: Wholes,
@@ -127,6 +129,7 @@ impl CacheCore {
             ledger: Ledger::default(),
             fates,
             purges: PurgeIndex::default(),
+            sweeper: Sweeper::default(),
             groups: Groups::default(),
             searches: Searches::default(),
             wholes: Wholes::default(),
@@ -201,7 +204,7 @@ impl CacheCore {
         headers: &HeaderMap,
         now: Moment,
     ) -> Lookup<&'v R> {
-        match self.select(variants, headers) {
+        match self.select(variants, &ask.key, headers) {
             Err(why) => Lookup::Miss(why),
             Ok(chosen) if chosen.borrow().regime != ask.regime => Lookup::Earlier(chosen),
             Ok(chosen) => weigh(chosen, chosen.borrow(), ask, now),
@@ -212,9 +215,10 @@ impl CacheCore {
     pub(crate) fn select<'v, R: Borrow<StoredResponse>>(
         &self,
         variants: &'v [R],
+        key: &CacheKey,
         headers: &HeaderMap,
     ) -> Result<&'v R, ForwardReason> {
-        let mut valid = variants.iter().filter(|stored| self.purges.is_valid(&R::borrow(stored).stamp)).peekable();
+        let mut valid = variants.iter().filter(|stored| self.is_valid(R::borrow(stored), key)).peekable();
         if valid.peek().is_none() {
             return Err(ForwardReason::UriMiss);
         }
@@ -225,6 +229,12 @@ impl CacheCore {
     #[cold]
     pub(crate) fn weigh_earlier(&self, stored: &StoredResponse, ask: &Ask, now: Moment) -> Result<Lookup, NotAdopted> {
         adopt(stored, ask, self).map(|adopted| weigh(adopted.clone(), &adopted, ask, now))
+    }
+
+    /// Whether no hard purge touches what is stored, or was, under `key`. As of now it is as stale as soft ones made it.
+    #[inline]
+    pub(crate) fn is_valid(&self, stored: &StoredResponse, key: &CacheKey) -> bool {
+        self.purges.is_valid(&stored.stamp, stored.received, key)
     }
 
     pub(crate) fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
@@ -278,8 +288,9 @@ impl CacheCore {
             self.keys_have_additions.store(true, Ordering::Release);
         }
         let most = self.settings.max_variants;
+        let is_valid = || self.is_valid(response, key);
         let committed = match &self.settings.backend {
-            Backend::Memory(memory) => flight.commit(|| {
+            Backend::Memory(memory) => flight.commit(is_valid, || {
                 self.fates.note_stored(key, response.stamp.number);
                 memory.put_now(key, response, most);
                 let numbers = |variants: &[StoredResponse]| {
@@ -296,7 +307,7 @@ impl CacheCore {
                 }
             }),
             // A purge that comes while the store is at work has a larger number than this response, so that it is never read.
-            Backend::Other(other) => flight.commit(|| {
+            Backend::Other(other) => flight.commit(is_valid, || {
                 let (cache, other, key, response) = (self.clone(), other.clone(), key.clone(), response.clone());
                 // Until the store has it, those who come have it from the flight.
                 let until_stored = flight.clone();
@@ -307,7 +318,7 @@ impl CacheCore {
                     cache.note_store_error(put, &key);
                     let mut room = cache.keep_quota(&key, &response, || None);
                     // Erased while the store was at work: it is never read, but it must go as well.
-                    if response.charge.is_some() && !cache.purges.is_valid(&response.stamp) {
+                    if response.charge.is_some() && !cache.is_valid(&response, &key) {
                         room.oldest.push(key.clone());
                     }
                     for key in room.oldest.iter().chain(room.other_variants.then_some(&key)) {

@@ -86,7 +86,7 @@ impl Job {
         }
         let place = Place { core: core.clone(), bytes };
         let flight = matches!(core.settings.backend, Backend::Other(_)).then(|| {
-            let flight = core.flights.begin(&stored.stamp, core.groups.authority(key.origin().authority), None);
+            let flight = core.flights.begin(&stored.stamp, key, core.groups.authority(key.origin().authority), None);
             flight.know_tags(stored.stamp.tags.clone());
             flight
         });
@@ -118,7 +118,7 @@ impl Job {
             Backend::Memory(memory) => {
                 memory.read(&self.key, |variants| variants.iter().any(|other| self.is_meant(other)))
             }
-            Backend::Other(_) => self.flight.as_ref().is_some_and(|flight| !flight.is_sealed()),
+            Backend::Other(_) => self.flight.as_ref().is_some_and(|flight| !flight.is_closed()),
         }
     }
 
@@ -126,7 +126,7 @@ impl Job {
     /// place in memory.
     fn is_meant(&self, other: &StoredResponse) -> bool {
         let same = (other.body.as_ptr(), other.body.len()) == (self.stored.body.as_ptr(), self.stored.body.len());
-        other.form == Form::Plain && same && self.core.purges.is_valid(&other.stamp)
+        other.form == Form::Plain && same && self.core.is_valid(other, &self.key)
     }
 
     /// Puts what was made in the place of what it was made from, if that is still there and no purge has touched it.
@@ -180,7 +180,8 @@ impl Job {
         let (core, store, key) = (self.core.clone(), other.clone(), self.key.clone());
         let coded = response.clone();
         let most = core.settings.max_variants;
-        let committed = flight.commit(|| {
+        let is_valid = || self.core.is_valid(&response, &self.key);
+        let committed = flight.commit(is_valid, || {
             core.clone().spawn(async move {
                 core.note_store_error(store.put(&key, coded, most).await, &key).unwrap_or_default()
             });

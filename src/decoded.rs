@@ -8,8 +8,10 @@ use bytes::Bytes;
 use crate::cache::CacheCore;
 use crate::codec::{Corrupt, Decoder};
 use crate::form::Form;
+use crate::purged::Force;
 use crate::response::StoredResponse;
 use crate::stats::count;
+use crate::target::Target;
 
 /// A part of coded content, or all of it, decoded piece by piece as it is asked for, and only as far as it is wanted.
 pub(crate) struct Decoded {
@@ -64,7 +66,7 @@ impl Decoded {
     #[cold]
     fn give_up(&self) -> Corrupt {
         count(&self.core.counters.compression.corrupt);
-        self.core.purges.purge_resource(self.resource);
+        self.core.purge_target(&Target::place(self.resource), Force::Hard);
         tracing::warn!(target: "larder", "a stored response can't be decoded, and is dropped");
         Corrupt
     }
@@ -77,17 +79,21 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::compression::{Coder, Compression};
+    use crate::key::CacheKey;
     use crate::layer::CacheLayer;
     use crate::response::Origin;
     use crate::rfc9111::coding::Coding;
     use crate::settings::Settings;
+
+    fn key() -> CacheKey {
+        CacheKey::new(b"h", "/", None)
+    }
 
     fn core() -> Arc<CacheCore> {
         Arc::new(CacheCore::new(Settings::clone(CacheLayer::in_memory(1 << 20).settings())))
     }
 
     fn stored(core: &CacheCore, body: Bytes, length: u32) -> StoredResponse {
-        let key = crate::key::CacheKey::new(b"h", "/", None);
         let (head, body) = core.heads.store(HeaderMap::new(), &[], body);
         StoredResponse {
             status: StatusCode::OK,
@@ -99,7 +105,7 @@ mod tests {
             variance: Arc::default(),
             origin: Origin::default(),
             downstream: None,
-            stamp: core.purges.stamp(&key, core.purges.current()),
+            stamp: core.purges.stamp(&key(), core.purges.current()),
             regime: Default::default(),
             keep: Default::default(),
             charge: None,
@@ -127,7 +133,7 @@ mod tests {
             }
             assert_eq!(all, content[part.start as usize..part.end as usize]);
         }
-        assert!(core.purges.is_valid(&entry.stamp));
+        assert!(core.is_valid(&entry, &key()));
     }
 
     #[test]
@@ -146,7 +152,7 @@ mod tests {
                 }
             };
             assert_eq!((end, pieces), (Some(Err(Corrupt)), 3), "all but the last piece");
-            assert!(!core.purges.is_valid(&entry.stamp), "dropped");
+            assert!(!core.is_valid(&entry, &key()), "dropped");
             assert!(decoded.left() > 0, "never a clean end");
         }
     }

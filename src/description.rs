@@ -93,13 +93,18 @@ fn of_rules(old: &[Rule], new: &[Rule]) -> Vec<Change> {
 }
 
 /// A policy in one line: what it sets.
-pub(crate) fn summary(policy: &Policy) -> String {
+fn summary(policy: &Policy) -> String {
+    set_by(policy).map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What a policy sets, its audience first.
+pub(crate) fn set_by(policy: &Policy) -> impl Iterator<Item = (&'static str, String)> {
     let plain = of_policy(&Policy::from_origin());
     let said = of_policy(policy)
         .into_iter()
         .zip(plain)
         .filter(|(said, plain)| said.name == "audience" || (!said.value.is_empty() && said.value != plain.value));
-    said.map(|(said, _)| format!("{} {}", said.name, said.value)).collect::<Vec<_>>().join(", ")
+    said.map(|(said, _)| (said.name, said.value))
 }
 
 fn compare(place: &str, old: Vec<Described>, new: Vec<Described>, changes: &mut Vec<Change>) {

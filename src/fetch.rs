@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
+use tracing::Instrument;
 
 use crate::admission::{Ask, InHand};
 use crate::boarding::Departure;
@@ -16,6 +17,7 @@ use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::downstream::ensure_private;
 use crate::error::BoxError;
+use crate::fates::Became;
 use crate::fill::Fill;
 use crate::follow::{in_its_place, may_stand_in};
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
@@ -31,6 +33,7 @@ use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen};
 use crate::rules::Route;
 use crate::sending::Sending;
+use crate::spans;
 use crate::stats::count;
 use crate::stream::Stream;
 
@@ -73,7 +76,7 @@ impl Errand {
         departure: Departure,
     ) -> Self {
         // A purge may have come since the lookup; what it touched must not come back with a new number.
-        let previous = previous.filter(|previous| core.purges.is_valid(&previous.stamp));
+        let previous = previous.filter(|previous| core.is_valid(previous, &ask.key));
         let mut asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
         InHand::mark(core, request.extensions_mut());
@@ -146,7 +149,9 @@ impl Errand {
         let Some(refresh) = self.core.begin_refresh(&self.ask, &stand_in) else { return Ok(response) };
         let core = self.core.clone();
         count(&core.counters.refreshes);
-        core.refresh(refresh, read_out(async move { self.unattended().settle(call.await).await }));
+        let span = spans::refresh(self.route());
+        let rest = async move { self.unattended().settle(call.await).await };
+        core.refresh(refresh, read_out(rest).instrument(span));
         Ok(response)
     }
 
@@ -335,7 +340,6 @@ impl Errand {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.core.note_stored(&self.route().counters, &self.ask.key, Err(reason));
         if self.wants_whole {
             self.core.wholes.forget(&self.ask.key);
         }
@@ -355,6 +359,8 @@ impl Errand {
             // What a learned rule hides would come back when the rule is forgotten.
             self.ask.plain.iter().for_each(|plain| self.core.forget(plain));
         }
+        // Behind what it condemns: of the key this is the last that is to be known.
+        self.core.note_stored(&self.route().counters, &self.ask.key, Err(reason));
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(reason));
         let watch = self.witness(reason).and_then(|witness| witness.answered(&response, self.core.now()));
         let (mut parts, body) = response.into_parts();
@@ -443,23 +449,29 @@ impl Errand {
                 Err(reason)
             }
         };
-        if stored.as_ref().is_err_and(|reason| reason.condemns_stored() && !of_one_user) {
+        if let Err(reason) = &stored
+            && reason.condemns_stored()
+            && !of_one_user
+        {
             core.forget(&key);
+            core.fates.note(key.as_bytes(), Became::Declined(*reason));
         }
         // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
         let sent = stored.as_ref().unwrap_or(previous);
         let age = sent.age(received);
         let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
-        let response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
-        note(&core, response, outcome, since)
+        let mut response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
+        note(&core, &mut response, outcome, since);
+        response
     }
 
     /// The stored response, if it may stand in for an error now.
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.as_ref()?;
-        // A purge may have come since the lookup.
-        let valid = || self.core.purges.is_valid(&previous.stamp) && !self.departure.flight.is_sealed();
-        (may_stand_in(&self.ask, previous, self.core.now(), disconnected) && valid()).then(|| previous.clone())
+        // A purge may have come since the lookup: a hard one ends it, a soft one its lifetime. As long as this flight is there, nothing is forgotten that came
+        // since. A write leaves no number behind.
+        let is_valid = self.core.is_valid(previous, &self.ask.key) && !self.departure.flight.is_sealed();
+        (is_valid && may_stand_in(&self.ask, previous, self.core.now(), disconnected)).then(|| previous.clone())
     }
 
     /// The stored response, where the handler failed or took too long.
@@ -476,9 +488,10 @@ impl Errand {
         let now = self.core.now();
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let accepts = || Accepts::of(&self.asked);
-        let response =
+        let mut response =
             respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
-        note(&self.core, response, outcome, self.since())
+        note(&self.core, &mut response, outcome, self.since());
+        response
     }
 
     pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {

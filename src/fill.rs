@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::cache::CacheCore;
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
+use crate::spans;
 
 /// A response on its way into the store, or only passing.
 pub(crate) struct Fill {
@@ -143,6 +144,7 @@ pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
     }
     plan.flight.decline();
     plan.core.note_stored(&plan.route, &plan.key, Err(reason));
+    spans::decline(&plan.span, reason);
     tracing::debug!(key = ?plan.key, reason = reason.as_str(), "not stored");
 }
 

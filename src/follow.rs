@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
+use tracing::{Instrument, Span};
 
 use crate::admission::Ask;
 use crate::boarding::{Boarding, Departure, Given, Preview, Share};
@@ -19,6 +20,7 @@ use crate::respond::{self, Shape, from_handler, head_of, note, reshape, shape};
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
+use crate::spans;
 use crate::stats::count;
 use crate::variance::Variance;
 
@@ -60,7 +62,12 @@ impl Following<'_> {
     /// - after an error or no answer at all, something stale stands in where one may; else it boards once more, and if that fails as well it goes
     ///   on its own;
     /// - where too many wait, it is turned away.
-    pub(crate) async fn run<B: Body>(mut self, mut boarding: Boarding) -> Followed<B> {
+    pub(crate) async fn run<B: Body>(self, boarding: Boarding) -> Followed<B> {
+        let span = spans::follow(self.core.rules.get(self.ask.rule), self.why);
+        self.wait_in(&span, boarding).instrument(span.clone()).await
+    }
+
+    async fn wait_in<B: Body>(mut self, span: &Span, mut boarding: Boarding) -> Followed<B> {
         let (mut failed, mut knows) = (false, false);
         loop {
             let follower = match boarding {
@@ -69,6 +76,7 @@ impl Following<'_> {
                 Boarding::Follow(follower) => follower,
             };
             let landed = self.wait(&follower).await;
+            span.follows_from(follower.leading().and_then(Span::id));
             if follower.is_sealed() {
                 // A write deletes by key: what was found before it isn't good any more, and bears no number that says so.
                 self.previous = None;
@@ -145,14 +153,15 @@ impl Following<'_> {
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let accepts = || Accepts::of(self.headers);
-        let response = match given {
+        let mut response = match given {
             Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, accepts, false),
             Given::Streaming(preview) => match self.of_stream(preview, outcome, asked) {
                 Some(response) => response,
                 None => return Taken::Gone,
             },
         };
-        Taken::Response(note(self.core, response, outcome, Some(self.ask.began)))
+        note(self.core, &mut response, outcome, Some(self.ask.began));
+        Taken::Response(response)
     }
 
     fn of_stream<B: Body>(
@@ -190,7 +199,7 @@ impl Following<'_> {
     }
 
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
-        let previous = self.previous.filter(|previous| self.core.purges.is_valid(&previous.stamp))?;
+        let previous = self.previous.filter(|previous| self.core.is_valid(previous, &self.ask.key))?;
         may_stand_in(self.ask, previous, self.core.now(), disconnected).then(|| previous.clone())
     }
 
@@ -202,8 +211,9 @@ impl Following<'_> {
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
         let accepts = || Accepts::of(self.headers);
-        let response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
-        Some(note(self.core, response, outcome, Some(self.ask.began)))
+        let mut response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
+        note(self.core, &mut response, outcome, Some(self.ask.began));
+        Some(response)
     }
 
     /// Too many wait already: what is stored, if it may stand in, and else 503.

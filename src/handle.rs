@@ -50,6 +50,7 @@ impl CacheHandle {
     pub fn stats(&self) -> Stats {
         let cache = self.live.load();
         let now = Gauges {
+            purges_remembered: cache.purges.live() as u64,
             partitions: cache.partitions.len() as u64,
             waiting: cache.flights.waiting() as u64,
             fills_in_flight: cache.flights.len() as u64,

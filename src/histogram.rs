@@ -18,7 +18,12 @@ const CLASSES: usize = class(LONGEST) + 1;
 ///
 /// Made on the first record, since many routes are hardly used.
 #[derive(Default)]
-pub(crate) struct Histogram(OnceLock<Box<Classes>>);
+pub(crate) struct Histogram {
+    classes: OnceLock<Box<Classes>>,
+    /// Where the times go as well.
+    #[cfg(feature = "metrics")]
+    published: OnceLock<::metrics::Histogram>,
+}
 
 struct Classes {
     counts: [AtomicU64; CLASSES],
@@ -27,17 +32,25 @@ struct Classes {
 
 impl Histogram {
     pub(crate) fn record(&self, time: Duration) {
-        let classes = self.0.get_or_init(|| {
+        let classes = self.classes.get_or_init(|| {
             Box::new(Classes { counts: [const { AtomicU64::new(0) }; CLASSES], total: AtomicU64::new(0) })
         });
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(LONGEST);
         classes.counts[class(nanoseconds)].fetch_add(1, Ordering::Relaxed);
         classes.total.fetch_add(nanoseconds, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        self.published.get().into_iter().for_each(|published| published.record(time.as_secs_f64()));
+    }
+
+    /// From now on each time is recorded there as well, unless it already is elsewhere.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn also_in(&self, published: impl FnOnce() -> ::metrics::Histogram) {
+        self.published.get_or_init(published);
     }
 
     /// What was recorded so far. Records that are made meanwhile may be in a part of it.
     pub(crate) fn latency(&self) -> Latency {
-        let Some(classes) = self.0.get() else { return Latency::default() };
+        let Some(classes) = self.classes.get() else { return Latency::default() };
         let counts: Vec<u64> = classes.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let count: u64 = counts.iter().sum();
         if count == 0 {
@@ -129,6 +142,7 @@ mod tests {
             last = class;
         }
         assert_eq!(class(LONGEST), CLASSES - 1);
+        assert!(size_of::<Classes>() <= 2560, "docs/metrics.md says so");
     }
 
     #[test]

@@ -10,12 +10,12 @@ use crate::error::StorageError;
 use crate::fates::Became;
 use crate::key::{CacheKey, Origin};
 use crate::policy::digest;
-use crate::purge::Force;
+use crate::purged::Force;
 use crate::response::Stamp;
 use crate::selector::{PurgeError, Reach, Receipt, Selector};
 use crate::stats::count;
 use crate::storage::backend::Backend;
-use crate::target::{Hashes, Target};
+use crate::target::Target;
 
 impl CacheCore {
     /// Purges what a selector names. It has taken effect before the store is asked to give memory back.
@@ -30,45 +30,41 @@ impl CacheCore {
         Ok(Receipt { number, reach: Reach::ThisProcess })
     }
 
-    /// Purges by number, and seals what is on its way into the store. Returns the number.
-    pub(crate) fn purge_target(&self, target: &Target, _force: Force) -> u64 {
-        match target {
-            Target::Hashes(Hashes { places, tags, authority }) => {
-                self.flights.seal_all();
-                for place in places {
-                    self.purges.purge_resource(*place);
-                }
-                self.flights.seal_tags(*authority, tags);
-                self.purges.purge_tags(tags)
-            }
-            Target::Pattern { .. } | Target::Everything => {
-                self.flights.seal_all();
-                self.purges.purge_everything()
-            }
-        }
+    /// Purges by number. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.
+    pub(crate) fn purge_target(&self, target: &Target, force: Force) -> u64 {
+        let number = self.purges.purge(target, force);
+        self.flights.close(target);
+        self.sweep_soon();
+        number
     }
 
-    /// Deletes what is known by key of what was purged. The sweep finds all else that is in memory.
+    /// Deletes what is known by key of what was purged, and tells what became of it. The sweep finds all else that is in memory.
     async fn erase(&self, selector: &Selector, number: u64) -> Result<(), StorageError> {
+        let purged = Became::Purged { number: Some(number) };
         match (selector, &self.settings.backend) {
             (Selector::Partition(principal), backend) => {
                 let mut failed = None;
                 for key in self.partitions.take(&digest(&self.secret, principal)) {
                     match backend {
-                        Backend::Memory(memory) => {
-                            _ = memory.remove_because(&key, Became::Purged { number: Some(number) })
-                        }
+                        Backend::Memory(memory) => _ = memory.remove_because(&key, purged),
                         // One that fails must not keep the others there.
-                        Backend::Other(other) => failed = other.remove(&key).await.err().or(failed),
+                        Backend::Other(other) => {
+                            self.fates.note(key.as_bytes(), purged);
+                            failed = other.remove(&key).await.err().or(failed);
+                        }
                     }
                 }
                 failed.map_or(Ok(()), Err)
             }
             (Selector::Everything, Backend::Memory(memory)) => {
+                self.fates.note_all(number);
                 memory.clear_now(Some(number));
                 Ok(())
             }
-            (Selector::Everything, Backend::Other(other)) => other.clear().await,
+            (Selector::Everything, Backend::Other(other)) => {
+                self.fates.note_all(number);
+                other.clear().await
+            }
             _ => Ok(()),
         }
     }
@@ -105,8 +101,7 @@ impl CacheCore {
             let stamp = self.purges.stamp(&key, 0);
             self.purge_with(authority, &key, &stamp);
             if authority.is_none() {
-                self.flights.seal_path(stamp.path);
-                let number = self.purges.purge_resource(stamp.path);
+                let number = self.purge_target(&Target::place(stamp.path), Force::Hard);
                 self.fates.note_part(key.path_and_query(), Became::Written, number);
                 continue;
             }
@@ -119,7 +114,7 @@ impl CacheCore {
                 Backend::Other(_) => false,
             };
             if !by_key {
-                let number = self.purges.purge_resource(stamp.resource);
+                let number = self.purge_target(&Target::place(stamp.resource), Force::Hard);
                 self.fates.note_part(key.resource(), Became::Written, number);
             }
         }
@@ -147,10 +142,10 @@ impl CacheCore {
         }
     }
 
-    /// Purges by tag, under one number, and seals the fills whose tags are among these or may be.
+    /// Purges by tag, under one number, what has one of these tags; on the authority only, if there is one.
     fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
-        self.purges.purge_tags(tags);
-        self.flights.seal_tags(authority.map(|authority| self.groups.authority(Some(authority))), tags);
+        let authority = authority.map(|authority| self.groups.authority(Some(authority)));
+        self.purge_target(&Target::tags(tags, authority), Force::Hard);
     }
 
     /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.

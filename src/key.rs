@@ -81,15 +81,35 @@ impl Part {
 impl CacheKey {
     /// The key of a resource, to which nothing is added yet.
     pub fn new(authority: &[u8], path: &str, query: Option<&str>) -> Self {
-        let mut key = Self { bytes: SmallVec::new(), path: 0, resource: 0 };
-        key.push(Part::Authority, authority);
-        key.path = key.length();
-        key.push(Part::Path, path.as_bytes());
-        if let Some(query) = query {
-            key.push(Part::Query, query.as_bytes());
-        }
-        key.resource = key.length();
+        let mut key = Self::empty();
+        key.begin(authority);
+        key.name_resource(path, query);
         key
+    }
+
+    /// A key that is still to be written: first its [authority](Self::begin), then [path and query](Self::name_resource).
+    pub(crate) fn empty() -> Self {
+        Self { bytes: SmallVec::new(), path: 0, resource: 0 }
+    }
+
+    pub(crate) fn begin(&mut self, authority: &[u8]) {
+        self.push(Part::Authority, authority);
+        self.path = self.length();
+    }
+
+    /// The same with a host that isn't in lower case yet.
+    pub(crate) fn begin_with_host(&mut self, host: &[u8]) {
+        self.begin(host);
+        // Behind its kind and length, of which none is a letter.
+        self.bytes[5..].make_ascii_lowercase();
+    }
+
+    pub(crate) fn name_resource(&mut self, path: &str, query: Option<&str>) {
+        self.push(Part::Path, path.as_bytes());
+        if let Some(query) = query {
+            self.push(Part::Query, query.as_bytes());
+        }
+        self.resource = self.length();
     }
 
     /// The key that has these [bytes](Self::as_bytes); `None` if they are no key's.
@@ -314,6 +334,15 @@ mod tests {
             prop_assert_eq!(&again, &key);
             prop_assert_eq!(again.has_search(), search);
             let _ = CacheKey::from_bytes(&junk);
+        }
+
+        #[test]
+        fn a_host_in_any_case_makes_the_key_of_its_lower_case(host in "[A-Za-z0-9.:]{0,300}") {
+            let mut key = CacheKey::empty();
+            key.begin_with_host(host.as_bytes());
+            key.name_resource("/P", Some("Q"));
+            let expected = CacheKey::new(host.to_ascii_lowercase().as_bytes(), "/P", Some("Q"));
+            prop_assert_eq!(key, expected);
         }
 
         #[test]

@@ -21,6 +21,8 @@ struct Pages {
     current: Vec<Page>,
     /// Those of before, the latest last.
     removed: Vec<Page>,
+    /// Some are in the sum only.
+    forgotten: bool,
 }
 
 /// A route; `otherwise` has no pattern.
@@ -51,13 +53,15 @@ impl Ledger {
             pages.current.push(page);
         }
         pages.removed = known;
-        self.forget(&mut pages.removed);
+        pages.forgotten |= before.forgotten | self.forget(&mut pages.removed);
         opened
     }
 
     /// Adds up those that are too many, the oldest first. Who is still counted on by a request or a stored response stays until that has ended.
-    fn forget(&self, removed: &mut Vec<Page>) {
-        let mut too_many = removed.len().saturating_sub(MOST_REMOVED);
+    /// Tells whether there were any.
+    fn forget(&self, removed: &mut Vec<Page>) -> bool {
+        let before = removed.len();
+        let mut too_many = before.saturating_sub(MOST_REMOVED);
         removed.retain(|page| {
             let goes = too_many > 0 && Arc::strong_count(&page.counters) == 1;
             if goes {
@@ -66,6 +70,7 @@ impl Ledger {
             }
             !goes
         });
+        removed.len() < before
     }
 
     /// The routes of now, in the order of the rules, `otherwise` last.
@@ -78,6 +83,18 @@ impl Ledger {
         let pages = self.pages();
         let all = pages.current.iter().chain(&pages.removed).map(|page| of(&page.counters));
         all.sum::<u64>() + of(&self.past)
+    }
+
+    /// What all routes counted that `known` doesn't know; `None` where there are no such routes, and never were.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn rest(&self, known: impl Fn(&Arc<RouteCounters>) -> bool) -> Option<RouteCounters> {
+        let pages = self.pages();
+        let rest = RouteCounters::default();
+        let mut unknown = pages.current.iter().chain(&pages.removed).filter(|page| !known(&page.counters)).peekable();
+        let is_empty = unknown.peek().is_none() && !pages.forgotten;
+        unknown.for_each(|page| rest.absorb(&page.counters));
+        rest.absorb(&self.past);
+        (!is_empty).then_some(rest)
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {

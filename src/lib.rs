@@ -50,7 +50,7 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`) |
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
 //! | 2 | stores | [`storage`] |
@@ -65,6 +65,8 @@
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
 //! - `admin`: the admin API as an axum router, `admin::router`: statistics, purges, entries, the configuration of the running cache. Adds
 //!   `axum` and `config`, and the crates `serde`, `serde_json`, `subtle` and `form_urlencoded`.
+//! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
+//!   crate `metrics`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
 //!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
@@ -75,6 +77,8 @@
 pub mod admin;
 #[cfg(feature = "config")]
 mod config;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(all(test, shuttle))]
 mod models;
 
@@ -121,12 +125,14 @@ mod policy;
 mod post;
 mod precedence;
 mod purge;
+mod purged;
 mod query;
 pub mod report;
 mod route_stats;
 mod rules;
 mod search;
 mod settings;
+mod spans;
 mod stats;
 mod strategy;
 mod stream;
@@ -220,6 +226,11 @@ struct Configuration;
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/neighbours.md")]
 struct NeighboursChapter;
+
+/// The examples among the metrics, as doc tests.
+#[cfg(all(doctest, feature = "axum", feature = "metrics"))]
+#[doc = include_str!("../docs/metrics.md")]
+struct MetricsChapter;
 
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

@@ -6,9 +6,11 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::cache::CacheCore;
 use crate::description::{changes, is_same};
+use crate::purged::Force;
 use crate::reload::{Reload, ReloadError};
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
+use crate::target::Target;
 
 /// A cache through all its generations.
 pub(crate) struct Live {
@@ -57,9 +59,8 @@ impl Live {
             }
         }
         if next.has_too_many_retired() {
-            let number = next.purges.purge_everything();
+            let number = next.purge_target(&Target::Everything, Force::Hard);
             next.fates.note_all(number);
-            next.flights.seal_all();
             if let Backend::Memory(memory) = &next.settings.backend {
                 memory.clear_now(Some(number));
             }

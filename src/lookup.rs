@@ -31,12 +31,11 @@ pub(crate) enum Lookup<R = Arc<StoredResponse>> {
 /// What may be done with `chosen`, which is or holds `stored` (RFC 9111 §4). This only looks: a response that goes out is [used](Lookup::used) as well.
 pub(crate) fn weigh<R>(chosen: R, stored: &StoredResponse, ask: &Ask, now: Moment) -> Lookup<R> {
     let current;
-    let terms = match stored.upkeep {
-        None => &stored.terms,
-        Some(_) => {
-            current = stored.current_terms();
-            &current
-        }
+    let terms = if stored.is_as_stored() {
+        &stored.terms
+    } else {
+        current = stored.current_terms();
+        &current
     };
     match reuse(terms, stored.age(now), &ask.directives, ask.authorization) {
         Reuse::Fresh => Lookup::Fresh(chosen),

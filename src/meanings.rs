@@ -3,6 +3,7 @@
 //!
 //! A section is one of an RFC; or `safe default`, where larder is stricter than the RFC; `as set`, where a rule or a setting says so; or `limit`.
 
+use crate::fates::MissCause;
 use crate::outcome::{BypassReason, ForwardReason, Outcome, StaleReason};
 use crate::rfc9111::freshness::LifetimeSource;
 use crate::rfc9111::reuse::ValidateReason;
@@ -81,7 +82,7 @@ meanings! { BypassReason:
 
 meanings! { ForwardReason:
     Self::UriMiss => "nothing is stored for the URI", "RFC 9211 §2.2",
-        "the next request for it finds the answer to this one, if that is stored";
+        "an earlier answer that was stored; see why the last one wasn't";
     Self::VaryMiss => "something is stored for the URI, and not the variant that was asked for", "RFC 9111 §4.1",
         "fewer fields in `Vary`, or fewer values of them";
     Self::Request => "what is stored may not be used without asking: so says the request, or the response itself", "RFC 9111 §5.2",
@@ -166,4 +167,53 @@ meanings! { ValidateReason:
         "a request without the directive; `immutable` in the response's `Cache-Control`, for `max-age`";
     Self::Authorization => "the request has `Authorization`, and the response doesn't say that it is for everybody", "RFC 9111 §3.5",
         "`public` in the response's `Cache-Control`; `Policy::shared` or `Policy::per`";
+}
+
+meanings! { MissCause:
+    Self::FirstSeen => "nobody asked for it before, as far as is remembered", "RFC 9211 §2.2", "";
+    Self::Expired => "its time was over", "RFC 9111 §4.2", "a longer lifetime; `Policy::stale_while_revalidate`";
+    Self::Evicted => "it was evicted, since there was no room", "limit", "`CacheLayer::in_memory` with more bytes";
+    Self::Purged => "it was purged", "as set", "a purge that takes less";
+    Self::Written => "a write made it invalid", "RFC 9111 §4.4", "";
+    Self::Variant => "another variant is stored, and not the one that was asked for", "RFC 9111 §4.1",
+        "fewer fields in `Vary`, or fewer values of them";
+    Self::Declined => "the last answer was not stored", "RFC 9111 §3", "see the reason why it wasn't";
+    Self::Settings => "the settings or the rule are other ones now, and forbid to use what is stored", "as set", "";
+    Self::Asked => "the client wanted it anew, what is stored wants to be validated on each use, or the strategy asks the handler first", "RFC 9111 §5.2",
+        "a request or a response without `no-cache`; another `Policy::strategy`";
+    Self::Lost => "it was stored, and is gone: dropped for what an answer said or for a quota, or a store of one's own let go of it", "limit",
+        "`Policy::quota`";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::CacheOutcome;
+
+    fn said(outcome: CacheOutcome) -> String {
+        String::from_utf8(outcome.cache_status("larder").to_vec()).unwrap()
+    }
+
+    #[test]
+    fn cache_status_has_the_reason_of_all_that_is_no_plain_hit() {
+        // RFC 9211 §2.2, and §2.8 for what that has no word for.
+        let forwarded = |kind: fn(ForwardReason) -> Outcome| {
+            ForwardReason::ALL.into_iter().map(move |reason| (kind(reason), reason.as_str()))
+        };
+        let rows = (StaleReason::ALL.into_iter().map(|reason| (Outcome::Stale(reason), reason.as_str())))
+            .chain(forwarded(Outcome::Miss))
+            .chain(forwarded(Outcome::Collapsed))
+            .chain(forwarded(Outcome::Revalidated))
+            .chain(BypassReason::ALL.into_iter().map(|reason| (Outcome::Bypass(reason), reason.as_str())))
+            .chain([(Outcome::Fallback, "network-first")]);
+        for (outcome, word) in rows {
+            let said = said(CacheOutcome::new(outcome, None));
+            let words = said.split("; ").filter_map(|said| said.strip_prefix("fwd=").or(said.strip_prefix("detail=")));
+            assert!(words.into_iter().any(|said| said == word), "{outcome:?}: {said}");
+        }
+        for reason in DeclineReason::ALL {
+            let said = said(CacheOutcome::new(Outcome::Miss(ForwardReason::NetworkFirst), None).stored(Err(reason)));
+            assert_eq!(said, format!("larder; fwd=bypass; detail={reason}"));
+        }
+    }
 }

@@ -9,7 +9,17 @@ use crate::storage::backend::Backend;
 impl CacheCore {
     /// Counts why a request goes to the handler.
     pub(crate) fn note_miss(&self, ask: &Ask, why: ForwardReason) {
-        let cause = match why {
+        let cause = self.cause(ask, why);
+        let route = &self.rules.get(ask.rule).counters;
+        route.missed(cause);
+        if cause == MissCause::Purged && self.is_there(ask) == Some(false) {
+            route.became(Became::Purged { number: None });
+        }
+    }
+
+    /// What had become of what a request asks for that isn't answered from the store.
+    pub(crate) fn cause(&self, ask: &Ask, why: ForwardReason) -> MissCause {
+        match why {
             ForwardReason::VaryMiss => MissCause::Variant,
             ForwardReason::Stale => MissCause::Expired,
             ForwardReason::Request | ForwardReason::NetworkFirst => MissCause::Asked,
@@ -17,11 +27,14 @@ impl CacheCore {
             | ForwardReason::OnlyIfCached
             | ForwardReason::CacheOnly
             | ForwardReason::Crowded => self.cause_of_nothing(ask),
-        };
-        let route = &self.rules.get(ask.rule).counters;
-        route.missed(cause);
-        if cause == MissCause::Purged && self.is_there(ask) == Some(false) {
-            route.became(Became::Purged { number: None });
+        }
+    }
+
+    /// What another store has under a key isn't valid any more: it can't be asked once more when that matters, so it is remembered.
+    pub(crate) fn note_invalid(&self, ask: &Ask) {
+        let became = self.fates.of(&ask.key).map(|fate| fate.became);
+        if !matches!(became, Some(Became::Written | Became::Purged { .. })) {
+            self.fates.note(ask.key.as_bytes(), Became::Purged { number: None });
         }
     }
 
@@ -46,8 +59,8 @@ impl CacheCore {
     /// Whether something lies in memory under the key that no purge has touched; `None` where nothing does.
     fn is_there(&self, ask: &Ask) -> Option<bool> {
         let Backend::Memory(memory) = &self.settings.backend else { return None };
-        memory.read(&ask.key, |variants| {
-            let valid = variants.iter().any(|stored| self.purges.is_valid(&stored.stamp));
+        memory.peek(&ask.key, |variants| {
+            let valid = variants.iter().any(|stored| self.is_valid(stored, &ask.key));
             (!variants.is_empty()).then_some(valid)
         })
     }

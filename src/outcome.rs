@@ -352,15 +352,15 @@ impl HeaderSwitches {
 
     /// Puts what `outcome` says into the places of [`names`](Self::names); `of_hit` is its `Cache-Status`, where that is known.
     pub(crate) fn fill(&self, places: &mut Places<'_>, outcome: &CacheOutcome, of_hit: Option<HeaderValue>) {
-        let age = outcome.age.unwrap_or_default().as_secs();
+        let age = number(outcome.age.unwrap_or_default().as_secs());
         if self.age {
-            places.put(number(age));
+            places.put(age.clone());
         }
         if self.x_cache {
             places.put(HeaderValue::from_static(outcome.outcome.as_str()));
         }
         if self.x_cache_age {
-            places.put(number(age));
+            places.put(age);
         }
         if self.cache_status {
             places.put(of_hit.unwrap_or_else(|| self.status_value(outcome)));

@@ -1,7 +1,9 @@
 //! [`Pattern`]: which paths are meant by a glob or a regular expression. What it is made from may come from anybody, so its length and what it compiles to are
 //! bounded, and it is matched in linear time.
 
-use regex::{Regex, RegexBuilder};
+use std::sync::Arc;
+
+use regex::bytes::{Regex, RegexBuilder};
 
 /// The longest pattern, in bytes.
 const LONGEST: usize = 1024;
@@ -9,12 +11,21 @@ const LONGEST: usize = 1024;
 /// What a pattern may compile to, in bytes: more than any that a person writes, and made in a few milliseconds.
 const LARGEST: usize = 256 << 10;
 
-/// A glob or a regular expression over paths.
+/// A glob or a regular expression over paths; clones share what it compiled to. Two are equal if they are written alike.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern(Arc<Compiled>);
+
 #[derive(Debug)]
-pub(crate) struct Pattern {
+struct Compiled {
     regex: Regex,
     /// With what every text that is meant begins; empty where that isn't known.
     prefix: String,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.regex.as_str() == other.0.regex.as_str()
+    }
 }
 
 /// A pattern that can't be used, and why.
@@ -36,7 +47,8 @@ impl Pattern {
                 '*' => {
                     // Any number of them says no more than one.
                     while characters.next_if_eq(&'*').is_some() {}
-                    Some(".*")
+                    // By bytes, of which there are fewer to tell apart than of characters; what follows begins with one.
+                    Some("(?-u:.)*")
                 }
                 '?' => Some("."),
                 _ => None,
@@ -56,24 +68,24 @@ impl Pattern {
             }
         }
         regex.push_str(r"\z");
-        Ok(Self { regex: compile(&regex).map_err(malformed)?, prefix })
+        Ok(Self(Arc::new(Compiled { regex: compile(&regex).map_err(malformed)?, prefix })))
     }
 
     /// Finds a match anywhere, unless it is tied to an end.
     pub(crate) fn regex(text: &str) -> Result<Self, Malformed> {
         let compiled = check(text).and_then(|()| compile(text));
         let regex = compiled.map_err(|reason| Malformed { pattern: beginning(text), reason })?;
-        Ok(Self { regex, prefix: String::new() })
+        Ok(Self(Arc::new(Compiled { regex, prefix: String::new() })))
     }
 
     /// Whether a text is meant.
     pub(crate) fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        self.0.regex.is_match(text.as_bytes())
     }
 
     /// Whether some text that begins with `start` may be meant; in doubt it may.
     pub(crate) fn may_continue(&self, start: &str) -> bool {
-        self.prefix.starts_with(start) || start.starts_with(&self.prefix)
+        self.0.prefix.starts_with(start) || start.starts_with(&self.0.prefix)
     }
 }
 

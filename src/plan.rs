@@ -33,6 +33,7 @@ use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
+use crate::spans;
 use crate::tally::RouteCounters;
 use crate::variance::Variance;
 
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     origin: Origin,
     charge: Option<Arc<Charge>>,
     pub(crate) route: Arc<RouteCounters>,
+    /// Of the exchange that brought it; it ends with what becomes of that.
+    pub(crate) span: tracing::Span,
     /// What the new response takes the place of.
     previous: Option<Arc<StoredResponse>>,
     /// The length that the head announces, or else the body.
@@ -166,6 +169,7 @@ impl Plan {
             origin: Origin { replaced, handler: draft.handler.map(Arc::new), own_vary, ..Origin::default() },
             charge,
             route: draft.route.clone(),
+            span: tracing::Span::current(),
             previous: draft.previous,
             announced,
             silent_coding,
@@ -251,6 +255,7 @@ impl Plan {
         let compression = coder::Job::begin(&self.core, &self.key, &stored);
         let committed = self.core.commit(self.flight, &self.key, &stored);
         self.core.note_stored(&self.route, &self.key, committed);
+        committed.err().into_iter().for_each(|reason| spans::decline(&self.span, reason));
         if let Some(trail) = self.trail {
             let is_stored = committed.is_ok();
             self.core.note_fill(FillSeen { trail, key: &self.key, response: &stored, content, is_stored });

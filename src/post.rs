@@ -79,7 +79,7 @@ pub(crate) fn would_be_get(
     facts: &RequestFacts<'_>,
     route: &Route,
     now: Moment,
-    key: impl FnOnce() -> Result<CacheKey, BypassReason>,
+    write_key: impl FnOnce(&mut CacheKey) -> Result<(), BypassReason>,
 ) -> Option<Box<Ask>> {
     let policy = &route.policy;
     let is_wanted = policy.store_post.unwrap_or(cache.settings.store_post) && !policy.shadow;
@@ -96,7 +96,9 @@ pub(crate) fn would_be_get(
     {
         return None;
     }
-    Some(Box::new(Ask::plain(key().ok()?, route, facts.directives(head.headers), now)))
+    let mut ask = Ask::plain(route, facts.directives(head.headers), now);
+    write_key(&mut ask.key).ok()?;
+    Some(Box::new(ask))
 }
 
 /// Whether a 200 to a POST says that it is what a GET of `target` would get, and for how long: "explicit freshness information" and "a

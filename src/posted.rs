@@ -57,7 +57,7 @@ impl Posted {
         }
         let core = self.core;
         let authority = core.groups.authority(self.ask.key.origin().authority);
-        let flight = core.flights.begin(&self.stamp, authority, None);
+        let flight = core.flights.begin(&self.stamp, &self.ask.key, authority, None);
         let asked = core.asked(&self.ask);
         let departure = Departure { flight, stamp: self.stamp, changes: self.changes, asked };
         // From here on a write or a purge seals the flight. One that came before has been counted, or has a larger number than the stamp.

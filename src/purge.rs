@@ -5,52 +5,71 @@
 //! |---|---|
 //! | 1. a response carries the number that was current before its handler was called | [`PurgeIndex::current`], [`Stamp`] |
 //! | 2. validity is checked on every read | [`PurgeIndex::is_valid`] |
-//! | 3. a purge seals the fills in flight that it may touch | [`Flights`](crate::flight::Flights) |
+//! | 3. a purge closes the fills in flight that it may touch | [`Flights`](crate::flight::Flights) |
 //! | 4. a write deletes by key, without moving the number | [`CacheCore::invalidate`](crate::cache::CacheCore::invalidate) |
+//! | 5. what all that is stored was held against is forgotten | [`PurgeIndex::retire`], [`CacheCore::sweep_soon`](crate::cache::CacheCore::sweep_soon) |
+//! | 6. hard and soft purges have numbers of their own | [`Purged`] |
 //!
-//! Beside its resource and its path a response may have tags, hashes of what else it can be purged by. The groups of RFC 9875 are such tags
-//! ([`Groups`](crate::groups::Groups)). Tags of the application's own, patterns, and soft purges will be further selectors here.
+//! What is remembered is exact, and bounded: a [`Purged`] for each hash (of a resource, path, partition or tag), and for each pattern. Where there are too many, the
+//! *floor* rises to the newest number: what wasn't held against all purges before it counts as purged. That is also how everything is purged, and how what was
+//! forgotten stays harmless: a copy of a response that was elsewhere while the store was swept bears a number below the floor.
+
+use std::collections::HashMap;
 
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::partition;
+use crate::pattern::Pattern;
+use crate::purged::{Force, Purged, Verdict};
 use crate::response::Stamp;
-use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError, hasher, sized};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, hasher, sized};
+use crate::target::Target;
 
-/// In how many places purged resources are remembered. Resources that share a place are purged together: a miss too many, and
-/// never a stale answer; and however many purges there are, they take no more memory.
-const PLACES: usize = sized(1 << 16, 16);
+/// How many hashes are remembered: 64 MiB or so.
+const MOST_HASHES: usize = sized(1 << 20, 64);
+
+/// How many patterns are remembered, each of which every entry has to be held against once.
+const MOST_PATTERNS: usize = sized(256, 4);
+
+const SHARDS: usize = sized(64, 2);
 
 #[derive(Debug)]
 pub(crate) struct PurgeIndex {
     /// The number of the newest purge.
     number: AtomicU64,
-    /// What has a smaller number than this is invalid, whatever it is.
+    /// What wasn't held against purges up to this one can't be any more, and counts as purged.
     floor: AtomicU64,
-    /// The number of the newest purge in each place.
-    resources: Box<[AtomicU64]>,
+    hashes: [Mutex<HashMap<u64, Purged, ahash::RandomState>>; SHARDS],
+    /// How many hashes are in them.
+    known: AtomicUsize,
+    /// Purges of more than hashes can name. Those who read it take it along, since matching takes its time.
+    wide: Mutex<Arc<[Wide]>>,
+    /// The number of the newest one of those.
+    widest: AtomicU64,
     /// Purges take turns, so that numbers are published in order.
     turn: Mutex<()>,
     hasher: ahash::RandomState,
 }
 
-/// How hard a purge is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Force {
-    /// What it touches is never served again.
-    Hard,
-    /// It is stale as of then.
-    Soft(Moment),
+/// Purges of what a pattern means, or of everything.
+#[derive(Clone, Debug)]
+struct Wide {
+    pattern: Option<Pattern>,
+    purged: Purged,
 }
 
 impl Default for PurgeIndex {
     fn default() -> Self {
+        let hasher = hasher();
         Self {
             number: AtomicU64::new(0),
             floor: AtomicU64::new(0),
-            resources: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            hashes: std::array::from_fn(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))),
+            known: AtomicUsize::new(0),
+            wide: Mutex::new([].into()),
+            widest: AtomicU64::new(0),
             turn: Mutex::new(()),
-            hasher: hasher(),
+            hasher,
         }
     }
 }
@@ -68,104 +87,198 @@ impl PurgeIndex {
         stamp.in_partition(key.partition().map(|id| partition::place(&id)))
     }
 
-    /// Whether no purge touches it. One compare, if there was no purge since the last look.
-    pub(crate) fn is_valid(&self, stamp: &Stamp) -> bool {
+    /// Whether no hard purge touches what has this stamp, was `received` then and is stored under `key`. Soft ones [mark](Stamp::stale_from) it. One compare, if there was no purge since the
+    /// last look.
+    pub(crate) fn is_valid(&self, stamp: &Stamp, received: Moment, key: &CacheKey) -> bool {
         let current = self.current();
-        stamp.verified() == current || self.verify(stamp, current)
+        stamp.verified() == current || self.verify(stamp, received, key, current)
     }
 
+    /// Only what is newer than the last look has to be looked at: what is older would have been found then.
     #[cold]
-    fn verify(&self, stamp: &Stamp, current: u64) -> bool {
-        let newest = |id: &u64| self.place(*id).load(Ordering::Acquire) > stamp.number;
-        let is_purged = newest(&stamp.resource)
-            || newest(&stamp.path)
-            || self.floor.load(Ordering::Acquire) > stamp.number
-            || stamp.partition.is_some_and(|id| newest(&id))
-            || stamp.tags.iter().flat_map(|tags| tags.iter()).any(newest);
-        if is_purged {
+    fn verify(&self, stamp: &Stamp, received: Moment, key: &CacheKey, current: u64) -> bool {
+        let since = stamp.verified();
+        let mut verdict = Verdict::default();
+        for hash in stamp.hashes() {
+            verdict.add(self.shard(hash).get(&hash), since, received);
+        }
+        if self.widest.load(Ordering::Acquire) > since {
+            let wide = lock(&self.wide).clone();
+            let newer = wide.iter().filter(|wide| wide.purged.newest() > since);
+            for wide in newer.filter(|wide| wide.pattern.as_ref().is_none_or(|pattern| key.is_meant_by(pattern))) {
+                verdict.add(Some(&wide.purged), since, received);
+            }
+        }
+        // Last: what was forgotten before it could be found above has raised the floor first.
+        if verdict.is_purged || self.floor.load(Ordering::Acquire) > since {
             return false;
         }
-        stamp.set_verified(current);
+        stamp.hold(verdict.stale_from, current);
         true
     }
 
-    /// Purges everything; returns the purge's number.
-    pub(crate) fn purge_everything(&self) -> u64 {
-        self.publish(|number| self.floor.store(number, Ordering::Release))
-    }
-
-    /// Purges what has this hash, of [resource](Stamp::resource), [path](Stamp::path) or [partition](Stamp::partition); returns the
-    /// purge's number.
-    pub(crate) fn purge_resource(&self, id: u64) -> u64 {
-        self.publish(|number| self.place(id).store(number, Ordering::Release))
-    }
-
-    /// Purges all responses with one of these [tags](Stamp::tags), under one number; returns it.
-    pub(crate) fn purge_tags(&self, tags: &[u64]) -> u64 {
-        self.publish(|number| tags.iter().for_each(|tag| self.place(*tag).store(number, Ordering::Release)))
-    }
-
-    fn place(&self, id: u64) -> &AtomicU64 {
-        &self.resources[id as usize % PLACES]
-    }
-
-    /// Records a purge and only then makes its number current: who sees the number sees the purge.
-    fn publish(&self, record: impl FnOnce(u64)) -> u64 {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Purges; returns the purge's number.
+    pub(crate) fn purge(&self, target: &Target, force: Force) -> u64 {
+        let _turn = lock(&self.turn);
         let number = self.number.load(Ordering::Relaxed) + 1;
-        record(number);
+        let is_remembered = match (target, force) {
+            (Target::Hashes(hashes), _) => hashes.all().all(|hash| self.remember(hash, number, force)),
+            (Target::Pattern(pattern), _) => self.remember_wide(Some(pattern), number, force),
+            (Target::Everything, Force::Soft(_)) => self.remember_wide(None, number, force),
+            (Target::Everything, Force::Hard) => false,
+        };
+        if !is_remembered {
+            self.forget(number);
+        }
+        // Who sees the number sees the purge.
         self.number.store(number, Ordering::Release);
         number
     }
+
+    fn remember(&self, hash: u64, number: u64, force: Force) -> bool {
+        let mut shard = self.shard(hash);
+        if let Some(purged) = shard.get_mut(&hash) {
+            purged.add(number, force);
+            return true;
+        }
+        if self.known.load(Ordering::Relaxed) >= MOST_HASHES {
+            return false;
+        }
+        self.known.fetch_add(1, Ordering::Relaxed);
+        shard.insert(hash, Purged::new(number, force));
+        true
+    }
+
+    fn remember_wide(&self, pattern: Option<&Pattern>, number: u64, force: Force) -> bool {
+        let mut wide = lock(&self.wide);
+        let mut all = wide.to_vec();
+        let known = all.iter().position(|known| known.pattern.as_ref() == pattern);
+        match known {
+            Some(place) => all[place].purged.add(number, force),
+            None if all.len() >= MOST_PATTERNS => return false,
+            None => all.push(Wide { pattern: pattern.cloned(), purged: Purged::new(number, force) }),
+        }
+        *wide = all.into();
+        self.widest.store(number, Ordering::Release);
+        true
+    }
+
+    /// All that is stored was held against the purges up to this one, and no fill in flight is older: they are forgotten.
+    pub(crate) fn retire(&self, number: u64) {
+        self.forget(number);
+    }
+
+    /// Forgets the purges up to this one. From now on what wasn't held against all of them counts as purged.
+    fn forget(&self, number: u64) {
+        self.floor.fetch_max(number, Ordering::AcqRel);
+        for shard in &self.hashes {
+            let mut shard = lock(shard);
+            let before = shard.len();
+            shard.retain(|_, purged| purged.forget(number));
+            self.known.fetch_sub(before - shard.len(), Ordering::Relaxed);
+            if shard.is_empty() {
+                shard.shrink_to_fit();
+            }
+        }
+        let mut wide = lock(&self.wide);
+        if !wide.is_empty() {
+            *wide = wide.iter().cloned().filter_map(|mut wide| wide.purged.forget(number).then_some(wide)).collect();
+        }
+    }
+
+    /// How many hashes and patterns are remembered.
+    pub(crate) fn live(&self) -> usize {
+        self.known.load(Ordering::Relaxed) + self.patterns()
+    }
+
+    /// How many patterns are.
+    pub(crate) fn patterns(&self) -> usize {
+        lock(&self.wide).len()
+    }
+
+    /// Whether so many are remembered that the floor may soon rise.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.known.load(Ordering::Relaxed) > MOST_HASHES / 2 || self.patterns() > MOST_PATTERNS / 2
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, HashMap<u64, Purged, ahash::RandomState>> {
+        // The low bits choose the place within the shard.
+        lock(&self.hashes[(hash >> 32) as usize % SHARDS])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     fn key(path: &str) -> CacheKey {
         CacheKey::new(b"h", path, None)
     }
 
+    fn at(seconds: u64) -> Moment {
+        Moment { wall: UNIX_EPOCH + Duration::from_secs(seconds), monotonic: Duration::from_secs(seconds) }
+    }
+
+    /// Something stored: its key, and what it is held against purges by.
+    struct Stored(CacheKey, Stamp);
+
+    impl Stored {
+        fn new(index: &PurgeIndex, key: CacheKey, tags: &[u64]) -> Self {
+            let mut stamp = index.stamp(&key, index.current());
+            stamp.tags = (!tags.is_empty()).then(|| tags.into());
+            Self(key, stamp)
+        }
+
+        fn is_valid(&self, index: &PurgeIndex) -> bool {
+            index.is_valid(&self.1, at(100), &self.0)
+        }
+    }
+
+    fn glob(text: &str) -> Target {
+        Target::Pattern(Pattern::glob(text).unwrap())
+    }
+
     #[test]
     fn a_purge_touches_what_is_older_and_nothing_newer() {
         let index = PurgeIndex::default();
-        let (old, other) = (index.stamp(&key("/a"), index.current()), index.stamp(&key("/b"), index.current()));
-        assert!(index.is_valid(&old));
-        index.purge_resource(old.resource);
-        assert!(!index.is_valid(&old));
-        assert!(index.is_valid(&other) && index.is_valid(&other), "and it stays so when looked at again");
-        let new = index.stamp(&key("/a"), index.current());
-        assert!(index.is_valid(&new));
-        index.purge_everything();
-        assert!(!index.is_valid(&new) && !index.is_valid(&other));
+        let stored = |path: &str| Stored::new(&index, key(path), &[11, 22]);
+        type Row = fn(&Stamp) -> Target;
+        let rows: [Row; 7] = [
+            |stamp| Target::place(stamp.resource),
+            |stamp| Target::place(stamp.path),
+            |_| Target::tags(&[11, 33], None),
+            |_| glob("/a*"),
+            |_| glob("/*a"),
+            |_| Target::Pattern(Pattern::regex("a$").unwrap()),
+            |_| Target::Everything,
+        ];
+        for (row, target) in rows.into_iter().enumerate() {
+            let (old, other) = (stored("/a"), Stored::new(&index, key("/b"), &[22]));
+            assert!(old.is_valid(&index));
+            let target = target(&old.1);
+            let number = index.purge(&target, Force::Hard);
+            assert!(!old.is_valid(&index), "row {row}");
+            let touches_all = matches!(target, Target::Everything);
+            for look in 0..2 {
+                assert_eq!(other.is_valid(&index), !touches_all, "row {row}, and so when looked at again: {look}");
+            }
+            let new = stored("/a");
+            assert!(new.is_valid(&index) && new.1.number == number, "row {row}");
+        }
     }
 
     #[test]
     fn a_path_is_purged_on_every_authority() {
         let index = PurgeIndex::default();
-        let stamps = [b"h1", b"h2"].map(|host| index.stamp(&CacheKey::new(host, "/a", None), 0));
-        index.purge_resource(stamps[0].path);
-        assert!(!index.is_valid(&stamps[0]) && !index.is_valid(&stamps[1]));
-    }
-
-    #[test]
-    fn a_tag_purges_what_has_it_and_is_older() {
-        let index = PurgeIndex::default();
-        let tagged = |path: &str, tags: &[u64]| {
-            let mut stamp = index.stamp(&key(path), index.current());
-            stamp.tags = Some(tags.into());
-            stamp
-        };
-        let (both, one, none) = (tagged("/a", &[11, 22]), tagged("/b", &[22]), index.stamp(&key("/c"), 0));
-        index.purge_tags(&[11, 33]);
-        assert!(!index.is_valid(&both));
-        assert!(index.is_valid(&one) && index.is_valid(&none));
-        let newer = tagged("/a", &[11, 22]);
-        assert!(index.is_valid(&newer));
-        index.purge_tags(&[22]);
-        assert!(!index.is_valid(&newer) && !index.is_valid(&one), "looked at before, and now again");
-        assert!(index.is_valid(&none));
+        let stored = [b"h1", b"h2"].map(|host| Stored::new(&index, CacheKey::new(host, "/a", None), &[]));
+        index.purge(&Target::place(stored[0].1.path), Force::Hard);
+        assert!(stored.iter().all(|stored| !stored.is_valid(&index)));
     }
 
     #[test]
@@ -174,24 +287,82 @@ mod tests {
         let of = |path: &str, principal: u8| {
             let mut key = key(path);
             key.push(crate::key::Part::Partition, &[principal; 16]);
-            index.stamp(&key, 0)
+            Stored::new(&index, key, &[])
         };
-        let (mine, also_mine, other, shared) = (of("/a", 1), of("/b", 1), of("/a", 2), index.stamp(&key("/a"), 0));
-        index.purge_resource(mine.partition.unwrap());
-        assert!(!index.is_valid(&mine) && !index.is_valid(&also_mine));
-        assert!(index.is_valid(&other) && index.is_valid(&shared));
+        let all = [of("/a", 1), of("/b", 1), of("/a", 2), Stored::new(&index, key("/a"), &[])];
+        index.purge(&Target::place(all[0].1.partition.unwrap()), Force::Hard);
+        assert_eq!(all.map(|stored| stored.is_valid(&index)), [false, false, true, true]);
     }
 
     #[test]
-    fn many_purges_lose_none_and_hit_few() {
+    fn soft_purges_mark_and_hard_ones_end() {
         let index = PurgeIndex::default();
-        let old: Vec<Stamp> = (0..1000).map(|n| index.stamp(&key(&format!("/old/{n}")), index.current())).collect();
-        index.purge_resource(old[0].resource);
-        for n in 0..1000 {
-            index.purge_resource(index.stamp(&key(&format!("/new/{n}")), 0).resource);
+        let stored = Stored::new(&index, key("/a"), &[11]);
+        index.purge(&Target::tags(&[11], None), Force::Soft(at(130)));
+        index.purge(&glob("/a"), Force::Soft(at(120)));
+        assert!(stored.is_valid(&index));
+        assert_eq!(stored.1.stale_from(), Some(Duration::from_secs(20)), "of several, the earliest");
+        index.purge(&Target::Everything, Force::Soft(at(140)));
+        assert!(stored.is_valid(&index));
+        assert_eq!(stored.1.stale_from(), Some(Duration::from_secs(20)), "a mark stays as early as it is");
+        let newer = Stored::new(&index, key("/a"), &[11]);
+        assert!(newer.is_valid(&index) && newer.1.stale_from().is_none(), "asked for since");
+        index.purge(&Target::tags(&[11], None), Force::Hard);
+        assert!(!stored.is_valid(&index) && !newer.is_valid(&index));
+    }
+
+    #[test]
+    fn a_hundred_thousand_purges_touch_nothing_else() {
+        let index = PurgeIndex::default();
+        let old: Vec<_> = (0..1000).map(|n| Stored::new(&index, key(&format!("/old/{n}")), &[n])).collect();
+        index.purge(&Target::place(old[0].1.resource), Force::Hard);
+        for n in 0..100_000 {
+            index.purge(&Target::place(index.stamp(&key(&format!("/new/{n}")), 0).resource), Force::Hard);
         }
-        assert!(!index.is_valid(&old[0]));
-        let hit = old[1..].iter().filter(|stamp| !index.is_valid(stamp)).count();
-        assert!(hit < 100, "{hit} of 999 share a place with a thousand purges");
+        assert_eq!(index.live(), 100_001);
+        let valid: Vec<bool> = old.iter().map(|stored| stored.is_valid(&index)).collect();
+        assert!(!valid[0] && valid[1..].iter().all(|valid| *valid));
+    }
+
+    #[test]
+    fn what_was_held_against_purges_outlives_their_retirement_and_all_else_is_purged() {
+        let index = PurgeIndex::default();
+        let [swept, copied] = [(); 2].map(|()| Stored::new(&index, key("/a"), &[]));
+        for target in [Target::place(1), glob("/b*"), Target::Everything] {
+            index.purge(&target, Force::Soft(at(120)));
+        }
+        index.purge(&Target::tags(&[7], None), Force::Hard);
+        let number = index.current();
+        assert!(swept.is_valid(&index));
+        index.retire(number);
+        assert_eq!(index.live(), 0);
+        assert!(swept.is_valid(&index) && Stored(swept.0, swept.1.clone()).is_valid(&index));
+        assert!(!copied.is_valid(&index), "nobody can tell any more");
+        index.purge(&Target::place(2), Force::Hard);
+        assert_eq!(index.live(), 1, "newer than what was retired");
+        index.retire(number);
+        assert_eq!(index.live(), 1);
+    }
+
+    #[test]
+    fn too_many_patterns_or_hashes_raise_the_floor() {
+        let index = PurgeIndex::default();
+        let stored = Stored::new(&index, key("/a"), &[]);
+        (0..MOST_PATTERNS).for_each(|n| _ = index.purge(&glob(&format!("/b{n}")), Force::Hard));
+        assert!(stored.is_valid(&index) && index.is_crowded());
+        index.purge(&glob("/b1"), Force::Soft(at(120)));
+        assert!(stored.is_valid(&index), "one that is known already");
+        index.purge(&glob("/c"), Force::Soft(at(120)));
+        assert!(!stored.is_valid(&index));
+        assert_eq!(index.live(), 0);
+        assert!(Stored::new(&index, key("/a"), &[]).is_valid(&index));
+
+        let stored = Stored::new(&index, key("/a"), &[]);
+        let many: Vec<u64> = (0..MOST_HASHES as u64).map(|n| n << 20 | 1).collect();
+        index.purge(&Target::tags(&many, None), Force::Hard);
+        assert!(stored.is_valid(&index) && index.is_crowded());
+        index.purge(&Target::place(3), Force::Soft(at(120)));
+        assert!(!stored.is_valid(&index));
+        assert_eq!(index.live(), 0);
     }
 }

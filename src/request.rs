@@ -183,6 +183,11 @@ impl<'a> RequestFacts<'a> {
         }
     }
 
+    /// `Host`, as it was sent, where nothing else says what the request is for: so it is in nearly all of HTTP/1.
+    pub(crate) fn only_host(&self, uri: &Uri) -> Option<&'a [u8]> {
+        self.host.filter(|_| !self.ambiguous_host && uri.authority().is_none()).map(HeaderValue::as_bytes)
+    }
+
     pub(crate) fn directives(&self, headers: &HeaderMap) -> RequestDirectives {
         if self.directives { RequestDirectives::parse(headers) } else { RequestDirectives::default() }
     }

@@ -18,7 +18,9 @@ use crate::representation::Representation;
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::range::{self, RangeRequest};
+use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{Precondition, Validators, evaluate};
+use crate::spans;
 
 /// What of a 200 response a client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,23 +176,23 @@ pub(crate) fn from_store<B: Body>(
     accepts: impl FnOnce() -> Accepts,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
-    let mut head = head_of(core, stored, now, &outcome);
+    let mut response = Response::new(ResponseBody::empty());
+    *response.headers_mut() = head_of(core, stored, now, &outcome);
+    let head = response.headers_mut();
     let (representation, mut shape) = portion(core, stored, asked, accepts, is_head);
-    representation.describe(&mut head);
+    representation.describe(head);
     let (length, mut status) = (representation.length(stored), stored.status);
-    reshape(&mut shape, Some(length), &mut status, &mut head);
-    let content = match shape {
+    reshape(&mut shape, Some(length), &mut status, head);
+    *response.body_mut() = match shape {
         Shape::Whole if is_head => {
-            announce_length(status, length, &mut head);
+            announce_length(status, length, response.headers_mut());
             ResponseBody::empty()
         }
         Shape::Whole if representation.streams() => representation.content(core, stored, 0..length),
         Shape::Part(part) if representation.streams() => representation.content(core, stored, part),
         shape => shape.of(&stored.body),
     };
-    let mut response = Response::new(content);
     *response.status_mut() = status;
-    *response.headers_mut() = head;
     response
 }
 
@@ -262,29 +264,31 @@ pub(crate) fn from_handler<B: Body>(
 ) -> Response<ResponseBody<B>> {
     core.settings.switches.add(response.headers_mut(), &outcome);
     response.body_mut().count_in(&core.rules.get(outcome.rule).counters);
-    note(core, response, outcome, since)
+    note(core, &mut response, outcome, since);
+    response
 }
 
 /// Counts and traces the outcome of an answer that a client has waited for `since` then, if one does, and leaves it in the response's extensions.
 pub(crate) fn note<B: Body>(
     core: &CacheCore,
-    mut response: Response<ResponseBody<B>>,
+    response: &mut Response<ResponseBody<B>>,
     outcome: CacheOutcome,
     since: Option<Moment>,
-) -> Response<ResponseBody<B>> {
+) {
     tracing::debug!(
         target: "larder",
         outcome = outcome.outcome.as_str(),
         status = response.status().as_u16(),
-        rule = outcome.rule,
+        reason = outcome.outcome.reason(),
+        decline = outcome.stored.and_then(Result::err).map(DeclineReason::as_str),
+        rule = core.rules.get(outcome.rule).name(),
         age = outcome.age.map(|age| age.as_secs()),
         ttl = outcome.ttl,
         attended = since.is_some(),
         "answered"
     );
     if outcome.outcome != Outcome::Hit {
-        // Known to the span of a fill; any other ignores it.
-        tracing::Span::current().record("outcome", outcome.outcome.as_str());
+        spans::say(&outcome);
     }
     if let Some(since) = since {
         let took = || core.now().monotonic.saturating_sub(since.monotonic);
@@ -294,5 +298,4 @@ pub(crate) fn note<B: Body>(
     if core.settings.outcome_extension {
         response.extensions_mut().insert(outcome);
     }
-    response
 }

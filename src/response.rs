@@ -71,7 +71,7 @@ pub(crate) struct Origin {
 }
 
 /// The numbers by which a response is held against purges.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stamp {
     /// The number of the newest purge when the request went to the handler.
     pub(crate) number: u64,
@@ -83,13 +83,26 @@ pub(crate) struct Stamp {
     pub(crate) tags: Option<Arc<[u64]>>,
     /// Hash of the principal, if it is for one.
     pub(crate) partition: Option<u64>,
-    /// No purge up to this number touches it. Only saves work; relaxed order is enough, for an older value means one check more.
+    /// It was held against all purges up to this number: hard ones don't touch it, and soft ones have marked it.
     verified: AtomicU64,
+    /// How many nanoseconds after its arrival a soft purge made it stale; the largest number for never. Written before `verified`, so who reads that first sees it.
+    stale_from: AtomicU64,
+}
+
+/// Not marked by any soft purge.
+const UNMARKED: u64 = u64::MAX;
+
+impl Default for Stamp {
+    fn default() -> Self {
+        Self::new(0, 0, 0)
+    }
 }
 
 impl Clone for Stamp {
     fn clone(&self) -> Self {
+        // In this order: what is verified is marked.
         let verified = AtomicU64::new(self.verified());
+        let stale_from = AtomicU64::new(self.stale_from.load(Ordering::Relaxed));
         Self {
             number: self.number,
             resource: self.resource,
@@ -97,13 +110,15 @@ impl Clone for Stamp {
             tags: self.tags.clone(),
             partition: self.partition,
             verified,
+            stale_from,
         }
     }
 }
 
 impl Stamp {
     pub(crate) fn new(number: u64, resource: u64, path: u64) -> Self {
-        Self { number, resource, path, tags: None, partition: None, verified: AtomicU64::new(number) }
+        let (verified, stale_from) = (AtomicU64::new(number), AtomicU64::new(UNMARKED));
+        Self { number, resource, path, tags: None, partition: None, verified, stale_from }
     }
 
     /// Of a response for one principal.
@@ -119,11 +134,25 @@ impl Stamp {
     }
 
     pub(crate) fn verified(&self) -> u64 {
-        self.verified.load(Ordering::Relaxed)
+        self.verified.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_verified(&self, number: u64) {
-        self.verified.store(number, Ordering::Relaxed);
+    /// It was held against all purges up to `number`, and is stale from then after its arrival, if not before.
+    pub(crate) fn hold(&self, stale_from: Option<Duration>, number: u64) {
+        if let Some(stale_from) = stale_from {
+            let nanoseconds = u64::try_from(stale_from.as_nanos()).unwrap_or(UNMARKED - 1);
+            self.stale_from.fetch_min(nanoseconds, Ordering::Relaxed);
+        }
+        self.verified.fetch_max(number, Ordering::Release);
+    }
+
+    /// How long after its arrival a soft purge made it stale, if one did; as of the last look at purges.
+    #[inline]
+    pub(crate) fn stale_from(&self) -> Option<Duration> {
+        match self.stale_from.load(Ordering::Relaxed) {
+            UNMARKED => None,
+            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
     }
 }
 
@@ -168,6 +197,13 @@ impl StoredResponse {
         OVERHEAD + account + upkeep + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
     }
 
+    /// Reads the counter of references to the content, for no other purpose than to have it near when the response is sent: it lies apart, and
+    /// is then on its way while the terms are weighed.
+    #[inline]
+    pub(crate) fn approach(&self) {
+        let _ = self.body.is_unique();
+    }
+
     /// Whether both answer the same variant of their resource.
     pub fn same_variant(&self, other: &Self) -> bool {
         let (one, other) = (&self.variance, &other.variance);
@@ -179,8 +215,8 @@ impl StoredResponse {
         current_age(self.terms.initial_age, now.since(self.received))
     }
 
-    /// The freshness lifetime as it is now: where a rule wants the response to end by disuse, each use makes it longer, up to that of the
-    /// [terms](Self::terms).
+    /// The freshness lifetime as it is now: a soft purge ends it; and where a rule wants the response to end by disuse, each use makes it longer, up to that
+    /// of the [terms](Self::terms).
     pub(crate) fn lifetime(&self) -> Duration {
         self.lifetime_until(self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end()))
     }
@@ -192,7 +228,15 @@ impl StoredResponse {
     }
 
     fn lifetime_until(&self, idle_end: Option<Duration>) -> Duration {
-        idle_end.map_or(self.terms.lifetime, |end| self.terms.lifetime.min(end.saturating_add(self.terms.initial_age)))
+        let ends = idle_end.into_iter().chain(self.stamp.stale_from());
+        let ends = ends.map(|end| end.saturating_add(self.terms.initial_age));
+        ends.fold(self.terms.lifetime, Duration::min)
+    }
+
+    /// Whether the [terms](Self::terms) are as they were when it was stored.
+    #[inline]
+    pub(crate) fn is_as_stored(&self) -> bool {
+        self.upkeep.is_none() && self.stamp.stale_from().is_none()
     }
 
     /// The terms of its use as they are now.

@@ -184,6 +184,11 @@ impl Route {
         self.rule.map(|_| self.pattern.as_str())
     }
 
+    /// The pattern of the rule, or `otherwise`.
+    pub(crate) fn name(&self) -> &str {
+        &self.pattern
+    }
+
     /// Says once for each rule, in debug builds, that layers stand in the wrong order.
     pub(crate) fn warn_of_order(&self, misorder: Misorder, path: &str) {
         self.neighbours.say(misorder, &self.pattern, path);

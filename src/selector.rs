@@ -80,6 +80,8 @@ pub struct DryRun {
     pub responses: u64,
     /// Bytes that these responses take, as the store counts them.
     pub bytes: u64,
+    /// How often these entries were read since they were stored.
+    pub reads: u64,
 }
 
 /// A purge that could not be made.

@@ -46,6 +46,7 @@ use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
 use crate::rfc9111::invalidation::{invalidates, named_targets};
+use crate::spans;
 use crate::stats::count;
 use crate::storage::Query;
 use crate::storage::backend::Backend;
@@ -210,6 +211,7 @@ impl<S> Cache<S> {
     }
 
     /// Asks the store; the one in memory answers without waiting.
+    #[inline] // What is asked is large, and isn't moved so.
     fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
     where
         S: Handler<R>,
@@ -232,9 +234,13 @@ impl<S> Cache<S> {
                 let (service, core, store) = (self.clone(), core.clone(), store.clone());
                 ResponseFuture::awaited(async move {
                     let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
+                    core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
                     let variants = core.variants_or_none(found, &ask.key);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
                     let found = found.used(&ask, now);
+                    if !variants.is_empty() && matches!(found, Lookup::Miss(ForwardReason::UriMiss)) {
+                        core.note_invalid(&ask);
+                    }
                     service.answer(&core, request, ask, now, found).await
                 })
             }
@@ -341,10 +347,10 @@ impl<S> Cache<S> {
         let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), expected);
         let Boarding::Lead(departure) = boarding else { return };
         count(&core.counters.refreshes);
+        let span = spans::refresh(core.rules.get(ask.rule));
+        departure.flight.trace(&span);
         let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
         let answer = errand.unattended().run(call(self.inner.clone(), request));
-        let span = tracing::debug_span!(target: "larder", "refresh");
-        span.follows_from(tracing::Span::current());
         core.refresh(place, read_out(answer).instrument(span));
     }
 
@@ -402,7 +408,8 @@ impl<S> Cache<S> {
         if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
             return self.hit(core, &request, &ask, now, &stored);
         }
-        let span = tracing::debug_span!(target: "larder", "fill", why = why.as_str(), outcome = tracing::field::Empty);
+        let span = spans::fill(core.rules.get(ask.rule), why);
+        departure.flight.trace(&span);
         let outlives_client = departure.flight.is_joinable();
         let errand = Errand::begin(core, ask, why, previous, &mut request, departure);
         let answer = errand.run(call(self.inner.clone(), request)).instrument(span);
@@ -437,8 +444,9 @@ impl<S> Cache<S> {
         let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
         let asked = (!ask.is_plain()).then(|| request.headers());
         let accepts = || Accepts::of(request.headers());
-        let response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
-        note(core, response, outcome, Some(ask.began))
+        let mut response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
+        note(core, &mut response, outcome, Some(ask.began));
+        response
     }
 }
 

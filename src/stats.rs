@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::histogram::{Histogram, Latency};
 use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::post::Writes;
@@ -52,12 +53,18 @@ pub struct Stats {
     pub invalidations: u64,
     /// Purges by the application or an operator.
     pub purges: u64,
+    /// Purges that are still remembered now: one for each tag, URI or pattern. Those that all of the store in memory was held against are forgotten.
+    pub purges_remembered: u64,
+    /// Responses that left the store in memory because a purge had touched them, when the store was swept.
+    pub swept: u64,
     /// Keys that left the store because their principal has a quota (`Policy::quota`).
     pub quota_evictions: u64,
     /// Principals of `Policy::per` that have something stored, counted once for each rule.
     pub partitions: u64,
     /// Operations that a store failed.
     pub store_errors: u64,
+    /// How long look-ups in the store took, where that isn't the one in memory.
+    pub store_latency: Latency,
     /// What compression of stored content did.
     pub compression: CompressionStats,
     /// What the store holds.
@@ -142,7 +149,10 @@ pub(crate) struct Counters {
     pub(crate) writes: Writes,
     pub(crate) invalidations: AtomicU64,
     pub(crate) purges: AtomicU64,
+    pub(crate) swept: AtomicU64,
     pub(crate) quota_evictions: AtomicU64,
+    /// Look-ups in a store that isn't in memory.
+    pub(crate) store_latency: Histogram,
     pub(crate) compression: CompressionCounters,
 }
 
@@ -153,6 +163,7 @@ pub(crate) fn add(counter: &AtomicU64, more: u64) {
 
 /// What there is now, beside what was counted.
 pub(crate) struct Gauges {
+    pub(crate) purges_remembered: u64,
     pub(crate) partitions: u64,
     pub(crate) waiting: u64,
     pub(crate) fills_in_flight: u64,
@@ -193,9 +204,12 @@ impl Counters {
             refreshes_refused: read(&self.refreshes_refused),
             invalidations: read(&self.invalidations),
             purges: read(&self.purges),
+            purges_remembered: now.purges_remembered,
+            swept: read(&self.swept),
             quota_evictions: read(&self.quota_evictions),
             partitions: now.partitions,
             store_errors: routes.sum(|route| read(&route.store_errors)),
+            store_latency: self.store_latency.latency(),
             compression: self.compression.snapshot(),
             storage,
         }

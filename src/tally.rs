@@ -154,7 +154,7 @@ impl RouteCounters {
         read(&self.hot.store_bytes)
     }
 
-    /// Adds what `other` counted. It counts nothing any more; its latencies are of no use to anybody else.
+    /// Adds what `other` counted, but for its latencies: nobody asks for those of several routes together.
     pub(crate) fn absorb(&self, other: &Self) {
         for outcome in Outcome::all() {
             more(self.counter(outcome), other.outcome(outcome));
@@ -167,6 +167,8 @@ impl RouteCounters {
             (&self.expired, &other.expired),
             (&self.purged, &other.purged),
             (&self.store_errors, &other.store_errors),
+            (&self.entries, &other.entries),
+            (&self.bytes, &other.bytes),
         ];
         let arrays = self.declined.iter().zip(&other.declined).chain(self.causes.iter().zip(&other.causes));
         for (mine, theirs) in pairs.into_iter().chain(arrays) {
@@ -191,6 +193,7 @@ mod tests {
     #[test]
     fn what_hits_write_has_cache_lines_of_its_own() {
         assert_eq!(align_of::<RouteCounters>(), 128);
+        assert!(size_of::<RouteCounters>() <= 1536, "docs/metrics.md says so");
         let counters = RouteCounters::default();
         let place = |part: *const u8| part as usize;
         let (hot, others) = (place((&raw const counters.hot).cast()), place((&raw const counters.outcomes).cast()));

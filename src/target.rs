@@ -1,7 +1,5 @@
 //! [`Target`]: what a purge touches, as hashes and patterns that stored responses and fills in flight are held against.
 
-use std::sync::Arc;
-
 use http::Uri;
 use smallvec::SmallVec;
 
@@ -19,11 +17,7 @@ use crate::selector::{PurgeError, Selector};
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Hashes(Hashes),
-    Pattern {
-        /// By which a pattern is told from others.
-        text: String,
-        pattern: Arc<Pattern>,
-    },
+    Pattern(Pattern),
     Everything,
 }
 
@@ -53,12 +47,18 @@ impl Target {
     pub(crate) fn touches(&self, stamp: &Stamp, key: &CacheKey) -> bool {
         match self {
             Self::Hashes(hashes) => {
-                let known = |id: &u64| hashes.places.contains(id) || hashes.tags.contains(id);
-                stamp.hashes().any(|id| known(&id))
+                let named = |hash| hashes.all().any(|named| named == hash);
+                stamp.hashes().any(named)
             }
-            Self::Pattern { pattern, .. } => key.is_meant_by(pattern),
+            Self::Pattern(pattern) => key.is_meant_by(pattern),
             Self::Everything => true,
         }
+    }
+}
+
+impl Hashes {
+    pub(crate) fn all(&self) -> impl Iterator<Item = u64> {
+        self.places.iter().chain(&self.tags).copied()
     }
 }
 
@@ -75,12 +75,8 @@ impl CacheCore {
                 let any = Origin { authority: None, scheme: None };
                 Target::tags(&self.groups.of_write(any, std::slice::from_ref(name)), None)
             }
-            Selector::Glob(text) => {
-                Target::Pattern { text: selector.to_string(), pattern: Arc::new(Pattern::glob(text)?) }
-            }
-            Selector::Regex(text) => {
-                Target::Pattern { text: selector.to_string(), pattern: Arc::new(Pattern::regex(text)?) }
-            }
+            Selector::Glob(text) => Target::Pattern(Pattern::glob(text)?),
+            Selector::Regex(text) => Target::Pattern(Pattern::regex(text)?),
             Selector::Partition(principal) => Target::place(partition::place(&digest(&self.secret, principal))),
             Selector::Everything => Target::Everything,
         })
@@ -99,15 +95,15 @@ impl CacheCore {
 }
 
 /// The URI of a selector.
-pub(crate) struct Asked {
+struct Asked {
     /// `None` for any.
-    pub(crate) authority: Option<Vec<u8>>,
+    authority: Option<Vec<u8>>,
     /// Path and query.
-    pub(crate) target: String,
+    target: String,
 }
 
 impl Asked {
-    pub(crate) fn parse(text: &str) -> Result<Self, PurgeError> {
+    fn parse(text: &str) -> Result<Self, PurgeError> {
         let malformed = || PurgeError::Uri { uri: text.into() };
         let uri: Uri = text.parse().map_err(|_| malformed())?;
         if uri.scheme().is_none() && !uri.path().starts_with('/') {

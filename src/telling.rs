@@ -30,6 +30,8 @@ impl Errand {
         let one_client = self.speaks_to_one_client(response.headers());
         let outcome = self.outcome(Outcome::Miss(self.why)).stored(Err(DeclineReason::Method));
         let (core, since, plainly) = (self.core.clone(), self.since(), self.plainly);
+        // Of the key nothing is remembered: what it says of GETs is another question.
+        core.rules.get(outcome.rule).counters.stored(Err(DeclineReason::Method));
         let handler = response.extensions().get::<Cached>().cloned();
         if response.status() == StatusCode::OK {
             self.learn_from_head(response.headers(), handler.as_ref());

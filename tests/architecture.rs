@@ -66,12 +66,14 @@ const FLOORS: [&[&str]; 6] = [
         "post",
         "precedence",
         "purge",
+        "purged",
         "query",
         "report",
         "route_stats",
         "rules",
         "search",
         "settings",
+        "spans",
         "stats",
         "strategy",
         "stream",
@@ -96,7 +98,7 @@ const FLOORS: [&[&str]; 6] = [
         "service",
         "telling",
     ],
-    &["admin", "config", "models"],
+    &["admin", "config", "metrics", "models"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

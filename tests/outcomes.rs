@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::Request;
 use http::request::Parts;
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use larder::{
-    BypassReason, CacheLayer, CacheOutcome, Cached, DeclineReason, ForwardReason, Outcome, Policy, StaleReason,
+    Became, BypassReason, CacheLayer, CacheOutcome, Cached, DeclineReason, ForwardReason, Outcome, Policy, StaleReason,
 };
 use support::exchange::*;
 use tower::{Layer, ServiceExt};
@@ -212,6 +212,7 @@ async fn each_reason_to_keep_out_is_told() {
         (BypassReason::AmbiguousPath, get("/guarded/../me")),
     ];
     for (reason, request) in rows {
+        let shows_content = request.body().is_end_stream();
         let house = House::with(Handler::saying(&[("cache-control", "max-age=60")]), |layer| {
             layer
                 .rule("^/bypass", Policy::bypass())
@@ -220,9 +221,13 @@ async fn each_reason_to_keep_out_is_told() {
                 .rule("^/per", Policy::per(|_: &_| None::<&str>, MINUTE))
         });
         let why = format!("{reason:?}");
+        let explanation = house.handle.explain(&request.clone().map(drop)).await;
         for _ in 0..2 {
             let exchange = house.exchange(request.clone()).await;
-            assert_eq!(agreed(&exchange, &why).outcome, Outcome::Bypass(reason));
+            let outcome = agreed(&exchange, &why);
+            assert_eq!(outcome.outcome, Outcome::Bypass(reason));
+            // Content that no field announces is not in a head.
+            assert!(!shows_content || explanation.outcome == Some(outcome), "{explanation}");
             let expected = match reason {
                 BypassReason::Method => "larder; fwd=method".into(),
                 reason => format!("larder; fwd=bypass; detail={}", reason.as_str()),
@@ -329,6 +334,10 @@ async fn each_reason_not_to_store_is_told_and_counted() {
         let stats = house.handle.stats();
         assert_eq!(stats.declined, [(reason, 2)], "{reason}");
         assert_eq!((stats.stored, stats.storage.entries), (0, 0), "{reason}");
+        let explanation = house.handle.explain(&request("GET", "/", asked).map(drop)).await;
+        assert_eq!(explanation.fate.map(|fate| fate.became), Some(Became::Declined(reason)), "{explanation}");
+        let said = format!(" ago an answer wasn't stored: {reason}, {} ({})", reason.meaning(), reason.section());
+        assert!(explanation.to_string().contains(&said), "{explanation}");
     }
 }
 

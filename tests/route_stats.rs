@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use larder::storage::{Eviction, MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{
@@ -198,8 +200,8 @@ async fn each_miss_has_its_cause() {
                 }
                 Wait(seconds) => house.advance(*seconds),
                 Write(path) => drop(house.exchange(request("POST", path, &[])).await),
-                Purge(uri) => drop(house.handle.purge(Selector::Uri((*uri).into())).await.unwrap()),
-                PurgeAll => drop(house.handle.purge(Selector::Everything).await.unwrap()),
+                Purge(uri) => _ = house.handle.purge(Selector::Uri((*uri).into())).await.unwrap(),
+                PurgeAll => _ = house.handle.purge(Selector::Everything).await.unwrap(),
                 Crowd => {
                     for n in 0..100 {
                         house.get(&format!("/crowd/{n}")).await;
@@ -323,4 +325,48 @@ async fn declined_answers_are_counted_by_reason() {
     assert_eq!(route.declined, [(DeclineReason::NoStore, 2)]);
     assert_eq!(route.missed_for(MissCause::Declined), 1);
     assert_eq!(route.count(|outcome| outcome == Outcome::Miss(ForwardReason::UriMiss)), 2);
+}
+
+/// Keeps what it is given, and forgets nothing, whatever it is told.
+#[derive(Default)]
+struct Hoard(std::sync::Mutex<std::collections::HashMap<Vec<u8>, Variants>>);
+
+impl Storage for Hoard {
+    async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
+        Ok(self.0.lock().unwrap().get(query.key.as_bytes()).cloned().unwrap_or_default())
+    }
+    async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, _: usize) -> Result<(), StorageError> {
+        self.0.lock().unwrap().insert(key.as_bytes().to_vec(), Variants::from_elem(response, 1));
+        Ok(())
+    }
+    async fn remove(&self, _: &CacheKey) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+    async fn clear(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+    fn usage(&self) -> StorageUsage {
+        StorageUsage::default()
+    }
+}
+
+#[tokio::test]
+async fn causes_and_latencies_are_told_of_another_store_as_well() {
+    type Act = fn(&House) -> BoxFuture<'_, ()>;
+    let rows: [(MissCause, Act); 3] = [
+        (MissCause::Purged, |house| async { _ = house.handle.purge(Selector::Everything).await.unwrap() }.boxed()),
+        (MissCause::Purged, |house| async { _ = house.handle.purge(Selector::Uri("/".into())).await.unwrap() }.boxed()),
+        (MissCause::Written, |house| house.exchange(request("POST", "/", &[])).map(drop).boxed()),
+    ];
+    for (cause, act) in rows {
+        let house = House::around(Handler::saying(&[FRESH]), CacheLayer::with_storage(Hoard::default()));
+        house.get("/").await;
+        quiet().await;
+        assert_eq!(house.get("/").await.x_cache, "HIT");
+        act(&house).await;
+        assert_eq!(house.get("/").await.x_cache, "MISS");
+        let route = of(&house, None);
+        assert_eq!((route.missed_for(cause), route.missed_for(MissCause::FirstSeen)), (1, 1), "{}", cause.as_str());
+        assert_eq!(house.handle.stats().store_latency.count, 3);
+    }
 }

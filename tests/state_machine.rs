@@ -136,6 +136,8 @@ enum Op {
 enum Purge {
     Path(usize),
     Uri(usize),
+    Glob(usize),
+    Regex(usize),
     User(usize),
     Everything,
 }
@@ -154,6 +156,8 @@ fn op() -> impl Strategy<Value = Op> {
     let purge = prop_oneof![
         slot().prop_map(Purge::Path),
         slot().prop_map(Purge::Uri),
+        slot().prop_map(Purge::Glob),
+        slot().prop_map(Purge::Regex),
         (2..4_usize).prop_map(Purge::User),
         Just(Purge::Everything)
     ];
@@ -390,7 +394,9 @@ impl World {
 
     fn purge(&mut self, purge: Purge, new: Option<Terms>) {
         let touched: Vec<usize> = match purge {
-            Purge::Path(slot) | Purge::Uri(slot) => Origin::beside(slot).collect(),
+            Purge::Path(slot) | Purge::Uri(slot) | Purge::Glob(slot) | Purge::Regex(slot) => {
+                Origin::beside(slot).collect()
+            }
             Purge::User(slot) => vec![slot],
             Purge::Everything => (0..SLOTS.len()).collect(),
         };
@@ -400,6 +406,8 @@ impl World {
         let selector = match purge {
             Purge::Path(slot) => Selector::Uri(SLOTS[slot].0.into()),
             Purge::Uri(slot) => Selector::Uri(format!("http://larder.test{}", SLOTS[slot].0)),
+            Purge::Glob(slot) => Selector::Glob(format!("{}*", SLOTS[slot].0)),
+            Purge::Regex(slot) => Selector::Regex(format!("^{}$", SLOTS[slot].0)),
             Purge::User(slot) => Selector::Partition(SLOTS[slot].1.into()),
             Purge::Everything => Selector::Everything,
         };

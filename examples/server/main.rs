@@ -7,6 +7,7 @@ mod analytics;
 mod arguments;
 mod database;
 mod errors;
+mod measuring;
 mod opening;
 mod orders;
 mod seed;
@@ -60,6 +61,8 @@ const TOUR: &str = r#"Try, in another terminal:
       # MISS: customer 18 never gets the copy of customer 17
   curl -sN {shop}/events
       # the number of orders, every second, past the cache
+  curl -s {shop}/metrics
+      # what the cache did so far, for Prometheus
 "#;
 
 const ADMIN_TOUR: &str = r#"The admin API is open to who has the token of LARDER_ADMIN_TOKEN:
@@ -128,8 +131,10 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     let (close, closing) = watch::channel(false);
     let shop = Shop { database: Database { pool: pool.clone() }, closing };
     let cache = cache();
+    let metrics = measuring::routes(&cache.handle()).map_err(|error| format!("cannot measure: {error}"))?;
+    let app = shop::routes(shop).layer(cache.clone()).merge(metrics);
     // Outside of the layer: nothing of it is ever looked up or stored.
-    let app = shop::routes(shop).layer(cache.clone()).nest("/api/cache", admin::router(cache.handle(), access));
+    let app = app.nest("/api/cache", admin::router(cache.handle(), access));
 
     say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
     for tour in [TOUR, admin_tour] {

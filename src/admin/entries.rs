@@ -17,6 +17,7 @@ use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::codec::Decoder;
 use crate::form::Form;
+use crate::key::CacheKey;
 use crate::pattern::Pattern;
 use crate::response::StoredResponse;
 use crate::storage::scan::Entry;
@@ -130,7 +131,7 @@ pub(super) async fn inspect(
         id: hex(wanted),
         key: ShownKey::of(&entry.key),
         reads: entry.reads,
-        responses: entry.variants.iter().map(|stored| core.detail(stored, now)).collect(),
+        responses: entry.variants.iter().map(|stored| core.detail(&entry.key, stored, now)).collect(),
     });
     found.await.map(Json)
 }
@@ -220,18 +221,18 @@ impl CacheCore {
             reads: entry.reads,
             responses: entry.variants.len(),
             status: newest.status.as_u16(),
-            state: self.state(newest, now),
+            state: self.state(&entry.key, newest, now),
             age_seconds: newest.age(now).as_secs(),
             ttl_seconds: ttl(newest, now),
             content_type: content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         })
     }
 
-    fn detail(&self, stored: &StoredResponse, now: Moment) -> Stored {
+    fn detail(&self, key: &CacheKey, stored: &StoredResponse, now: Moment) -> Stored {
         let terms = stored.current_terms();
         Stored {
             status: stored.status.as_u16(),
-            state: self.state(stored, now),
+            state: self.state(key, stored, now),
             age_seconds: stored.age(now).as_secs(),
             ttl_seconds: ttl(stored, now),
             stale_while_revalidate_seconds: terms.stale_while_revalidate.as_secs(),
@@ -246,9 +247,9 @@ impl CacheCore {
     }
 
     /// By itself; what a request would get is explained by `/explain`.
-    fn state(&self, stored: &StoredResponse, now: Moment) -> &'static str {
+    fn state(&self, key: &CacheKey, stored: &StoredResponse, now: Moment) -> &'static str {
         match () {
-            () if !self.purges.is_valid(&stored.stamp) => "purged",
+            () if !self.is_valid(stored, key) => "purged",
             () if stored.current_terms().is_fresh(stored.age(now)) => "fresh",
             () => "stale",
         }

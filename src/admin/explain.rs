@@ -1,5 +1,6 @@
 //! `/explain`: what the cache would do with a request, and why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,7 @@ use super::{Admin, Json, content};
 use crate::explain::{
     EarlierSettings, ExplainedFill, ExplainedKey, ExplainedResponse, ExplainedVariant, Explanation, KeyPart,
 };
+use crate::fates::{Became, Fate};
 use crate::outcome::{CacheOutcome, Outcome};
 use crate::rfc9111::date;
 use crate::strategy::Strategy;
@@ -132,7 +134,7 @@ fn explained(said: &Explanation) -> Value {
             "pattern": rule.pattern,
             "audience": rule.audience,
             "strategy": strategy(rule.strategy),
-            "policy": rule.policy,
+            "settings": rule.settings.iter().map(|(name, value)| (*name, value.as_str())).collect::<BTreeMap<_, _>>(),
         },
         "outcome": said.outcome.as_ref().map(outcome),
         "cache_status": said.cache_status,
@@ -140,6 +142,7 @@ fn explained(said: &Explanation) -> Value {
         "key": said.key.as_ref().map(key),
         "variants": said.variants.iter().map(variant).collect::<Vec<_>>(),
         "stored": said.stored.as_ref().map(stored),
+        "fate": said.fate.as_ref().map(fate),
         "fill": said.fill.as_ref().map(fill),
         "invalidates": said.invalidates,
         "store_error": said.store_error,
@@ -200,14 +203,12 @@ fn variant(variant: &ExplainedVariant) -> Value {
 
 fn stored(stored: &ExplainedResponse) -> Value {
     let seconds = |duration: Duration| duration.as_secs();
-    let source =
-        |meaning, section, remedy: Option<_>| json!({"meaning": meaning, "section": section, "remedy": remedy});
     json!({
         "status": stored.status.as_u16(),
         "received": at(stored.received),
         "age_seconds": seconds(stored.age),
         "lifetime_seconds": seconds(stored.lifetime),
-        "source": stored.source.map(|by| source(by.meaning(), by.section(), by.remedy())),
+        "source": stored.source.map(|by| word(by.as_str(), by.meaning(), by.section(), by.remedy())),
         "field": stored.field,
         "fresh_until": stored.fresh_until.map(at),
         "unused_until": stored.unused_until.map(at),
@@ -215,7 +216,7 @@ fn stored(stored: &ExplainedResponse) -> Value {
         "stale_while_revalidate_seconds": seconds(stored.stale_while_revalidate),
         "stale_if_error_seconds": seconds(stored.stale_if_error),
         "no_stale": stored.no_stale,
-        "validate": stored.validate.map(|why| source(why.meaning(), why.section(), why.remedy())),
+        "validate": stored.validate.map(|why| word(why.as_str(), why.meaning(), why.section(), why.remedy())),
         "etag": stored.etag,
         "own_etag": stored.own_etag,
         "last_modified": stored.last_modified,
@@ -235,8 +236,29 @@ fn stored(stored: &ExplainedResponse) -> Value {
     })
 }
 
+/// What last became of the key.
+fn fate(fate: &Fate) -> Value {
+    let (became, detail) = match fate.became {
+        Became::Stored => ("stored", None),
+        Became::Evicted => ("evicted", None),
+        Became::Expired => ("expired", None),
+        Became::Purged { number } => ("purged", number.map(|number| number.to_string())),
+        Became::Written => ("written", None),
+        Became::Declined(reason) => ("declined", Some(reason.as_str().to_owned())),
+        Became::Dropped => ("dropped", None),
+    };
+    json!({"became": became, "detail": detail, "ago_seconds": fate.ago.as_secs()})
+}
+
+/// A word with what it means, where that is said, and what would change it.
+fn word(word: &str, meaning: &str, section: &str, remedy: Option<&str>) -> Value {
+    json!({"word": word, "meaning": meaning, "section": section, "remedy": remedy})
+}
+
 fn fill(fill: &ExplainedFill) -> Value {
+    let missed = fill.missed;
     json!({
+        "missed": word(missed.as_str(), missed.meaning(), missed.section(), missed.remedy()),
         "conditional": fill.conditional,
         "whole": fill.whole,
         "if_it_fails": fill.if_it_fails.map(|outcome| outcome.as_str()),

@@ -1,5 +1,5 @@
-//! What the cache would do with a request, and why. It is decided by the functions that decide for a request (`consider`, `choose`, `weigh`, [`Course`], `portion`), so that
-//! an explanation can't differ from what happens; and since deciding does nothing, neither does explaining.
+//! What the cache would do with a request, and why. It is decided by the functions that decide for a request (`consider`, `choose`, `weigh`,
+//! [`Course`], `portion`), so that an explanation can't differ from what happens; and since deciding does nothing, neither does explaining.
 
 mod text;
 mod values;
@@ -18,7 +18,7 @@ use crate::adoption::NotAdopted;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::course::Course;
-use crate::description::summary;
+use crate::description::set_by;
 use crate::follow::{in_its_place, may_stand_in};
 use crate::form::Form;
 use crate::handle::CacheHandle;
@@ -38,11 +38,12 @@ use crate::storage::backend::Backend;
 use crate::storage::{Query, Variants};
 
 impl CacheHandle {
-    /// What the cache would do with a request, and why: the rule, the key, what is stored for it and on which terms, and what would change that. It is the decision that a request itself would meet, and
-    /// nothing else happens: nothing is counted, fetched, refreshed or used, and no entry looks more wanted than it was. The clock is read once. A store of one's own is asked as for a request; the one in memory answers without
-    /// waiting.
+    /// What the cache would do with a request, and why: the rule, the key, what is stored for it and on which terms, and what would change that.
+    /// It is the decision that a request itself would meet, and nothing else happens: nothing is counted, fetched, refreshed or used, and no
+    /// entry looks more wanted than it was. A store of one's own is asked as for a request; the one in memory answers without waiting.
     ///
-    /// A request has no content here. A GET that announces some ([`BypassReason::RequestContent`](crate::BypassReason::RequestContent)) and a QUERY without any are explained as they are. What layers outside of the cache attach to requests, such as a user for
+    /// A request has no content here. A GET that announces some ([`BypassReason::RequestContent`](crate::BypassReason::RequestContent)) and a
+    /// QUERY without any are explained as they are. What layers outside of the cache attach to requests, such as a user for
     /// [`Policy::per`](crate::Policy::per), is to be attached to this one.
     ///
     /// ```
@@ -94,6 +95,8 @@ impl CacheCore {
         let head = RequestHead::of(request);
         let pattern = rule.and_then(|n| self.rules.all().nth(n)?.0);
         let policy = &self.rules.get(rule).policy;
+        // Which closure names the principals means nothing to people.
+        let settings = set_by(policy).filter(|(name, _)| !matches!(*name, "audience" | "principal" | "strategy"));
         Explanation {
             method: head.method.clone(),
             target: target_of(head.uri),
@@ -103,7 +106,7 @@ impl CacheCore {
                 pattern: pattern.map(str::to_owned),
                 audience: policy.audience.as_str(),
                 strategy: policy.strategy,
-                policy: summary(policy),
+                settings: settings.collect(),
             },
             outcome: None,
             cache_status: String::new(),
@@ -111,6 +114,7 @@ impl CacheCore {
             key: None,
             variants: Vec::new(),
             stored: None,
+            fate: None,
             fill: None,
             invalidates: false,
             store_error: None,
@@ -141,10 +145,11 @@ impl CacheCore {
         Explanation {
             status: course.status(self, &ask, headers),
             key: Some(explained_key(key, search)),
-            variants: variants.iter().map(|stored| self.variant(stored, chosen.as_ref(), now)).collect(),
+            variants: variants.iter().map(|stored| self.variant(stored, &ask.key, chosen.as_ref(), now)).collect(),
             stored: used.map(|stored| self.response(&stored, earlier, &ask, now)),
+            fate: self.fates.of(&ask.key),
             fill: match &course {
-                Course::Fetch(_, previous) => Some(self.fill(previous.as_deref(), &ask, headers, now)),
+                Course::Fetch(why, previous) => Some(self.fill(*why, previous.as_deref(), &ask, headers, now)),
                 _ => None,
             },
             store_error,
@@ -168,6 +173,7 @@ impl CacheCore {
     fn variant(
         &self,
         stored: &Arc<StoredResponse>,
+        key: &CacheKey,
         chosen: Option<&Arc<StoredResponse>>,
         now: Moment,
     ) -> ExplainedVariant {
@@ -180,7 +186,7 @@ impl CacheCore {
             status: stored.status,
             age: stored.age(now),
             number: stored.stamp.number,
-            valid: self.purges.is_valid(&stored.stamp),
+            valid: self.is_valid(stored, key),
             chosen: chosen.is_some_and(|chosen| Arc::ptr_eq(chosen, stored)),
         }
     }
@@ -240,7 +246,14 @@ impl CacheCore {
         }
     }
 
-    fn fill(&self, previous: Option<&StoredResponse>, ask: &Ask, headers: &HeaderMap, now: Moment) -> ExplainedFill {
+    fn fill(
+        &self,
+        why: ForwardReason,
+        previous: Option<&StoredResponse>,
+        ask: &Ask,
+        headers: &HeaderMap,
+        now: Moment,
+    ) -> ExplainedFill {
         let whole = self.wants_whole(ask, previous, now);
         let confirms =
             |previous: &StoredResponse| validation::make_conditional(&mut headers.clone(), &previous.origin_head());
@@ -249,6 +262,7 @@ impl CacheCore {
             Some(in_its_place(ask, stored.current_terms().is_fresh(stored.age(now))))
         };
         ExplainedFill {
+            missed: self.cause(ask, why),
             conditional: whole && previous.is_some_and(confirms),
             whole,
             if_it_fails: stand_in(self.settings.stale_when_disconnected),

@@ -6,21 +6,12 @@ use std::time::{Duration, SystemTime};
 use super::values::{
     EarlierSettings, ExplainedFill, ExplainedKey, ExplainedResponse, ExplainedVariant, Explanation, KeyPart,
 };
+use crate::fates::{Became, Fate};
 use crate::outcome::{CacheOutcome, Outcome};
 use crate::rfc9111::date;
+use crate::rfc9111::reuse::ValidateReason;
 
-/// `GET /products/1`, and below it what there is to say, line by line:
-///
-/// ```text
-/// GET /products/1
-///   HIT       larder; hit; ttl=42
-///             the store answered, with what is fresh (RFC 9111 §4.2)
-///             changed by: `no-cache` in the request's `Cache-Control`; a purge; a shorter lifetime
-///   rule      0 "^/products": audience shared, ttl 60s
-///   key       shop.test /products/1
-///   stored    200, 812 bytes of content, 1740 in the store, received Thu, 01 Jan 2026 00:00:00 GMT
-///   fresh     18s of 60s, until Thu, 01 Jan 2026 00:01:00 GMT, by the rule's TTL, since the origin said nothing (as set)
-/// ```
+/// The request, and below it what there is to say, each line behind a word that says of what.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}", Shown(self.method.as_str()), Shown(&self.target))?;
@@ -35,12 +26,13 @@ impl fmt::Display for Explanation {
             (Some(index), Some(pattern)) => format!("{index} {pattern:?}"),
             _ => "otherwise".to_owned(),
         };
-        line(f, "rule", format_args!("{rule}: {}", self.rule.policy))?;
+        let settings = self.rule.settings.iter().map(|(name, value)| format!(", {name} {value}")).collect::<String>();
+        line(f, "rule", format_args!("{rule}: {}, {:?}{settings}", self.rule.audience, self.rule.strategy))?;
         if let Some(key) = &self.key {
             line(f, "key", key)?;
         }
         if let Some(error) = &self.store_error {
-            line(f, "store", format_args!("it failed: {}", Shown(error)))?;
+            line(f, "store", Shown(error))?;
         }
         for variant in self.variants.iter().filter(|variant| self.variants.len() > 1 || !variant.chosen) {
             line(f, "variant", variant)?;
@@ -49,6 +41,9 @@ impl fmt::Display for Explanation {
             Some(stored) => stored.tell(f)?,
             None if self.key.is_some() => line(f, "stored", "nothing that this request means")?,
             None => {}
+        }
+        if let Some(fate) = &self.fate {
+            self.tell_fate(f, fate)?;
         }
         if let Some(fill) = &self.fill {
             fill.tell(f)?;
@@ -60,7 +55,7 @@ impl fmt::Display for Explanation {
 impl Explanation {
     fn decision(&self, f: &mut fmt::Formatter<'_>, said: &CacheOutcome) -> fmt::Result {
         let outcome = said.outcome;
-        let status = self.status.map_or(String::new(), |status| format!(", with status {}", status.as_u16()));
+        let status = self.status.map_or(String::new(), |status| format!(" (status {})", status.as_u16()));
         line(f, outcome.as_str(), format_args!("{}{status}", self.cache_status))?;
         let (meaning, section, remedy) = match outcome {
             Outcome::Hit | Outcome::Fallback => (outcome.meaning(), outcome.section(), outcome.remedy()),
@@ -72,6 +67,30 @@ impl Explanation {
         };
         line(f, "", format_args!("{meaning} ({section})"))?;
         changed_by(f, remedy)
+    }
+}
+
+impl Explanation {
+    fn tell_fate(&self, f: &mut fmt::Formatter<'_>, fate: &Fate) -> fmt::Result {
+        let what = match fate.became {
+            // What is there has been told of.
+            Became::Stored if self.variants.iter().any(|variant| variant.valid) => return Ok(()),
+            Became::Stored => "an answer was stored".to_owned(),
+            Became::Evicted => "it was evicted, since there was no room".to_owned(),
+            Became::Expired => "its time was over, stale windows included".to_owned(),
+            Became::Purged { number: Some(number) } => format!("it was purged, by number {number}"),
+            Became::Purged { number: None } => "it was purged".to_owned(),
+            Became::Written => "a write made it invalid (RFC 9111 §4.4)".to_owned(),
+            Became::Dropped => "it was dropped, for what an answer said or for a quota".to_owned(),
+            Became::Declined(reason) => {
+                format!("an answer wasn't stored: {reason}, {} ({})", reason.meaning(), reason.section())
+            }
+        };
+        line(f, "last", format_args!("{} ago {what}", Time(fate.ago)))?;
+        match fate.became {
+            Became::Declined(reason) => changed_by(f, reason.remedy()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -135,7 +154,7 @@ impl ExplainedResponse {
             ),
         )?;
         self.tell_lifetime(f)?;
-        if let Some(why) = self.validate {
+        if let Some(why) = self.validate.filter(|why| *why != ValidateReason::Stale) {
             line(f, "asks first", format_args!("{} ({})", why.meaning(), why.section()))?;
             changed_by(f, why.remedy())?;
         }
@@ -208,8 +227,10 @@ impl ExplainedFill {
             (false, false) => "as the client asks, for a part or a HEAD: the answer isn't stored",
         };
         line(f, "handler", format_args!("asked {how}"))?;
+        let missed = self.missed;
+        line(f, "", format_args!("counted as {}: {} ({})", missed.as_str(), missed.meaning(), missed.section()))?;
         if self.under_way > 0 {
-            line(f, "", format_args!("{} requests for the same are with it", self.under_way))?;
+            line(f, "", format_args!("requests for the same that are with it: {}", self.under_way))?;
         }
         if self.alone {
             line(f, "", "its last answer was for one request only, so nobody waits for another's")?;

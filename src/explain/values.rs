@@ -1,10 +1,11 @@
-//! [`Explanation`]: what the cache would do with a request, and why, as values. They show no credentials: of fields and cookies in a key their names, of a principal that
-//! there is one.
+//! [`Explanation`]: what the cache would do with a request, and why, as values. They show no credentials: of fields and cookies in a key their
+//! names, of a principal that there is one.
 
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 
+use crate::fates::{Fate, MissCause};
 use crate::outcome::{CacheOutcome, Outcome};
 use crate::rfc9111::freshness::LifetimeSource;
 use crate::rfc9111::reuse::ValidateReason;
@@ -13,8 +14,8 @@ use crate::strategy::Strategy;
 
 /// What the cache would do with a request, and why; from [`CacheHandle::explain`](crate::CacheHandle::explain).
 ///
-/// It is decided by the functions that decide for a request, so it is what the next request of the kind finds, unless others come in between. Its `Display` is a text of several lines for
-/// a terminal.
+/// It is decided by the functions that decide for a request, so it is what the next request of the kind finds, unless others come in between.
+/// Its `Display` is a text of several lines for a terminal.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -39,6 +40,8 @@ pub struct Explanation {
     pub variants: Vec<ExplainedVariant>,
     /// Which of them is meant, in more detail.
     pub stored: Option<ExplainedResponse>,
+    /// What last became of the key, as far as that is remembered.
+    pub fate: Option<Fate>,
     /// How the handler would be asked, where it would be.
     pub fill: Option<ExplainedFill>,
     /// The request is a write: its success makes invalid what is stored for the URI (RFC 9111 §4.4).
@@ -59,8 +62,8 @@ pub struct ExplainedRule {
     pub audience: &'static str,
     /// Who is asked first.
     pub strategy: Strategy,
-    /// All that it sets, in one line.
-    pub policy: String,
+    /// What else it sets, as names and values.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// The key of a request.
@@ -197,6 +200,8 @@ pub enum EarlierSettings {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ExplainedFill {
+    /// Why the store can't answer, as it would be counted.
+    pub missed: MissCause,
     /// Whether it would be asked to confirm what is stored (RFC 9111 §4.3.1).
     pub conditional: bool,
     /// Whether it would be asked for all of it, whatever conditions and range the request has: then the answer can be stored.

@@ -1,5 +1,9 @@
-//! Fills in flight: requests that went to the handler and whose response may be stored. A purge seals the flights it may touch: what was sealed
-//! is never stored, and nobody joins it any more. Requests for the same thing join the flight that is there and wait for what it brings.
+//! Fills in flight: requests that went to the handler and whose response may be stored. Requests for the same thing join the flight that is there and wait for
+//! what it brings.
+//!
+//! - A purge *closes* the flights it may touch, those among them whose tags nobody knows yet: nobody joins any more. Whether it touched what they bring, the purge index
+//!   says when that is stored.
+//! - A write, which leaves no number behind, *seals* the flights to its URI: what they bring is never stored.
 //!
 //! ```text
 //! Asked ─┬─ give ────> Given    the head has come and may be shared; followers have it at once
@@ -15,12 +19,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
+use tracing::Span;
 
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
+use crate::target::Target;
 use crate::variance::Variance;
 
 const SHARDS: usize = sized(32, 2);
@@ -34,10 +40,9 @@ pub(crate) struct Flights<T> {
 
 type Shard<T> = HashMap<u64, Vec<Arc<Ticket<T>>>>;
 
-/// What two requests must have in common for one to wait for the answer to the other.
+/// What two requests must have in common, beside their key, for one to wait for the answer to the other.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) key: CacheKey,
     pub(crate) regime: Regime,
     /// Answers to requests with credentials are judged otherwise (RFC 9111 §3.5).
     pub(crate) authorization: bool,
@@ -48,12 +53,19 @@ pub(crate) struct Call {
 
 #[derive(Debug)]
 struct Ticket<T> {
+    key: CacheKey,
+    /// The number of the newest purge when it began.
+    number: u64,
     resource: u64,
+    path: u64,
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
     tags: OnceLock<Option<Arc<[u64]>>>,
     partition: Option<u64>,
+    closed: AtomicBool,
     sealed: AtomicBool,
+    /// Of the request that leads; those that follow say so.
+    span: std::sync::OnceLock<Span>,
     /// `None` where nobody may join.
     call: Option<Call>,
     progress: Mutex<Progress<T>>,
@@ -78,7 +90,6 @@ enum Stage<T> {
 #[derive(Debug)]
 pub(crate) struct Flight<T> {
     flights: Arc<Flights<T>>,
-    path: u64,
     ticket: Arc<Ticket<T>>,
 }
 
@@ -133,14 +144,21 @@ impl<T> Default for Flights<T> {
 
 impl<T: Clone> Flights<T> {
     /// A flight of one's own; others may join if it has a `call`.
-    pub(crate) fn begin(self: &Arc<Self>, stamp: &Stamp, authority: u64, call: Option<Call>) -> Flight<T> {
-        self.take_off(&mut self.shard(stamp.path), stamp, authority, call)
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        stamp: &Stamp,
+        key: &CacheKey,
+        authority: u64,
+        call: Option<Call>,
+    ) -> Flight<T> {
+        self.take_off(&mut self.shard(stamp.path), stamp, key, authority, call)
     }
 
     /// Joins a flight that was called for the same, if `fits` says that its answer will do or has done; else begins one.
     pub(crate) fn board(
         self: &Arc<Self>,
         stamp: &Stamp,
+        key: &CacheKey,
         authority: u64,
         call: Call,
         bounds: Bounds,
@@ -148,8 +166,8 @@ impl<T: Clone> Flights<T> {
     ) -> Seat<T> {
         let mut shard = self.shard(stamp.path);
         for ticket in shard.get(&stamp.path).into_iter().flatten() {
-            let Some(theirs) = ticket.call.as_ref().filter(|_| !ticket.is_sealed()) else { continue };
-            if theirs.key != call.key || theirs.regime != call.regime || theirs.authorization != call.authorization {
+            let Some(theirs) = ticket.call.as_ref().filter(|_| !ticket.is_closed()) else { continue };
+            if ticket.key != *key || theirs.regime != call.regime || theirs.authorization != call.authorization {
                 continue;
             }
             let mut progress = ticket.progress();
@@ -170,27 +188,33 @@ impl<T: Clone> Flights<T> {
             drop(progress);
             return Seat::Follow(Follower { flights: self.clone(), ticket: ticket.clone(), place });
         }
-        Seat::Lead(self.take_off(&mut shard, stamp, authority, bounds.joinable.then_some(call)))
+        Seat::Lead(self.take_off(&mut shard, stamp, key, authority, bounds.joinable.then_some(call)))
     }
 
     fn take_off(
         self: &Arc<Self>,
         shard: &mut Shard<T>,
         stamp: &Stamp,
+        key: &CacheKey,
         authority: u64,
         call: Option<Call>,
     ) -> Flight<T> {
         let ticket = Arc::new(Ticket {
+            key: key.clone(),
+            number: stamp.number,
             resource: stamp.resource,
+            path: stamp.path,
             authority,
             tags: OnceLock::new(),
             partition: stamp.partition,
+            closed: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
+            span: std::sync::OnceLock::new(),
             call,
             progress: Mutex::new(Progress { stage: Stage::Asked, followers: Slab::new() }),
         });
         shard.entry(stamp.path).or_default().push(ticket.clone());
-        Flight { flights: self.clone(), path: stamp.path, ticket }
+        Flight { flights: self.clone(), ticket }
     }
 }
 
@@ -205,8 +229,7 @@ impl<T> Flights<T> {
 
     /// How many have gone to the handler for this key and may still bring what can be stored. `path` is the hash of its path and query.
     pub(crate) fn under_way(&self, path: u64, key: &CacheKey) -> usize {
-        let is_it =
-            |ticket: &&Arc<Ticket<T>>| !ticket.is_sealed() && ticket.call.as_ref().is_some_and(|call| call.key == *key);
+        let is_it = |ticket: &&Arc<Ticket<T>>| !ticket.is_sealed() && ticket.call.is_some() && ticket.key == *key;
         self.shard(path).get(&path).into_iter().flatten().filter(is_it).count()
     }
 
@@ -215,47 +238,35 @@ impl<T> Flights<T> {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Seals the flights to one resource.
-    pub(crate) fn seal_resource(&self, stamp: &Stamp) {
-        self.seal_where(stamp.path, |ticket| ticket.resource == stamp.resource);
+    /// The smallest number that one of them bears. Purges that are newer must be remembered until it has ended.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let mut oldest = None;
+        self.each(|ticket| oldest = oldest.into_iter().chain([ticket.number]).min());
+        oldest
     }
 
-    /// Seals the flights to one path and query, on every authority.
-    pub(crate) fn seal_path(&self, path: u64) {
-        self.seal_where(path, |_| true);
-    }
-
-    /// Seals the flights whose response has one of these tags, and those to the authority (`None`: to any) whose tags aren't known yet.
-    pub(crate) fn seal_tags(&self, authority: Option<u64>, purged: &[u64]) {
-        self.seal_each(|ticket| match ticket.tags.get() {
-            Some(tags) => tags.iter().flat_map(|tags| tags.iter()).any(|tag| purged.contains(tag)),
-            None => authority.is_none_or(|authority| authority == ticket.authority),
+    /// Closes the flights that a purge touches, or may touch. To be called when the purge is in the index.
+    pub(crate) fn close(&self, target: &Target) {
+        self.each(|ticket| {
+            if ticket.may_be_touched_by(target) {
+                ticket.closed.store(true, Ordering::Release);
+            }
         });
     }
 
-    /// Seals every flight.
-    pub(crate) fn seal_all(&self) {
-        self.seal_each(|_| true);
-    }
-
-    /// Seals the flights of one principal.
-    pub(crate) fn seal_partition(&self, partition: u64) {
-        self.seal_each(|ticket| ticket.partition == Some(partition));
-    }
-
-    fn seal_each(&self, which: impl Fn(&Ticket<T>) -> bool) {
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for ticket in shard.values().flatten().filter(|ticket| which(ticket)) {
-                ticket.sealed.store(true, Ordering::Release);
-            }
+    /// Seals the flights to one resource.
+    pub(crate) fn seal_resource(&self, stamp: &Stamp) {
+        let shard = self.shard(stamp.path);
+        let flights = shard.get(&stamp.path).into_iter().flatten();
+        for ticket in flights.filter(|ticket| ticket.resource == stamp.resource) {
+            ticket.sealed.store(true, Ordering::Release);
         }
     }
 
-    fn seal_where(&self, path: u64, which: impl Fn(&Ticket<T>) -> bool) {
-        let shard = self.shard(path);
-        for ticket in shard.get(&path).into_iter().flatten().filter(|ticket| which(ticket)) {
-            ticket.sealed.store(true, Ordering::Release);
+    fn each(&self, mut visit: impl FnMut(&Ticket<T>)) {
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.values().flatten().for_each(|ticket| visit(ticket));
         }
     }
 
@@ -267,6 +278,25 @@ impl<T> Flights<T> {
 impl<T> Ticket<T> {
     fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire) || self.is_sealed()
+    }
+
+    /// Whether a purge touches it. Where its tags aren't known yet, any tag of its authority may be among them.
+    fn may_be_touched_by(&self, target: &Target) -> bool {
+        let hashes = match target {
+            Target::Hashes(hashes) => hashes,
+            Target::Pattern(pattern) => return self.key.is_meant_by(pattern),
+            Target::Everything => return true,
+        };
+        let places = [self.resource, self.path].into_iter().chain(self.partition);
+        places.into_iter().any(|place| hashes.places.contains(&place))
+            || match self.tags.get() {
+                Some(tags) => tags.iter().flat_map(|tags| tags.iter()).any(|tag| hashes.tags.contains(tag)),
+                None => !hashes.tags.is_empty() && hashes.authority.is_none_or(|one| one == self.authority),
+            }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress<T>> {
@@ -294,6 +324,12 @@ impl<T> Flight<T> {
         let _ = self.ticket.tags.set(tags);
     }
 
+    /// In which span it is.
+    pub(crate) fn trace(&self, span: &Span) {
+        // A flight is led by one request, so this is set once.
+        let _ = self.ticket.span.set(span.clone());
+    }
+
     /// Whether others may join it.
     pub(crate) fn is_joinable(&self) -> bool {
         self.ticket.call.is_some()
@@ -304,9 +340,14 @@ impl<T> Flight<T> {
         self.is_joinable().then(|| Announcer(self.ticket.clone()))
     }
 
-    /// Whether a purge has touched it, so that its response must not be stored.
+    /// Whether a write has touched it, so that its response must not be stored, nor what was found before it be used.
     pub(crate) fn is_sealed(&self) -> bool {
         self.ticket.is_sealed()
+    }
+
+    /// Whether a write has touched it, or a purge may have.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ticket.is_closed()
     }
 
     /// The answer has come, or more of it, and may be shared.
@@ -324,11 +365,12 @@ impl<T> Flight<T> {
         self.ticket.advance(Stage::Again, |stage| matches!(stage, Stage::Asked));
     }
 
-    /// Stores by calling `put`, unless the flight is sealed. No purge comes between the look at the seal and the end of `put`: a purge
-    /// that seals afterwards finds in the store what `put` left there.
-    pub(crate) fn commit(&self, put: impl FnOnce()) -> bool {
-        let _shard = self.flights.shard(self.path);
-        if self.is_sealed() {
+    /// Stores by calling `put`, unless the flight is sealed or a purge touches what it brought, as `is_valid` tells. No write comes between the look at the seal and the end of
+    /// `put`: one that seals afterwards finds in the store what `put` left there. Nor does a purge return in between; and what is stored was held against all purges of which the
+    /// number was current.
+    pub(crate) fn commit(&self, is_valid: impl FnOnce() -> bool, put: impl FnOnce()) -> bool {
+        let _shard = self.flights.shard(self.ticket.path);
+        if self.is_sealed() || !is_valid() {
             return false;
         }
         put();
@@ -349,11 +391,12 @@ impl<T> Announcer<T> {
 
 impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.path);
-        if let Some(tickets) = shard.get_mut(&self.path) {
+        let path = self.ticket.path;
+        let mut shard = self.flights.shard(path);
+        if let Some(tickets) = shard.get_mut(&path) {
             tickets.retain(|ticket| !Arc::ptr_eq(ticket, &self.ticket));
             if tickets.is_empty() {
-                shard.remove(&self.path);
+                shard.remove(&path);
             }
         }
         drop(shard);
@@ -367,9 +410,14 @@ impl<T: Clone> Follower<T> {
         poll_fn(|cx| self.poll_landed(cx)).await
     }
 
-    /// Whether a purge or a write came while it waited.
+    /// Whether a write came while it waited.
     pub(crate) fn is_sealed(&self) -> bool {
         self.ticket.is_sealed()
+    }
+
+    /// The span of the request that leads.
+    pub(crate) fn leading(&self) -> Option<&Span> {
+        self.ticket.span.get()
     }
 
     fn poll_landed(&self, cx: &Context<'_>) -> Poll<Landed<T>> {

@@ -7,22 +7,25 @@ fn stamp(resource: u64) -> Stamp {
     Stamp::new(0, resource, 7)
 }
 
-fn call(path: &str) -> Call {
-    let began = Moment { wall: std::time::UNIX_EPOCH, monotonic: Duration::ZERO };
-    let key = CacheKey::new(b"h", path, None);
-    Call { key, regime: Regime::default(), authorization: false, began, expected: None }
+fn key(path: &str) -> CacheKey {
+    CacheKey::new(b"h", path, None)
 }
 
-fn later(path: &str, seconds: u64) -> Call {
+fn call(path: &str) -> (CacheKey, Call) {
+    let began = Moment { wall: std::time::UNIX_EPOCH, monotonic: Duration::ZERO };
+    (key(path), Call { regime: Regime::default(), authorization: false, began, expected: None })
+}
+
+fn later(path: &str, seconds: u64) -> (CacheKey, Call) {
     let mut call = call(path);
-    call.began.monotonic = Duration::from_secs(seconds);
+    call.1.began.monotonic = Duration::from_secs(seconds);
     call
 }
 
 const BOUNDS: Bounds = Bounds { waiting: 3, age: Duration::from_secs(10), joinable: true };
 
-fn board(flights: &Arc<Flights<u8>>, call: Call) -> Seat<u8> {
-    flights.board(&stamp(1), 0, call, BOUNDS, |_, given| given.is_none_or(|given| *given < 100))
+fn board(flights: &Arc<Flights<u8>>, (key, call): (CacheKey, Call)) -> Seat<u8> {
+    flights.board(&stamp(1), &key, 0, call, BOUNDS, |_, given| given.is_none_or(|given| *given < 100))
 }
 
 fn now(follower: &Follower<u8>) -> Option<Landed<u8>> {
@@ -33,48 +36,74 @@ fn now(follower: &Follower<u8>) -> Option<Landed<u8>> {
 }
 
 #[test]
-fn sealed_flights_dont_commit_and_others_do() {
+fn sealed_flights_dont_commit_and_others_do_if_what_they_bring_is_valid() {
     let flights = Arc::new(Flights::<()>::default());
     let (one, other) = (stamp(1), stamp(2));
-    let (first, second) = (flights.begin(&one, 0, None), flights.begin(&other, 0, None));
+    let begin = |stamp| flights.begin(stamp, &key("/a"), 0, None);
+    let (first, second) = (begin(&one), begin(&other));
     flights.seal_resource(&one);
-    assert!(!first.commit(|| panic!("sealed")));
-    assert!(second.commit(|| {}));
-    flights.seal_path(7);
-    assert!(second.is_sealed());
-    let third = flights.begin(&one, 0, None);
-    assert!(!third.is_sealed(), "a flight that begins after the purge is not sealed");
-    let mine = flights.begin(&Stamp::new(0, 1, 7).in_partition(Some(5)), 0, None);
-    flights.seal_partition(5);
-    assert!(mine.is_sealed() && !third.is_sealed(), "the flights of one principal, and no other");
-    flights.seal_all();
-    assert!(third.is_sealed());
-    drop((first, second, third, mine));
+    assert!(!first.commit(|| panic!("sealed"), || panic!("sealed")));
+    assert!(!second.commit(|| false, || panic!("purged")));
+    assert!(second.commit(|| true, || {}) && !second.is_closed());
+    assert!(!begin(&one).is_sealed(), "a flight that begins after the write is not sealed");
+    drop((first, second));
     assert_eq!(flights.len(), 0, "nothing is left behind");
 }
 
 #[test]
-fn a_purge_by_tag_seals_what_has_it_or_may_have_it() {
-    let flights = Arc::new(Flights::<()>::default());
-    let begin = |authority| flights.begin(&stamp(1), authority, None);
-    let (tagged, otherwise, untagged, unknown, elsewhere) = (begin(1), begin(1), begin(1), begin(1), begin(2));
-    tagged.know_tags(Some([11, 22].into()));
-    otherwise.know_tags(Some([33].into()));
-    untagged.know_tags(None);
-    flights.seal_tags(Some(1), &[22]);
-    assert!(tagged.is_sealed() && unknown.is_sealed());
-    assert!(!otherwise.is_sealed() && !untagged.is_sealed() && !elsewhere.is_sealed());
-    flights.seal_tags(None, &[22]);
-    assert!(elsewhere.is_sealed() && !untagged.is_sealed());
+fn a_purge_closes_what_it_touches_or_may_touch() {
+    let place = Target::place;
+    let tags = |authority| Target::tags(&[22, 44], authority);
+    let glob = |text| Target::Pattern(crate::pattern::Pattern::glob(text).unwrap());
+    // Resource 1 of path 7, on authority 3 in partition 5, with the tags 11 and 22.
+    let rows = [
+        (place(1), true, true),
+        (place(7), true, true),
+        (place(5), true, true),
+        (place(2), false, false),
+        (place(3), false, false),
+        (tags(None), true, true),
+        (tags(Some(3)), true, true),
+        (tags(Some(4)), true, false),
+        (Target::tags(&[33], None), false, true),
+        (Target::tags(&[33], Some(4)), false, false),
+        (glob("/a"), true, true),
+        (glob("/a?b=*"), true, true),
+        (glob("/b*"), false, false),
+        (Target::Everything, true, true),
+    ];
+    for (target, touches_tagged, touches_unknown) in rows {
+        let flights = Arc::new(Flights::<()>::default());
+        let stamp = stamp(1).in_partition(Some(5));
+        let key = CacheKey::new(b"h", "/a", Some("b=1"));
+        let [tagged, unknown] = [(); 2].map(|()| flights.begin(&stamp, &key, 3, None));
+        tagged.know_tags(Some([11, 22].into()));
+        flights.close(&target);
+        assert_eq!((tagged.is_closed(), unknown.is_closed()), (touches_tagged, touches_unknown), "{target:?}");
+        assert!(!tagged.is_sealed() && !unknown.is_sealed(), "the index says what is stored");
+    }
 }
 
 #[test]
-fn those_who_come_later_follow_until_the_flight_is_sealed() {
+fn the_oldest_flight_is_known() {
+    let flights = Arc::new(Flights::<()>::default());
+    assert_eq!(flights.oldest(), None);
+    let begin = |number, path| flights.begin(&Stamp::new(number, 1, path), &key("/a"), 0, None);
+    let (newer, older, newest) = (begin(5, 1), begin(4, 2), begin(9, 3));
+    flights.close(&Target::Everything);
+    assert_eq!(flights.oldest(), Some(4), "what was found before it began may still stand in for its answer");
+    drop((older, newest));
+    assert_eq!(flights.oldest(), Some(5));
+    drop(newer);
+}
+
+#[test]
+fn those_who_come_later_follow_until_the_flight_is_sealed_or_closed() {
     let flights = Arc::new(Flights::default());
     let Seat::Lead(leader) = board(&flights, call("/a")) else { panic!("the first leads") };
     let Seat::Follow(follower) = board(&flights, call("/a")) else { panic!("the second follows") };
     assert!(matches!(board(&flights, call("/b")), Seat::Lead(_)), "another key");
-    assert!(matches!(board(&flights, Call { authorization: true, ..call("/a") }), Seat::Lead(_)));
+    assert!(matches!(board(&flights, (key("/a"), Call { authorization: true, ..call("/a").1 })), Seat::Lead(_)));
     assert!(now(&follower).is_none());
     leader.give(1);
     assert!(matches!(now(&follower), Some(Landed::Given(1))));
@@ -82,6 +111,9 @@ fn those_who_come_later_follow_until_the_flight_is_sealed() {
     flights.seal_resource(&stamp(1));
     assert!(matches!(board(&flights, call("/a")), Seat::Lead(_)), "nobody joins what was purged");
     assert!(matches!(now(&follower), Some(Landed::Given(1))), "who came before the purge has what was asked before it");
+    let Seat::Lead(_leader) = board(&flights, call("/c")) else { panic!("the first leads") };
+    flights.close(&Target::place(7));
+    assert!(matches!(board(&flights, call("/c")), Seat::Lead(_)));
 }
 
 #[test]

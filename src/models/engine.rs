@@ -12,10 +12,13 @@ use crate::clock::Moment;
 use crate::flight::{Bounds, Call, Flight, Flights, Landed, Seat};
 use crate::key::{CacheKey, Part};
 use crate::models::explore;
+use crate::pattern::Pattern;
 use crate::purge::PurgeIndex;
+use crate::purged::Force;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::target::Target;
 
 /// The ways to make invalid what is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +27,27 @@ enum Way {
     Path,
     Tag,
     Partition,
+    Pattern,
     Everything,
+    /// A soft purge by tag: what is stored stays, and isn't fresh any more.
+    SoftTag,
+    /// The same of everything.
+    SoftEverything,
     /// A write: sealed and deleted by key; the number of purges stays.
     Write,
 }
+
+impl Way {
+    fn force(self) -> Force {
+        match self {
+            Self::SoftTag | Self::SoftEverything => Force::Soft(ARRIVAL),
+            _ => Force::Hard,
+        }
+    }
+}
+
+/// When everything happens.
+const ARRIVAL: Moment = Moment { wall: UNIX_EPOCH, monotonic: Duration::ZERO };
 
 const AUTHORITY: u64 = 1;
 const TAG: u64 = 11;
@@ -52,6 +72,8 @@ struct World {
     origin: AtomicU64,
     /// The version that the newest purge was made for that has returned.
     acknowledged: AtomicU64,
+    /// The same of hard purges: what is older isn't even there as stale.
+    ended: AtomicU64,
 }
 
 fn key() -> CacheKey {
@@ -64,15 +86,14 @@ impl World {
     /// A miss: the answer to a request that is on its way already, or one's own.
     fn fill(&self) -> u64 {
         let stamp = self.purges.stamp(&key(), self.purges.current());
-        let began = Moment { wall: UNIX_EPOCH, monotonic: Duration::ZERO };
-        let call = Call { key: key(), regime: Regime::default(), authorization: false, began, expected: None };
+        let call = Call { regime: Regime::default(), authorization: false, began: ARRIVAL, expected: None };
         let bounds = Bounds { waiting: usize::MAX, age: Duration::MAX, joinable: true };
-        match self.flights.board(&stamp, AUTHORITY, call, bounds, |_, _| true) {
+        match self.flights.board(&stamp, &key(), AUTHORITY, call, bounds, |_, _| true) {
             Seat::Lead(flight) => self.lead(flight, stamp),
             Seat::Follow(follower) => match block_on(follower.landed()) {
                 Landed::Given(version) => version,
                 Landed::Alone | Landed::Failed | Landed::Again => {
-                    self.lead(self.flights.begin(&stamp, AUTHORITY, None), stamp)
+                    self.lead(self.flights.begin(&stamp, &key(), AUTHORITY, None), stamp)
                 }
             },
             Seat::Full => unreachable!("there is no bound"),
@@ -90,33 +111,47 @@ impl World {
         }
         stamp.tags = Some([TAG].into());
         flight.know_tags(stamp.tags.clone());
-        let put = || _ = self.store.lock().expect("no thread panics").insert(key(), Arc::new((stamp, version)));
+        let stored = Arc::new((stamp, version));
+        let is_valid = || self.is_valid(&stored.0);
+        let put = || _ = self.store.lock().expect("no thread panics").insert(key(), stored.clone());
         match self.place {
-            Store::Near => _ = flight.commit(put),
-            Store::Far if flight.commit(|| {}) => put(),
+            Store::Near => _ = flight.commit(is_valid, put),
+            Store::Far if flight.commit(is_valid, || {}) => put(),
             Store::Far => {}
         }
         version
     }
 
-    /// A look-up: what is stored, if no purge touches it.
-    fn read(&self) -> Option<u64> {
+    fn is_valid(&self, stamp: &Stamp) -> bool {
+        self.purges.is_valid(stamp, ARRIVAL, &key())
+    }
+
+    /// A look-up: what is stored, if no purge touches it; and whether it is fresh.
+    fn look_up(&self) -> Option<(u64, bool)> {
         let found = self.store.lock().expect("no thread panics").get(&key()).cloned();
-        found.filter(|found| self.purges.is_valid(&found.0)).map(|found| found.1)
+        let valid = found.filter(|found| self.is_valid(&found.0));
+        valid.map(|found| (found.1, found.0.stale_from().is_none()))
     }
 
-    /// The hash of a resource that shares no place with the one of all others.
-    fn elsewhere(&self) -> u64 {
-        let stamp = self.purges.stamp(&key(), 0);
-        let places =
-            [Some(stamp.resource), Some(stamp.path), stamp.partition, Some(TAG)].map(|id| id.map(|id| id % 16));
-        (0..16).find(|place| !places.contains(&Some(*place))).expect("four of sixteen are taken")
+    /// What is stored and fresh.
+    fn read(&self) -> Option<u64> {
+        self.look_up().filter(|(_, is_fresh)| *is_fresh).map(|(version, _)| version)
     }
 
-    /// A client: it is never given what is older than a purge that had returned when it asked.
+    /// A client: it is never given as fresh what is older than a purge that had returned when it asked, nor anything that is older than a hard one. What is
+    /// stale is taken along, as if to stand in for an error: a hard purge may come meanwhile.
     fn visit(&self) {
-        let acknowledged = self.acknowledged.load(Ordering::SeqCst);
-        let version = self.read().unwrap_or_else(|| self.fill());
+        let (acknowledged, ended) = (self.acknowledged.load(Ordering::SeqCst), self.ended.load(Ordering::SeqCst));
+        let stale = match self.look_up() {
+            Some((version, true)) => {
+                return assert!(version >= acknowledged, "{version} is fresh after the purge for {acknowledged}");
+            }
+            stale => stale,
+        };
+        if let Some((version, _)) = stale {
+            assert!(version >= ended, "{version} is there after the hard purge for {ended}");
+        }
+        let version = self.fill();
         assert!(version >= acknowledged, "version {version} after the purge for {acknowledged} had returned");
     }
 
@@ -125,44 +160,51 @@ impl World {
         let version = self.origin.fetch_add(1, Ordering::SeqCst) + 1;
         self.purge(way);
         self.acknowledged.fetch_max(version, Ordering::SeqCst);
+        if matches!(way.force(), Force::Hard) {
+            self.ended.fetch_max(version, Ordering::SeqCst);
+        }
+    }
+
+    /// In the order of steps that the sweep has: what is near is held against all purges, and then they are forgotten.
+    fn sweep(&self) {
+        let current = self.purges.current();
+        let oldest = self.flights.oldest().unwrap_or(current);
+        let found = self.store.lock().expect("no thread panics").get(&key()).cloned();
+        if let Some(found) = found.filter(|found| !self.is_valid(&found.0)) {
+            let mut store = self.store.lock().expect("no thread panics");
+            if store.get(&key()).is_some_and(|stored| Arc::ptr_eq(stored, &found)) {
+                store.remove(&key());
+            }
+        }
+        self.purges.retire(current.min(oldest));
     }
 
     /// In the order of steps that `CacheHandle` and `CacheCore` have.
     fn purge(&self, way: Way) {
         let stamp = self.purges.stamp(&key(), 0);
         let remove = || _ = self.store.lock().expect("no thread panics").remove(&key());
-        match way {
-            Way::Resource => {
-                self.flights.seal_resource(&stamp);
-                remove();
-                self.purges.purge_resource(stamp.resource);
-            }
-            Way::Path => {
-                self.flights.seal_path(stamp.path);
-                self.purges.purge_resource(stamp.path);
-            }
-            Way::Tag => {
-                self.purges.purge_tags(&[TAG]);
-                self.flights.seal_tags(Some(AUTHORITY), &[TAG]);
-            }
-            Way::Partition => {
-                let place = stamp.partition.expect("the key has one");
-                self.purges.purge_resource(place);
-                self.flights.seal_partition(place);
-                remove();
-            }
-            Way::Everything => {
-                self.purges.purge_everything();
-                self.flights.seal_all();
-                self.store.lock().expect("no thread panics").clear();
-            }
+        let target = match way {
+            Way::Resource => Target::place(stamp.resource),
+            Way::Path => Target::place(stamp.path),
+            Way::Tag | Way::SoftTag => Target::tags(&[TAG], Some(AUTHORITY)),
+            Way::Partition => Target::place(stamp.partition.expect("the key has one")),
+            Way::Pattern => Target::Pattern(Pattern::glob("/pa*").expect("a pattern")),
+            Way::Everything | Way::SoftEverything => Target::Everything,
             Way::Write => {
                 self.flights.seal_resource(&stamp);
                 remove();
-                if self.place == Store::Far {
-                    self.purges.purge_resource(stamp.resource);
+                if self.place == Store::Near {
+                    return;
                 }
+                Target::place(stamp.resource)
             }
+        };
+        self.purges.purge(&target, way.force());
+        self.flights.close(&target);
+        match way {
+            Way::Resource | Way::Partition => remove(),
+            Way::Everything => self.store.lock().expect("no thread panics").clear(),
+            _ => {}
         }
     }
 }
@@ -186,16 +228,26 @@ fn nothing_older_comes_back(thousandths: usize, ways: &'static [Way]) {
                 let world = world.clone();
                 Box::new(move || (0..times).for_each(|_| world.visit())) as Box<dyn FnOnce() + Send>
             });
-            // A purge of something else: what is valid is held against all purges anew.
+            // A purge of something else: what is valid is held against all purges anew. And a sweep of what is near: all of them are forgotten.
             let beside = {
                 let world = world.clone();
-                Box::new(move || _ = world.purges.purge_resource(world.elsewhere())) as Box<dyn FnOnce() + Send>
+                Box::new(move || {
+                    world.purges.purge(&Target::place(1), Force::Soft(ARRIVAL));
+                    if world.place == Store::Near {
+                        world.sweep();
+                    }
+                }) as Box<dyn FnOnce() + Send>
             };
             together(ways.iter().map(change).chain(visits).chain([beside]).collect());
             world.visit();
             let newest = ways.len() as u64;
             assert_eq!(world.read().unwrap_or(newest), newest, "all changes are done");
             assert_eq!(world.flights.len(), 0);
+            if place == Store::Near {
+                world.sweep();
+                assert_eq!(world.purges.live(), 0, "nothing is in flight, so nothing is remembered");
+                assert_eq!(world.read().unwrap_or(newest), newest);
+            }
         });
     }
 }
@@ -227,6 +279,17 @@ fn nothing_is_older_than_a_purge_of_its_partition() {
 }
 
 #[test]
+fn nothing_is_older_than_a_purge_of_a_pattern() {
+    nothing_is_older_than(&[Way::Pattern; 2]);
+}
+
+#[test]
+fn nothing_is_fresh_and_older_than_a_soft_purge() {
+    nothing_is_older_than(&[Way::SoftTag; 2]);
+    nothing_is_older_than(&[Way::SoftEverything, Way::SoftTag]);
+}
+
+#[test]
 fn nothing_is_older_than_a_purge_of_everything() {
     nothing_is_older_than(&[Way::Everything; 2]);
 }
@@ -238,9 +301,15 @@ fn nothing_is_older_than_a_write() {
 
 #[test]
 fn nothing_is_older_than_purges_and_writes_that_race() {
-    const PAIRS: [[Way; 2]; 3] =
-        [[Way::Write, Way::Everything], [Way::Resource, Way::Tag], [Way::Path, Way::Everything]];
-    PAIRS.iter().for_each(|ways| nothing_older_comes_back(60, ways));
+    const PAIRS: [[Way; 2]; 6] = [
+        [Way::Write, Way::Everything],
+        [Way::Resource, Way::Tag],
+        [Way::Path, Way::Everything],
+        [Way::SoftTag, Way::Tag],
+        [Way::SoftEverything, Way::Pattern],
+        [Way::Write, Way::SoftTag],
+    ];
+    PAIRS.iter().for_each(|ways| nothing_older_comes_back(40, ways));
 }
 
 #[test]
@@ -250,13 +319,56 @@ fn no_number_is_given_to_two_purges() {
         let purge = |times| {
             let index = index.clone();
             thread::spawn(move || {
-                (0..times).for_each(|_| _ = index.purge_everything());
+                (0..times).for_each(|_| _ = index.purge(&Target::Everything, Force::Hard));
                 index.stamp(&key(), index.current())
             })
         };
         let stamps = [purge(1), purge(2)].map(|thread| thread.join().expect("no thread panics"));
-        index.purge_everything();
-        assert!(stamps.iter().all(|stamp| !index.is_valid(stamp)), "what is older than the last purge: {stamps:?}");
+        index.purge(&Target::Everything, Force::Hard);
+        let is_valid = |stamp: &Stamp| index.is_valid(stamp, ARRIVAL, &key());
+        assert!(!stamps.iter().any(is_valid), "what is older than the last purge: {stamps:?}");
+    });
+}
+
+/// What is taken along from the store is a copy, with a stamp of its own. The first of these purges makes it stale and the second one ends it; a sweep of the store
+/// doesn't see it, and forgets both.
+#[test]
+fn a_copy_is_never_taken_for_better_than_what_is_known_of_it() {
+    explore(60, || {
+        let index = Arc::new(PurgeIndex::default());
+        let stored = Arc::new(index.stamp(&key(), index.current()));
+        let looks = |stamp: Arc<Stamp>| {
+            let index = index.clone();
+            Box::new(move || {
+                let mut was = 0;
+                for _ in 0..2 {
+                    let copy = Stamp::clone(&stamp);
+                    for stamp in [&copy, &*stamp] {
+                        let is_valid = index.is_valid(stamp, ARRIVAL, &key());
+                        let is = if !is_valid { 2 } else { u8::from(stamp.stale_from().is_some()) };
+                        assert!(is >= was, "from {was} to {is}: {stamp:?}");
+                        was = is;
+                    }
+                }
+            }) as Box<dyn FnOnce() + Send>
+        };
+        let copy = Arc::new(Stamp::clone(&stored));
+        let purges = {
+            let (index, stored, copy) = (index.clone(), stored.clone(), copy.clone());
+            Box::new(move || {
+                let place = Target::place(stored.path);
+                let soft = index.purge(&place, Force::Soft(ARRIVAL));
+                index.is_valid(&stored, ARRIVAL, &key());
+                index.retire(soft);
+                assert!(!index.is_valid(&stored, ARRIVAL, &key()) || stored.stale_from().is_some());
+                assert!(!index.is_valid(&copy, ARRIVAL, &key()) || copy.stale_from().is_some());
+                let hard = index.purge(&place, Force::Hard);
+                index.is_valid(&stored, ARRIVAL, &key());
+                index.retire(hard);
+                assert!(!index.is_valid(&stored, ARRIVAL, &key()) && !index.is_valid(&copy, ARRIVAL, &key()));
+            }) as Box<dyn FnOnce() + Send>
+        };
+        together(vec![looks(stored), looks(copy), purges]);
     });
 }
 

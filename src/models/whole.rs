@@ -29,7 +29,11 @@ enum Way {
     Uri,
     Path,
     Partition,
+    Pattern,
+    Tag,
     Everything,
+    /// A soft purge of its tag: what is older isn't sent as fresh, and nothing here may be sent stale.
+    Soft,
     Write,
     /// A write elsewhere whose answer names the group.
     Group,
@@ -92,7 +96,7 @@ impl World {
             let user = |head: &RequestHead<'_>| head.headers.get("user").map(|name| name.as_bytes().to_vec());
             layer = layer.otherwise(Policy::per(user, Duration::from_secs(60)));
         }
-        let origin = Origin { grouped: way == Way::Group, ..Origin::default() };
+        let origin = Origin { grouped: matches!(way, Way::Group | Way::Tag | Way::Soft), ..Origin::default() };
         Self { cache: layer.layer(origin.clone()), origin, handle: layer.handle(), acknowledged: Arc::default() }
     }
 
@@ -118,6 +122,8 @@ impl World {
             Way::Uri => Selector::Uri("http://larder.test/path".into()),
             Way::Path => Selector::Uri("/path".into()),
             Way::Partition => Selector::Partition("me".into()),
+            Way::Pattern => Selector::Glob("/pa*".into()),
+            Way::Tag | Way::Soft => Selector::Tag("group".into()),
             Way::Everything => Selector::Everything,
             Way::Write | Way::Group => {
                 let before = self.origin.version.load(Ordering::SeqCst);
@@ -127,7 +133,9 @@ impl World {
             }
         };
         let version = self.origin.version.fetch_add(1, Ordering::SeqCst) + 1;
-        block_on(self.handle.purge(selector).into_future()).expect("the purge is made");
+        let purge = self.handle.purge(selector);
+        let purge = if way == Way::Soft { purge.soft() } else { purge };
+        block_on(purge.into_future()).expect("the purge is made");
         self.acknowledged.fetch_max(version, Ordering::SeqCst);
     }
 }
@@ -162,6 +170,21 @@ fn no_client_gets_what_is_older_than_a_purge_of_its_path() {
 #[test]
 fn no_client_gets_what_is_older_than_a_purge_of_its_partition() {
     nothing_older_comes_back(40, Way::Partition);
+}
+
+#[test]
+fn no_client_gets_what_is_older_than_a_purge_of_a_pattern() {
+    nothing_older_comes_back(40, Way::Pattern);
+}
+
+#[test]
+fn no_client_gets_what_is_older_than_a_purge_of_its_tag() {
+    nothing_older_comes_back(40, Way::Tag);
+}
+
+#[test]
+fn no_client_gets_what_is_older_than_a_soft_purge() {
+    nothing_older_comes_back(40, Way::Soft);
 }
 
 #[test]

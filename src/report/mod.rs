@@ -198,7 +198,7 @@ impl Observations {
         self.tracks.see(seen.tag, received, |known| match known {
             Some(tracked) => {
                 // What was purged, written to or evicted would have been fetched whatever its lifetime.
-                let is_good = tracked.writes == seen.writes && purges.is_valid(&tracked.stamp);
+                let is_good = tracked.writes == seen.writes && purges.current() == tracked.stamp.number;
                 let is_over = seen.asked_since == AskedSince::Stale || asked >= tracked.track.ends();
                 fetch.ended = is_good && is_over && seen.asked_since != AskedSince::Wanted;
                 (tracked.stamp, tracked.writes) = (seen.stamp.clone(), seen.writes);

@@ -345,7 +345,7 @@ impl Observations {
             let fresh =
                 || Compared { answers: Default::default(), stamp: witness.stamp.clone(), writes: witness.writes };
             let compared = known.get_or_insert_with(fresh);
-            if compared.writes != witness.writes || !purges.is_valid(&compared.stamp) {
+            if compared.writes != witness.writes || purges.current() != compared.stamp.number {
                 compared.answers.clear();
             }
             (compared.stamp, compared.writes) = (witness.stamp.clone(), witness.writes);

@@ -16,11 +16,15 @@ pub type Authority = SmallVec<[u8; 64]>;
 /// assert_eq!(normalised(b"example.com:443", Some("http")).as_slice(), b"example.com:443");
 /// ```
 pub fn normalised(authority: &[u8], scheme: Option<&str>) -> Authority {
-    let port: &[u8] = if scheme.is_some_and(|s| s.eq_ignore_ascii_case("https")) { b":443" } else { b":80" };
-    let host = authority.strip_suffix(port).filter(|host| is_host(host)).unwrap_or(authority);
-    let mut normal = Authority::from_slice(host);
+    let mut normal = Authority::from_slice(without_default_port(authority, scheme));
     normal.make_ascii_lowercase();
     normal
+}
+
+/// `authority` without the default port of `scheme` (`http` if unknown), in the case that it is in.
+pub(crate) fn without_default_port<'a>(authority: &'a [u8], scheme: Option<&str>) -> &'a [u8] {
+    let port: &[u8] = if scheme.is_some_and(|s| s.eq_ignore_ascii_case("https")) { b":443" } else { b":80" };
+    authority.strip_suffix(port).filter(|host| is_host(host)).unwrap_or(authority)
 }
 
 /// Whether what is left without the port can be a host: not nothing, and not something that still ends in a port. `h:81:80` is junk, and no

@@ -39,6 +39,22 @@ pub enum LifetimeSource {
     Heuristic,
 }
 
+impl LifetimeSource {
+    /// A short name that doesn't change, for logs and explanations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handler => "handler",
+            Self::Override => "override",
+            Self::Targeted => "targeted",
+            Self::SMaxage => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "expires",
+            Self::Rule => "rule",
+            Self::Heuristic => "heuristic",
+        }
+    }
+}
+
 /// The longest lifetime that a guess may give: a day, beyond which §4.2.2 wants a warning.
 const HEURISTIC_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 

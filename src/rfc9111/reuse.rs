@@ -70,7 +70,8 @@ pub enum Reuse {
 }
 
 /// Why a stored response needs the origin's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ValidateReason {
     /// Its lifetime is over (§4.2).
     Stale,
@@ -80,6 +81,18 @@ pub enum ValidateReason {
     Request,
     /// The request has `Authorization`, and the response doesn't say that it is for everybody (§3.5).
     Authorization,
+}
+
+impl ValidateReason {
+    /// A short name that doesn't change, for logs and explanations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::NoCache => "no-cache",
+            Self::Request => "request",
+            Self::Authorization => "authorization",
+        }
+    }
 }
 
 /// What may be done with a stored response of this `age`, for a request that asked this.

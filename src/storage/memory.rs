@@ -69,7 +69,7 @@ pub(super) struct Inner {
 const TURNS: usize = sized(64, 2);
 
 /// With TinyLFU, one read in this many is told to moka.
-const SAMPLE: u32 = 32;
+const SAMPLE: u32 = 64;
 
 pub(super) struct Index {
     pub(super) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
@@ -80,7 +80,7 @@ pub(super) struct Index {
 
 pub(super) struct Slot {
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
-    pub(super) number: u64,
+    number: u64,
     bytes: u64,
     /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
     pub(super) variants: SmallVec<[StoredResponse; 1]>,
@@ -88,11 +88,6 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// How often it was read since it was filled. Reads that happen at the same time may count as one.
-    pub(super) fn reads(&self) -> u32 {
-        self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
-    }
-
     /// The counters of the route whose responses these are: by the newest of them.
     fn route(&self) -> Option<&RouteCounters> {
         self.variants.first().map(|newest| &*newest.route)
@@ -108,6 +103,11 @@ impl Slot {
 
     fn became(&self, became: Became) {
         self.route().iter().for_each(|route| route.became(became));
+    }
+
+    /// How often it was read since it was filled. Reads that happen at the same time may count as one.
+    pub(super) fn reads(&self) -> u32 {
+        self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
     }
 }
 
@@ -162,6 +162,9 @@ impl MemoryStore {
         let inner = self.inner();
         let slots = inner.index.slots.pin();
         let Some(slot) = slots.get(key.as_bytes()) else { return choose(&[]) };
+        if let Some(newest) = slot.variants.first() {
+            newest.approach();
+        }
         let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
         slot.reads.store(reads, Ordering::Relaxed);
         if inner.every_read || reads % SAMPLE == 0 {
@@ -205,6 +208,24 @@ impl MemoryStore {
         variants[place] = changed.clone();
         self.set(key, variants);
         Some(changed)
+    }
+
+    /// Drops the responses under a key for which `stays` isn't true. Nothing is put, removed or purged by key between the look and that. Returns how many were dropped.
+    pub(crate) fn retain_now(&self, key: &CacheKey, stays: impl Fn(&StoredResponse) -> bool) -> usize {
+        let inner = self.inner();
+        let _turn = inner.turn(key.as_bytes());
+        let slots = inner.index.slots.pin();
+        let Some(slot) = slots.get(key.as_bytes()) else { return 0 };
+        let staying = slot.variants.iter().filter(|stored| stays(stored)).cloned();
+        let staying: SmallVec<[StoredResponse; 1]> = staying.collect();
+        let dropped = slot.variants.len() - staying.len();
+        if staying.is_empty() {
+            inner.index.remove(key.as_bytes(), Became::Purged { number: None }, |_| true);
+            inner.policy.invalidate(key.as_bytes());
+        } else if dropped > 0 {
+            self.set(key, staying);
+        }
+        dropped
     }
 
     /// Fills the slot of a key, whose turn the caller has. Returns how many bytes are held then.

@@ -14,8 +14,6 @@ pub(crate) struct Scan<'a> {
 /// One key with what is stored under it.
 pub(crate) struct Entry<'a> {
     pub(crate) key: CacheKey,
-    /// Tells it from what is stored under the same key at another time.
-    pub(crate) number: u64,
     /// Newest first.
     pub(crate) variants: &'a [StoredResponse],
     /// How often it was read since it was stored.
@@ -33,7 +31,7 @@ impl<'a> Scan<'a> {
         for _ in 0..most {
             let Some((bytes, _)) = self.keys.next() else { return false };
             let (Some(slot), Some(key)) = (slots.get(&**bytes), CacheKey::from_bytes(&bytes)) else { continue };
-            visit(Entry { key, number: slot.number, variants: &slot.variants, reads: slot.reads() });
+            visit(Entry { key, variants: &slot.variants, reads: slot.reads() });
         }
         true
     }

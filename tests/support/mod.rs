@@ -9,4 +9,5 @@ pub mod neighbours;
 #[cfg(feature = "admin")]
 pub mod schema;
 pub mod sockets;
+pub mod traces;
 pub mod traffic;
