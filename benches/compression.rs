@@ -36,6 +36,9 @@ mod opening;
 #[allow(dead_code)]
 #[path = "../examples/server/orders.rs"]
 mod orders;
+#[allow(dead_code)]
+#[path = "../examples/server/outbox.rs"]
+mod outbox;
 #[path = "../examples/server/seed.rs"]
 mod seed;
 #[path = "../examples/server/shop.rs"]
@@ -67,7 +70,8 @@ async fn corpus() -> Bytes {
     let path = folder.join("shop.db");
     let pool = opening::open(&path).await.unwrap_or_else(|problem| panic!("{problem}"));
     let (_close, closing) = tokio::sync::watch::channel(false);
-    let shop = shop::Shop { database: database::Database { pool: pool.clone() }, closing };
+    let (outbox, _) = outbox::open(pool.clone());
+    let shop = shop::Shop { database: database::Database { pool: pool.clone() }, outbox, closing };
     let shop = shop::routes(shop);
     println!("Every answer of the example server's API in JSON, stored compressed:");
     println!("  {:<16} {:>8} {:>12} {:>12} {:>7}", "", "answers", "bytes", "stored", "ratio");

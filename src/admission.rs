@@ -1,5 +1,7 @@
 //! The first look at a request: is it looked up, is it a write that invalidates, or does the cache keep out of it?
 
+use std::sync::Arc;
+
 use http::{Extensions, HeaderMap, Method, Request};
 use http_body::Body;
 use smallvec::SmallVec;
@@ -7,6 +9,7 @@ use smallvec::SmallVec;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::key::{CacheKey, LONGEST, Part};
+use crate::live::Live;
 use crate::outcome::{BypassReason, CacheOutcome, Outcome};
 use crate::post::would_be_get;
 use crate::query::{self, ContentDigest, is_query};
@@ -65,19 +68,25 @@ pub(crate) struct Write {
     pub(crate) would_be_get: Option<Box<Ask>>,
 }
 
-/// The marks of the caches that have a request in hand, so that another layer of one of them inside passes it through. Several, since caches
-/// may lie within each other in any order.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct InHand(SmallVec<[u64; 2]>);
+/// The caches that have a request in hand, so that another layer of one of them inside passes it through, and handlers find the cache around them.
+/// Several, since caches may lie within each other in any order.
+#[derive(Clone, Default)]
+pub(crate) struct InHand(SmallVec<[(u64, Arc<Live>); 1]>);
 
 impl InHand {
-    /// Adds the mark of `cache` to a request that goes inside.
-    pub(crate) fn mark(cache: &CacheCore, extensions: &mut Extensions) {
-        extensions.get_or_insert_default::<Self>().0.push(cache.mark);
+    /// Adds a cache, with its mark, to a request that goes inside.
+    pub(crate) fn mark(live: &Arc<Live>, cache: &CacheCore, extensions: &mut Extensions) {
+        extensions.get_or_insert_default::<Self>().0.push((cache.mark, live.clone()));
     }
 
     fn is_of(&self, cache: &CacheCore) -> bool {
-        self.0.contains(&cache.mark)
+        self.0.iter().any(|(mark, _)| *mark == cache.mark)
+    }
+
+    /// The one that is nearest to the handler.
+    #[cfg(feature = "axum")]
+    pub(crate) fn innermost(&self) -> Option<Arc<Live>> {
+        self.0.last().map(|(_, live)| live.clone())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::precedence::{Arrival, judge};
 use crate::response::{Origin, StoredResponse};
 use crate::rfc9111::date;
 use crate::rfc9111::storability::DeclineReason;
+use crate::tagging::Labelled;
 use crate::upkeep::Upkeep;
 
 /// Why what was stored under earlier settings isn't used.
@@ -22,6 +23,8 @@ use crate::upkeep::Upkeep;
 pub(crate) enum NotAdopted {
     /// The answers of the route are for others now, or were made from other requests.
     OtherAudience,
+    /// It has other tags now, and one of them was purged.
+    Purged,
     /// It wouldn't be stored under the settings of now.
     Declined(DeclineReason),
 }
@@ -35,7 +38,8 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Res
     if stored.regime.audience != ask.regime.audience {
         return Err(NotAdopted::OtherAudience);
     }
-    let policy = &core.rules.get(ask.rule).policy;
+    let route = core.rules.get(ask.rule);
+    let policy = &route.policy;
     let head = stored.origin_head();
     let arrival = Arrival {
         method: &Method::GET,
@@ -50,6 +54,11 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Res
         delay: Duration::ZERO,
         spread: core.spread(&ask.key, stored.received),
     };
+    let labelled = Labelled { labels: &route.labels, handler: stored.origin.handler.as_deref(), head: &head };
+    let stamp = core.relabelled(stored, labelled, ask.key.path());
+    if !core.purges.is_valid(&stamp, stored.received, &ask.key) {
+        return Err(NotAdopted::Purged);
+    }
     let mut verdict = judge(&arrival, policy, &core.settings).map_err(NotAdopted::Declined)?;
     let terms = stored.terms.stricter(verdict.terms);
     if let Some(downstream) = verdict.downstream.as_mut().filter(|downstream| !downstream.from_each_answer) {
@@ -76,7 +85,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Res
         variance: stored.variance.clone(),
         origin,
         downstream: verdict.downstream.filter(Downstream::is_of_each_answer).map(Arc::new),
-        stamp: stored.stamp.clone(),
+        stamp,
         regime: ask.regime,
         keep: stored.keep,
         route: stored.route.clone(),

@@ -131,6 +131,7 @@ impl CacheCore {
 
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
+        self.closed.cancel();
         self.sweeper.end();
         self.tasks.close();
     }

@@ -43,6 +43,7 @@ use crate::storage::Variants;
 use crate::storage::backend::Backend;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
+use crate::through::Through;
 use crate::variance::SharedVariances;
 use crate::wholes::Wholes;
 
@@ -86,6 +87,10 @@ pub(crate) struct State {
     /// Cancelled when a shutdown's deadline is over.
     pub(crate) abandon: CancellationToken,
     pub(crate) closing: AtomicBool,
+    /// Cancelled when a shutdown begins, for tasks that wait for work.
+    pub(crate) closed: CancellationToken,
+    /// The way of the cache's own requests, if the application gave one.
+    pub(crate) through: Mutex<Option<Through>>,
     /// Some stored key has more than its resource, so a write has to reach keys that it can't name.
     pub(crate) keys_have_additions: AtomicBool,
     pub(crate) background: Arc<Background>,
@@ -144,6 +149,8 @@ impl CacheCore {
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
             closing: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+            through: Mutex::default(),
             keys_have_additions: AtomicBool::new(false),
             background: Arc::default(),
             hasher: ahash::RandomState::new(),

@@ -140,6 +140,9 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         query,
         key_headers,
         key_cookies,
+        tags,
+        purged_tags,
+        purged_globs,
         shadow,
     } = policy;
     let principal = if let Audience::Per(principal) = audience { principal.id.clone() } else { String::new() };
@@ -179,6 +182,10 @@ fn of_policy(policy: &Policy) -> Vec<Described> {
         described("only_query", allowed.unwrap_or_default(), Matters::Ahead),
         described("key_headers", listed(key_headers), Matters::Ahead),
         described("key_cookies", listed(key_cookies), Matters::Ahead),
+        // What is stored bears the tags of then and those of now.
+        described("tags", listed(tags), Matters::Terms),
+        described("purges_tags", listed(purged_tags), Matters::Ahead),
+        described("purges_globs", listed(purged_globs), Matters::Ahead),
         // In shadow nothing is looked up; what was stored before is good again when it is over.
         described("shadow", shadow.to_string(), Matters::Ahead),
     ]
@@ -258,6 +265,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         max_query_content: _,
         never_stored,
         replayed,
+        forward_tags,
     } = settings;
     vec![
         described("outcome_extension", outcome_extension.to_string(), Matters::Ahead),
@@ -277,6 +285,8 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         described("cache_query_method", query.is_some().to_string(), Matters::Ahead),
         described("never_store", listed(never_stored), Matters::Terms),
         described("replay", listed(replayed), Matters::Terms),
+        // Stored heads have the fields only where they go out.
+        described("forward_tags", forward_tags.to_string(), Matters::Terms),
     ]
 }
 

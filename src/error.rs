@@ -27,6 +27,18 @@ pub enum RuleError {
         /// What it takes.
         wanted: &'static str,
     },
+    /// A tag or a pattern of the policy can't be followed: it refers to what the rule's pattern doesn't capture, or is none.
+    #[error("rule {rule:?}: `{setting}({template:?})`: {reason}")]
+    Template {
+        /// The pattern of the rule.
+        rule: String,
+        /// The setter.
+        setting: &'static str,
+        /// What it was given.
+        template: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The policy names a status that is never stored.
     #[error(
         "rule {rule:?}: {status} is never stored, since a hostile request may provoke it and would then take the page \

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tracing::Instrument;
 
-use crate::admission::{Ask, InHand};
+use crate::admission::Ask;
 use crate::boarding::Departure;
 use crate::body::{ReadAhead, ResponseBody, read_ahead, read_out, source};
 use crate::cache::CacheCore;
@@ -79,7 +79,6 @@ impl Errand {
         let previous = previous.filter(|previous| core.is_valid(previous, &ask.key));
         let mut asked = request.headers().clone();
         let policy = &core.rules.get(ask.rule).policy;
-        InHand::mark(core, request.extensions_mut());
         policy.prepare_fill(request);
         let plainly = core.coders.plainly.ask(&core.settings, departure.stamp.resource, request.headers_mut());
         if plainly && parts_are_told_by_date(&asked) {
@@ -270,6 +269,7 @@ impl Errand {
             policy: &route.policy,
             route: &route.counters,
             account: route.account,
+            labels: &route.labels,
             previous: self.previous,
             exact,
             asked_plainly: self.plainly,

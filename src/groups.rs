@@ -62,6 +62,11 @@ impl Groups {
         names.iter().map(|name| self.tag(origin, Some(name))).chain([self.tag(origin, None)]).collect()
     }
 
+    /// The tag of a name on any origin; without one, of what bears every tag. A group is a tag of the application's own there, so that one look finds both.
+    pub(crate) fn anywhere(&self, name: Option<&str>) -> u64 {
+        self.tag(ANY, name)
+    }
+
     /// The tag of a group, or of the responses in too many.
     fn tag(&self, origin: Origin<'_>, name: Option<&str>) -> u64 {
         self.hasher.hash_one((origin.authority, origin.scheme, name))

@@ -1,8 +1,12 @@
 //! [`CacheHandle`]: the application's hold on a cache, to purge, to look at its counters, and to shut it down.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
 
 use crate::layer::CacheLayer;
 use crate::live::Live;
@@ -12,6 +16,7 @@ use crate::report::Report;
 use crate::route_stats::RouteStats;
 use crate::selector::Selector;
 use crate::stats::{Gauges, Stats};
+use crate::through::Through;
 
 /// A hold on a cache; clones hold the same one.
 ///
@@ -99,7 +104,32 @@ impl CacheHandle {
         let ended = tokio::time::timeout(deadline, cache.tasks.wait()).await.is_ok();
         cache.abandon.cancel();
         cache.tasks.wait().await;
+        // It holds the service, and that holds this cache.
+        cache.through.lock().unwrap_or_else(PoisonError::into_inner).take();
         ended
+    }
+
+    /// Gives the cache a way to make requests itself, for [refresh purges](crate::Purge::refresh): `service` is the whole application with the cache in it, as clients reach it, and
+    /// `empty` makes the body of a request without content. The cache holds the service until it is [shut down](Self::shutdown); a later one takes its place.
+    ///
+    /// The requests come as from a client without credentials, so a layer that asks for some answers in the handler's place, and nothing is refreshed.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::{Router, body::Body, routing::get};
+    /// let cache = larder::CacheLayer::in_memory(64 << 20);
+    /// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(cache.clone());
+    /// cache.handle().refresh_through(app.clone(), Body::empty);
+    /// # }
+    /// ```
+    pub fn refresh_through<S, B, R>(&self, service: S, empty: impl Fn() -> B + Send + Sync + 'static)
+    where
+        S: Service<Request<B>, Response = Response<R>, Future: Send> + Clone + Send + 'static,
+        B: Send + 'static,
+        R: Body<Data: Send> + Send + 'static,
+    {
+        let through = Through::new(service, empty);
+        *self.live.load().through.lock().unwrap_or_else(PoisonError::into_inner) = Some(through);
     }
 
     /// Sets the running cache up as `layer` is: its rules, limits, header switches and all else take the place of what counted so far. A request

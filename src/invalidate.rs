@@ -27,7 +27,7 @@ impl CacheCore {
         if !soft {
             self.erase(selector, number).await?;
         }
-        Ok(Receipt { number, reach: Reach::ThisProcess })
+        Ok(Receipt { number, reach: Reach::ThisProcess, refreshing: None })
     }
 
     /// Purges by number. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.

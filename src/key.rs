@@ -37,7 +37,7 @@ pub(crate) struct Origin<'a> {
 }
 
 /// The kinds of parts. Their numbers are written into keys and so never change their meaning.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Part {
     Authority = 1,
@@ -71,11 +71,6 @@ impl Part {
         Self::Search,
         Self::Content,
     ];
-
-    /// The kind with this number.
-    pub(crate) fn of(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|part| *part as u8 == number)
-    }
 }
 
 impl CacheKey {
@@ -162,6 +157,16 @@ impl CacheKey {
         Some((*part, rest.get(..u32::from_le_bytes(*length) as usize)?))
     }
 
+    /// All parts in their order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Part, &[u8])> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let (kind, value) = self.part_at(start)?;
+            start += 5 + value.len();
+            Some((Part::ALL.into_iter().find(|part| *part as u8 == kind)?, value))
+        })
+    }
+
     /// The path.
     pub(crate) fn path(&self) -> &[u8] {
         self.part_at(self.path as usize).map_or(&[], |(_, path)| path)
@@ -218,18 +223,8 @@ impl CacheKey {
 
     /// The partition that it belongs to, if it does.
     pub(crate) fn partition(&self) -> Option<[u8; 16]> {
-        let (_, id) = self.parts().find(|(kind, _)| *kind == Part::Partition as u8)?;
+        let (_, id) = self.parts().find(|(kind, _)| *kind == Part::Partition)?;
         id.try_into().ok()
-    }
-
-    /// The kinds and values of all parts, in their order.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = (u8, &[u8])> {
-        let mut start = 0;
-        std::iter::from_fn(move || {
-            let (kind, value) = self.part_at(start)?;
-            start += 5 + value.len();
-            Some((kind, value))
-        })
     }
 
     fn length(&self) -> u32 {

@@ -89,7 +89,8 @@ impl CacheLayer {
     /// Like [`rule`](Self::rule).
     ///
     /// # Errors
-    /// [`RuleError`] if the pattern is no regular expression, or the policy names a status that is never stored or has a number out of its range.
+    /// [`RuleError`] if the pattern is no regular expression, or the policy names a status that is never stored, has a number out of its range, or a tag that refers
+    /// to what the pattern doesn't capture.
     pub fn try_rule(self, pattern: &str, policy: Policy) -> Result<Self, RuleError> {
         let rule = Rule::new(pattern, policy)?;
         Ok(self.set(|settings| settings.rules.push(rule)))
@@ -100,7 +101,7 @@ impl CacheLayer {
     /// # Panics
     /// If the policy can't be used, as [`rule`](Self::rule) does.
     pub fn otherwise(self, policy: Policy) -> Self {
-        if let Err(error) = check("otherwise", &policy) {
+        if let Err(error) = check("otherwise", None, &policy) {
             panic!("{error}");
         }
         self.set(|settings| settings.otherwise = policy)
@@ -219,6 +220,12 @@ impl CacheLayer {
     /// Stores and replays a field that by default is taken as of one exchange: request ids, `Server-Timing`, `traceparent` and their kin.
     pub fn replay(self, name: HeaderName) -> Self {
         self.set(|settings| settings.replayed.push(name))
+    }
+
+    /// Whether clients get `Cache-Tag` and `Surrogate-Key`, the fields by which handlers name [tags](crate::Cached::tag); off by default, since they tell what an
+    /// answer was made from. For a cache in front of this one that goes by them. Without it they are taken off every answer, stored or not.
+    pub fn forward_tags(self, on: bool) -> Self {
+        self.set(|settings| settings.forward_tags = on)
     }
 
     /// The largest content that is stored, in bytes; 10 MiB by default. Larger ones pass through.

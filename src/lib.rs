@@ -27,7 +27,7 @@
 //! - [`CacheLayer`] sets a cache up: its store, its rules, its limits, what it says in headers.
 //! - [`Policy`] says for whom the answers of a route are, and for how long they are good.
 //! - [`Cached`] lets a handler say the same about one response.
-//! - [`CacheHandle`] purges, counts and shuts down.
+//! - [`CacheHandle`] purges ([`Selector`]: URIs, tags, patterns, partitions), counts and shuts down; [`PurgeSender`] takes events from elsewhere.
 //! - [`CacheOutcome`], in the extensions of every response, says what the cache did and why.
 //! - [`storage::Storage`] is the seam for a store of one's own.
 //!
@@ -51,7 +51,7 @@
 //! | floor | what | modules |
 //! |---|---|---|
 //! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`) |
-//! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`] |
+//! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
 //! | 2 | stores | [`storage`] |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
@@ -59,7 +59,7 @@
 //!
 //! # Features
 //!
-//! - `axum` (on by default): [`Cached`] as a part of an axum response, and keys that see the path as it was before any `nest`. A plain
+//! - `axum` (on by default): [`Cached`] as a part of an axum response, [`CacheHandle`] as an argument of handlers, and keys that see the path as it was before any `nest`. A plain
 //!   tower or hyper service turns it off with `default-features = false`.
 //! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
@@ -85,7 +85,10 @@ mod models;
 // Floor 4: tower.
 mod body;
 mod decoded;
+mod events;
 mod explain;
+#[cfg(feature = "axum")]
+mod extract;
 mod fetch;
 mod follow;
 mod future;
@@ -98,6 +101,7 @@ mod respond;
 mod sending;
 mod service;
 mod telling;
+mod written;
 
 // Floor 3: the engine.
 mod admission;
@@ -113,7 +117,9 @@ mod fill;
 mod flight;
 mod groups;
 mod hit_for_miss;
+mod hottest;
 mod invalidate;
+mod labels;
 mod ledger;
 mod live;
 mod lookup;
@@ -137,7 +143,9 @@ mod stats;
 mod strategy;
 mod stream;
 mod sweep;
+mod tagging;
 mod target;
+mod through;
 mod wholes;
 
 // Floor 2: stores.
@@ -170,7 +178,9 @@ mod request;
 mod response;
 mod selector;
 mod sync;
+mod tags;
 mod tally;
+mod template;
 mod upkeep;
 mod variance;
 mod words;
@@ -185,10 +195,13 @@ pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
 pub use self::error::{BodyError, RuleError, StorageError};
+pub use self::events::{NotSent, PurgeEvent, PurgeSender, PurgeTicket};
 pub use self::explain::{
     EarlierSettings, ExplainedFill, ExplainedKey, ExplainedResponse, ExplainedRule, ExplainedVariant, Explanation,
     KeyPart,
 };
+#[cfg(feature = "axum")]
+pub use self::extract::CacheHandleRejection;
 pub use self::fates::{Became, Fate, MissCause};
 pub use self::future::ResponseFuture;
 pub use self::handle::CacheHandle;
@@ -207,7 +220,7 @@ pub use self::rfc9111::freshness::LifetimeSource;
 pub use self::rfc9111::reuse::ValidateReason;
 pub use self::rfc9111::storability::DeclineReason;
 pub use self::route_stats::RouteStats;
-pub use self::selector::{DryRun, PurgeError, Reach, Receipt, Selector};
+pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 pub use self::service::Cache;
 pub use self::stats::{CompressionStats, Stats};
 pub use self::strategy::Strategy;

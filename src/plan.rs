@@ -17,6 +17,7 @@ use crate::flight::Flight;
 use crate::form::{self, Form};
 use crate::head::compact;
 use crate::key::CacheKey;
+use crate::labels::Labels;
 use crate::outcome::OWN_FIELDS;
 use crate::partition::Charge;
 use crate::policy::Policy;
@@ -34,6 +35,8 @@ use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
 use crate::spans;
+use crate::tagging::Labelled;
+use crate::tags::TAG_FIELDS;
 use crate::tally::RouteCounters;
 use crate::variance::Variance;
 
@@ -89,6 +92,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) route: &'a Arc<RouteCounters>,
     /// By which the rule's quotas are told from those of others.
     pub(crate) account: u64,
+    pub(crate) labels: &'a Labels,
     pub(crate) previous: Option<Arc<StoredResponse>>,
     /// The length of the body, where it knows it: a server announces that to the client as well.
     pub(crate) exact: Option<u64>,
@@ -148,7 +152,8 @@ impl Plan {
             // Each request has to ask for itself, so nobody need wait.
             flight.decline();
         }
-        let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, draft.head);
+        let labelled = Labelled { labels: draft.labels, handler: draft.handler.as_ref(), head: draft.head };
+        let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, labelled);
         let suits = settings.compression.suits(draft.status, draft.head, announced, &settings.targets);
         let form = if draft.asked_plainly && suits { Form::Plain } else { Form::Fixed };
         let own_vary = form.is_negotiable() && form::add_vary(&mut head);
@@ -317,8 +322,9 @@ fn placed(
     plain: Option<Box<CacheKey>>,
     changes: u64,
     mut stamp: Stamp,
-    head: &HeaderMap,
+    labelled: Labelled<'_>,
 ) -> (CacheKey, Option<CacheKey>, Stamp) {
+    let head = labelled.head;
     let listened_to = core.settings.no_vary_search.then_some(head);
     let place = core.searches.place(plain.as_deref().unwrap_or(&key), plain.is_some(), changes, listened_to);
     let groups = core.groups.of_response(&key, head);
@@ -333,10 +339,9 @@ fn placed(
         hidden = hidden.or(Some(asked)).filter(|hidden| *hidden != key);
     }
     let spellings = place.tags.iter().flatten();
-    stamp.tags = match groups {
-        groups if place.tags.is_none() => groups,
-        groups => Some(groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect()),
-    };
+    let nameless: SmallVec<[u64; 4]> =
+        groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect();
+    stamp.tags = core.tags(labelled, key.path(), &nameless);
     (key, hidden, stamp)
 }
 
@@ -355,6 +360,7 @@ pub(crate) fn stored_head(
     settings: &Settings,
 ) -> (HeaderMap, Option<Arc<HeaderMap>>) {
     let nominated = connection_options(head);
+    let hides_tags = !settings.forward_tags;
     let dropped = |name: &HeaderName| {
         let of_one_exchange = is_of_one_exchange(name) && !settings.replayed.contains(name);
         is_hop_by_hop(name)
@@ -362,6 +368,7 @@ pub(crate) fn stored_head(
             || nominated.contains(name)
             || settings.never_stored.contains(name)
             || OWN_FIELDS.contains(name)
+            || hides_tags && TAG_FIELDS.contains(name)
             || *name == header::CONTENT_LENGTH
             || (drops_cookies && *name == header::SET_COOKIE)
     };
@@ -371,12 +378,14 @@ pub(crate) fn stored_head(
     }
     ensure_date(&mut kept, received);
     let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
-    let hidden = settings.never_stored.iter().filter(decides);
-    let replaced = (downstream.is_some() || hidden.clone().next().is_some()).then(|| {
+    let tags = TAG_FIELDS.into_iter().filter(|name| head.contains_key(name) && !kept.contains_key(name));
+    let decisive = settings.never_stored.iter().filter(decides).cloned();
+    let hidden: SmallVec<[HeaderName; 2]> = decisive.chain(tags).collect();
+    let replaced = (downstream.is_some() || !hidden.is_empty()).then(|| {
         let mut replaced = HeaderMap::new();
         // In a partition targeted fields go as well: for others the answer is not, whatever they say.
         let targets = settings.targets.iter().filter(|_| downstream.is_some_and(|downstream| downstream.private));
-        for name in REPLACED.iter().chain(targets.clone()).chain(hidden) {
+        for name in REPLACED.iter().chain(targets.clone()).chain(&hidden) {
             replaced.remove(name);
             replaced.extend(head.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use crate::cached::Cached;
+use crate::cached::{Cached, Storing};
 use crate::downstream::Downstream;
 use crate::policy::Policy;
 use crate::rfc9111::directives::ResponseDirectives;
@@ -56,7 +56,7 @@ pub(crate) struct Verdict {
 
 /// Whether and on which terms the response of `arrival` is stored.
 pub(crate) fn judge(arrival: &Arrival<'_>, policy: &Policy, settings: &Settings) -> Result<Verdict, DeclineReason> {
-    if arrival.handler.is_some_and(|handler| handler.ttl.is_none()) {
+    if arrival.handler.is_some_and(|handler| handler.storing == Storing::Never) {
         return Err(DeclineReason::Handler);
     }
     if is_endless(arrival) {
@@ -67,7 +67,7 @@ pub(crate) fn judge(arrival: &Arrival<'_>, policy: &Policy, settings: &Settings)
     }
     let (said, target) = targeted::directives(arrival.headers, &settings.targets);
     let lifetime = lifetime(arrival, policy, settings, &said, target.is_some());
-    let declared = policy.declares_audience() || arrival.handler.is_some();
+    let declared = policy.declares_audience() || arrival.handler.is_some_and(|handler| handler.ttl().is_some());
     let leniency = Leniency { set_cookie: settings.leniency.set_cookie || policy.drop_set_cookie, ..settings.leniency };
     let exchange = Exchange {
         method: arrival.method,
@@ -112,7 +112,7 @@ fn lifetime(
         let allowed = policy.heuristics.unwrap_or(settings.heuristics);
         allowed.then(|| heuristic_lifetime(arrival.headers, arrival.date)).flatten()
     };
-    let handler = arrival.handler.and_then(|handler| handler.ttl);
+    let handler = arrival.handler.and_then(Cached::ttl);
     let lifetime = handler
         .map(from(LifetimeSource::Handler))
         .or(overriding.map(from(LifetimeSource::Override)))
@@ -299,6 +299,8 @@ mod tests {
         assert_eq!(lifetime(&[("cache-control", "private")], handler(), &overriding), Err(DeclineReason::Private));
         assert_eq!(lifetime(&[("set-cookie", "a")], handler(), &overriding), Err(DeclineReason::SetCookie));
         assert_eq!(lifetime(&[max_age], Some(Cached::no_store()), &shared), Err(DeclineReason::Handler));
+        assert_eq!(lifetime(&[], Some(Cached::by_rule()), &shared), Ok(3));
+        assert_eq!(lifetime(&[], Some(Cached::by_rule()), &Policy::from_origin()), Err(DeclineReason::NoFreshness));
         assert_eq!(lifetime(&[max_age, cdn], handler(), &overriding), Ok(5));
         assert_eq!(lifetime(&[max_age, cdn], None, &overriding), Ok(4));
         assert_eq!(lifetime(&[max_age, cdn], None, &shared), Ok(9));

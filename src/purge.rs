@@ -231,7 +231,7 @@ mod tests {
     impl Stored {
         fn new(index: &PurgeIndex, key: CacheKey, tags: &[u64]) -> Self {
             let mut stamp = index.stamp(&key, index.current());
-            stamp.tags = (!tags.is_empty()).then(|| tags.into());
+            stamp.tags = crate::tags::Tags::nameless(tags);
             Self(key, stamp)
         }
 

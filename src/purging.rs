@@ -25,11 +25,12 @@ pub struct Purge {
     live: Arc<Live>,
     selector: Selector,
     soft: bool,
+    refresh: Option<usize>,
 }
 
 impl Purge {
     pub(crate) fn new(live: Arc<Live>, selector: Selector) -> Self {
-        Self { live, selector, soft: false }
+        Self { live, selector, soft: false, refresh: None }
     }
 
     /// Marks what it touches as stale instead of dropping it, as of now: it may still be served while it is refreshed or in place of an error, for as long as its stale windows say, and
@@ -37,6 +38,36 @@ impl Purge {
     pub fn soft(mut self) -> Self {
         self.soft = true;
         self
+    }
+
+    /// A [soft](Self::soft) purge, behind which the hottest responses that it touches are asked for once more, so that clients find them fresh: those that were read most since they were stored,
+    /// `most` at most. They are requested through the whole application, which has to be [given](crate::CacheHandle::refresh_through) once; a few at a time, each as one of the
+    /// [refreshes](crate::CacheLayer::max_refreshes). [`Receipt::refreshing`] says how many these are, or why there are none.
+    ///
+    /// What is for one principal isn't among them, nor what the cache can't ask for itself ([`Refreshing::skipped`](crate::Refreshing::skipped)): their next clients refresh them.
+    ///
+    /// ```
+    /// # async fn reprice(handle: larder::CacheHandle) -> Result<(), larder::PurgeError> {
+    /// let receipt = handle.purge(larder::Selector::Tag("products".into())).refresh(100).await?;
+    /// if let Some(refreshing) = receipt.refreshing {
+    ///     println!("{} pages are on their way", refreshing.refreshing);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn refresh(mut self, most: usize) -> Self {
+        self.refresh = Some(most);
+        self.soft()
+    }
+
+    /// Makes the purge.
+    async fn make(self) -> Result<Receipt, PurgeError> {
+        let core = self.live.load_full();
+        let mut receipt = core.purge(&self.selector, self.soft).await?;
+        if let Some(most) = self.refresh {
+            let target = core.target(&self.selector, |key, any| core.searches.known_tag(key, any))?;
+            receipt.refreshing = Some(core.refresh_hottest(&target, receipt.number, most).await);
+        }
+        Ok(receipt)
     }
 
     /// Counts what the purge would touch, and changes nothing.
@@ -56,7 +87,7 @@ impl IntoFuture for Purge {
     type IntoFuture = PurgeFuture;
 
     fn into_future(self) -> PurgeFuture {
-        PurgeFuture(Box::pin(async move { self.live.load_full().purge(&self.selector, self.soft).await }))
+        PurgeFuture(Box::pin(self.make()))
     }
 }
 

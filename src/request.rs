@@ -235,14 +235,25 @@ fn decode(code: &[u8]) -> Option<u8> {
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
+/// A path with all that is encoded in it decoded, where that is another one, and text.
+pub(crate) fn percent_decoded(path: &str) -> Option<String> {
+    let bytes = path.contains('%').then(|| decoded_where(path, |_| true))?;
+    String::from_utf8(bytes).ok().filter(|decoded| decoded != path)
+}
+
 /// A path as who decodes it reads it, where that is another path in printable ASCII: `/%61dmin` is `/admin` for most.
 pub(crate) fn decoded(path: &str) -> Option<String> {
     if !path.contains('%') || !encoded(path).any(|byte| byte.is_ascii_graphic()) {
         return None;
     }
+    String::from_utf8(decoded_where(path, u8::is_ascii_graphic)).ok()
+}
+
+/// The bytes of a path, those decoded that are `meant`.
+fn decoded_where(path: &str, meant: impl Fn(&u8) -> bool) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
     while let [first, after @ ..] = rest {
-        match rest.get(..3).and_then(decode).filter(u8::is_ascii_graphic) {
+        match rest.get(..3).and_then(decode).filter(&meant) {
             Some(byte) => {
                 bytes.push(byte);
                 rest = &rest[3..];
@@ -253,7 +264,7 @@ pub(crate) fn decoded(path: &str) -> Option<String> {
             }
         }
     }
-    String::from_utf8(bytes).ok()
+    bytes
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::rfc9111::range::{self, RangeRequest};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{Precondition, Validators, evaluate};
 use crate::spans;
+use crate::tags::TAG_FIELDS;
 
 /// What of a 200 response a client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,6 +264,9 @@ pub(crate) fn from_handler<B: Body>(
     since: Option<Moment>,
 ) -> Response<ResponseBody<B>> {
     core.settings.switches.add(response.headers_mut(), &outcome);
+    if !core.settings.forward_tags {
+        TAG_FIELDS.iter().for_each(|name| drop(response.headers_mut().remove(name)));
+    }
     response.body_mut().count_in(&core.rules.get(outcome.rule).counters);
     note(core, &mut response, outcome, since);
     response

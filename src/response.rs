@@ -20,6 +20,7 @@ use crate::rfc9111::freshness::current_age;
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::validation::Validators;
 use crate::sync::{AtomicU64, Ordering};
+use crate::tags::Tags;
 use crate::tally::RouteCounters;
 use crate::upkeep::Upkeep;
 use crate::variance::Variance;
@@ -79,8 +80,8 @@ pub(crate) struct Stamp {
     pub(crate) resource: u64,
     /// Hash of path and query.
     pub(crate) path: u64,
-    /// Hashes of what else it can be purged by; `None` for most.
-    pub(crate) tags: Option<Arc<[u64]>>,
+    /// What else it can be purged by; `None` for most.
+    pub(crate) tags: Option<Arc<Tags>>,
     /// Hash of the principal, if it is for one.
     pub(crate) partition: Option<u64>,
     /// It was held against all purges up to this number: hard ones don't touch it, and soft ones have marked it.
@@ -119,6 +120,15 @@ impl Stamp {
     pub(crate) fn new(number: u64, resource: u64, path: u64) -> Self {
         let (verified, stale_from) = (AtomicU64::new(number), AtomicU64::new(UNMARKED));
         Self { number, resource, path, tags: None, partition: None, verified, stale_from }
+    }
+
+    /// Bears these tags as well. They are news, so earlier looks at the purges say nothing.
+    pub(crate) fn add_tags(&mut self, tags: Arc<Tags>) {
+        self.tags = Some(match &self.tags {
+            Some(own) => Arc::new(own.joined(&tags)),
+            None => tags,
+        });
+        self.verified = AtomicU64::new(self.number);
     }
 
     /// Of a response for one principal.
@@ -183,6 +193,17 @@ impl StoredResponse {
         &self.body
     }
 
+    /// The tags by which it can be purged, as its rule, its handler and its fields named them, without what they are a part of (`user:1` is borne as
+    /// `user` as well). Groups (RFC 9875) are not among them.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.stamp.tags.iter().flat_map(|tags| tags.names())
+    }
+
+    /// Whether it was to bear more tags than it may, too long a one, or one that is no text. A purge of any tag then touches it.
+    pub fn bears_every_tag(&self) -> bool {
+        self.stamp.tags.as_ref().is_some_and(|tags| tags.bears_every())
+    }
+
     /// For how long the response is worth keeping, counted from its storing. A store may drop it earlier, and should not keep it longer.
     pub fn keep(&self) -> Duration {
         self.keep
@@ -191,10 +212,11 @@ impl StoredResponse {
     /// The bytes it takes: content, head, and a fixed amount for what surrounds them. What a store counts against its bound.
     pub fn size(&self) -> usize {
         let replaced = self.origin.replaced.iter().flat_map(|head| head.values()).map(HeaderValue::len).sum::<usize>();
-        let tags = self.stamp.tags.as_ref().map_or(0, |tags| size_of_val(&**tags));
+        let tags = self.stamp.tags.as_ref().map_or(0, |tags| tags.size());
+        let said = self.origin.handler.as_ref().map_or(0, |handler| handler.size());
         let account = if self.charge.is_some() { ACCOUNT } else { 0 };
         let upkeep = if self.upkeep.is_some() { Upkeep::SIZE } else { 0 };
-        OVERHEAD + account + upkeep + self.head.size() + self.body.len() + self.variance.size() + replaced + tags
+        OVERHEAD + account + upkeep + self.head.size() + self.body.len() + self.variance.size() + replaced + tags + said
     }
 
     /// Reads the counter of references to the content, for no other purpose than to have it near when the response is sent: it lies apart, and

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
 use crate::error::RuleError;
+use crate::labels::Labels;
 use crate::ledger::Ledger;
 use crate::neighbours::{Misorder, Neighbours};
 use crate::policy::Policy;
@@ -24,16 +25,16 @@ pub(crate) struct Rule {
 impl Rule {
     /// Checks pattern and policy.
     pub(crate) fn new(pattern: &str, policy: Policy) -> Result<Self, RuleError> {
-        if let Err(source) = Regex::new(pattern) {
-            return Err(RuleError::Pattern { rule: pattern.into(), source: Box::new(source) });
-        }
-        check(pattern, &policy)?;
+        let regex = Regex::new(pattern)
+            .map_err(|source| RuleError::Pattern { rule: pattern.into(), source: Box::new(source) })?;
+        check(pattern, Some(&regex), &policy)?;
         Ok(Self { pattern: pattern.into(), policy })
     }
 }
 
-/// Refuses a policy that would never do what it says: that names a status which is never stored, or a number or time that can't be followed.
-pub(crate) fn check(rule: &str, policy: &Policy) -> Result<(), RuleError> {
+/// Refuses a policy that would never do what it says: that names a status which is never stored, or a number, time or tag that can't be followed.
+pub(crate) fn check(rule: &str, pattern: Option<&Regex>, policy: &Policy) -> Result<(), RuleError> {
+    Labels::new(rule, pattern, policy)?;
     if let Some((setting, wanted)) = policy.expiry.mistake() {
         return Err(RuleError::OutOfRange { rule: rule.into(), setting, wanted });
     }
@@ -101,6 +102,7 @@ pub(crate) struct Route {
     pub(crate) rule: Option<usize>,
     pub(crate) policy: Policy,
     pub(crate) regime: Regime,
+    pub(crate) labels: Labels,
     /// Tells it from others by its pattern, since its place is another one's after a change of the rules.
     pub(crate) account: u64,
     /// What it counts, through all generations of the settings.
@@ -176,7 +178,10 @@ impl Route {
         (rule.is_some(), pattern).hash(&mut account);
         let (regime, account) = (Regime::default(), account.finish());
         let counters = Arc::default();
-        Self { rule, policy, regime, account, counters, pattern: pattern.into(), warned, neighbours }
+        let regex = rule.and_then(|_| Regex::new(pattern).ok());
+        // It was checked when the rule was given; one that is none bears no tags.
+        let labels = Labels::new(pattern, regex.as_ref(), &policy).unwrap_or_default();
+        Self { rule, policy, regime, labels, account, counters, pattern: pattern.into(), warned, neighbours }
     }
 
     /// The rule's pattern; `None` for `otherwise`.

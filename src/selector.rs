@@ -31,7 +31,9 @@ pub enum Selector {
     /// One resource with all its variants and partitions: a path with query (`/products/1?lang=de`), on every host, or an absolute URI
     /// for one host.
     Uri(String),
-    /// All responses with a tag; the groups that a response names in `Cache-Groups` (RFC 9875) are tags, on every origin.
+    /// All responses with a tag: that a rule ([`Policy::tag`](crate::Policy::tag)), their handler ([`Cached::tag`](crate::Cached::tag)) or their fields `Cache-Tag` and
+    /// `Surrogate-Key` gave them, and with all that the tag is a part of: `user` is borne by what is tagged `user:17`. The groups that a response names in
+    /// `Cache-Groups` (RFC 9875) are tags as well, on every origin, but have no parts.
     Tag(String),
     /// All responses whose path, or path with query, is matched by a pattern in which `*` stands for any run of characters (`/` is one of
     /// them), `?` for one character, and `\` takes the meaning from what follows. At most 1 KiB, without control characters.
@@ -60,6 +62,39 @@ pub struct Receipt {
     pub number: u64,
     /// How far it reaches.
     pub reach: Reach,
+    /// What it set going, if that was asked ([`Purge::refresh`](crate::Purge::refresh)).
+    pub refreshing: Option<Refreshing>,
+}
+
+/// What is refreshed behind a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refreshing {
+    /// Responses that are asked for once more.
+    pub refreshing: usize,
+    /// Responses among the hottest for which the cache can't make the request itself, since their key holds a digest of what was asked, or they vary by somebody's
+    /// `Cookie` or `Authorization`. Their next clients refresh them.
+    pub skipped: usize,
+    /// Why nothing is refreshed, where nothing can be.
+    pub why_none: Option<NotRefreshed>,
+}
+
+/// Why nothing is refreshed behind a purge; it is a soft one all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotRefreshed {
+    /// The cache has no way through the application: [`CacheHandle::refresh_through`](crate::CacheHandle::refresh_through) gives it one.
+    NoWay,
+    /// The store is one of the application's own, which can't tell what is in it.
+    Unscannable,
+    /// The cache was shut down.
+    Closed,
+}
+
+impl Refreshing {
+    pub(crate) fn none(why: NotRefreshed) -> Self {
+        Self { refreshing: 0, skipped: 0, why_none: Some(why) }
+    }
 }
 
 /// How far a purge reaches.
@@ -94,6 +129,14 @@ pub enum PurgeError {
         /// As given.
         uri: String,
     },
+    /// No response can bear the tag by name: it is empty, longer than 256 bytes, or has control characters.
+    #[error("{tag:?} is no tag: {reason}")]
+    Tag {
+        /// As given, or its beginning if it is long.
+        tag: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The pattern is too long, or can't be compiled.
     #[error("the pattern {pattern:?} can't be used: {reason}")]
     Pattern {
@@ -111,6 +154,9 @@ pub enum PurgeError {
     /// The cache has a store of its application's own, whose entries can't be walked through.
     #[error("only the store in memory can tell what it holds")]
     Unscannable,
+    /// The cache was shut down before the purge was made.
+    #[error("the cache was shut down before the purge was made")]
+    Closed,
     /// The store failed to drop what was purged. It is not served any more, but may still take room.
     #[error(transparent)]
     Storage(#[from] crate::error::StorageError),

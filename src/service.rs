@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 use tracing::Instrument;
@@ -33,23 +33,22 @@ use crate::error::BoxError;
 use crate::fetch::Errand;
 use crate::follow::{Followed, Following};
 use crate::future::ResponseFuture;
-use crate::key::Origin;
 use crate::live::Live;
 use crate::lookup::Lookup;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::posted::{Posted, Stored};
 use crate::query::QueryReader;
 use crate::report::Witness;
-use crate::request::{RequestHead, Scheme};
+use crate::request::RequestHead;
 use crate::respond::{from_handler, from_store, note, watched};
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
-use crate::rfc9111::groups::{self, CACHE_GROUP_INVALIDATION};
-use crate::rfc9111::invalidation::{invalidates, named_targets};
 use crate::spans;
 use crate::stats::count;
 use crate::storage::Query;
 use crate::storage::backend::Backend;
+use crate::through::Unattended;
+use crate::written::Unanswered;
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -141,7 +140,7 @@ impl<S> Cache<S> {
     {
         let (core, inner) = (core.clone(), self.inner.clone());
         let witness = witness.or_else(|| Witness::of_bypass(&core, &outcome, &RequestHead::of(&request), began));
-        InHand::mark(&core, request.extensions_mut());
+        InHand::mark(&self.live, &core, request.extensions_mut());
         let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
         let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
         ResponseFuture::awaited(async move {
@@ -193,11 +192,11 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let (live, core, inner) = (self.live.clone(), core.clone(), self.inner.clone());
-        InHand::mark(&core, request.extensions_mut());
+        InHand::mark(&live, &core, request.extensions_mut());
         ResponseFuture::awaited(async move {
             let outcome = write.outcome;
             let posted = Posted::begin(&core, &mut write, &request);
-            let unanswered = Unanswered { live: &live, write: Some(write) };
+            let unanswered = Unanswered::new(&live, write);
             let response = call(inner, request).await?;
             core.rules.get(outcome.rule).counters.handled(began, core.now());
             let invalidated = unanswered.answered(response.status(), response.headers());
@@ -323,6 +322,9 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
+        if reason == StaleReason::WhileRevalidate && is_unattended(&request) {
+            return self.fetch(core, request, ask, ForwardReason::Stale, Some(stored.clone()));
+        }
         let response = self.send(core, &request, &ask, now, stored, Outcome::Stale(reason));
         if reason == StaleReason::WhileRevalidate {
             self.refresh(core, request, ask, stored);
@@ -347,6 +349,7 @@ impl<S> Cache<S> {
         let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), expected);
         let Boarding::Lead(departure) = boarding else { return };
         count(&core.counters.refreshes);
+        InHand::mark(&self.live, core, request.extensions_mut());
         let span = spans::refresh(core.rules.get(ask.rule));
         departure.flight.trace(&span);
         let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
@@ -411,7 +414,9 @@ impl<S> Cache<S> {
         let span = spans::fill(core.rules.get(ask.rule), why);
         departure.flight.trace(&span);
         let outlives_client = departure.flight.is_joinable();
+        InHand::mark(&self.live, core, request.extensions_mut());
         let errand = Errand::begin(core, ask, why, previous, &mut request, departure);
+        let errand = if is_unattended(&request) { errand.unattended() } else { errand };
         let answer = errand.run(call(self.inner.clone(), request)).instrument(span);
         if outlives_client { ResponseFuture::filling(core.clone(), answer) } else { ResponseFuture::awaited(answer) }
     }
@@ -450,6 +455,11 @@ impl<S> Cache<S> {
     }
 }
 
+/// Whether it is a request of the cache's own.
+fn is_unattended<R>(request: &Request<R>) -> bool {
+    request.extensions().get::<Unattended>().is_some()
+}
+
 /// Calls the service that was made ready.
 async fn call<S, R>(mut service: S, request: R) -> Result<S::Response, S::Error>
 where
@@ -457,48 +467,6 @@ where
 {
     poll_fn(|cx| service.poll_ready(cx)).await?;
     service.call(request).await
-}
-
-/// A write whose answer isn't known yet. If it never will be (the client left, the handler panicked or failed), the write may have happened all
-/// the same, and what it touched is invalid.
-struct Unanswered<'a> {
-    live: &'a Live,
-    write: Option<Write>,
-}
-
-impl Unanswered<'_> {
-    /// Returns how many writes to the path of the target it is counted as.
-    fn answered(mut self, status: StatusCode, head: &HeaderMap) -> u64 {
-        let Some(write) = self.write.take().filter(|_| invalidates(status)) else { return 0 };
-        // By the newest settings: what was stored since is keyed by them, and they know how it was before.
-        let core = self.live.load();
-        let authority = write.authority.as_deref();
-        invalidate(&core, authority, &write.target);
-        let mut count = 1;
-        for named in named_targets(authority.unwrap_or_default(), &write.target, head) {
-            invalidate(&core, authority, &named);
-            count += u64::from(core.counters.writes.are_one(&named, &write.target));
-        }
-        let groups = groups::named(head, &CACHE_GROUP_INVALIDATION);
-        if !groups.is_empty() {
-            let scheme = write.scheme.as_ref().map(|Scheme(scheme)| scheme.as_bytes());
-            core.invalidate_groups(Origin { authority, scheme }, &groups);
-        }
-        count
-    }
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if let Some(write) = self.write.take() {
-            invalidate(&self.live.load(), write.authority.as_deref(), &write.target);
-        }
-    }
-}
-
-fn invalidate(core: &CacheCore, authority: Option<&[u8]>, target: &str) {
-    core.counters.writes.note(target);
-    core.invalidate(authority, target);
 }
 
 impl<S: fmt::Debug> fmt::Debug for Cache<S> {

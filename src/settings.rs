@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) never_stored: Vec<HeaderName>,
     /// Stored though by default they are taken as of one exchange.
     pub(crate) replayed: Vec<HeaderName>,
+    /// Clients get the fields that name tags.
+    pub(crate) forward_tags: bool,
     pub(crate) max_head_size: usize,
     pub(crate) max_body_size: usize,
     pub(crate) max_fill_bytes: usize,
@@ -86,6 +88,7 @@ impl Settings {
             max_query_content: 64 << 10,
             never_stored: Vec::new(),
             replayed: Vec::new(),
+            forward_tags: false,
             max_head_size: 32 << 10,
             max_body_size: 10 << 20,
             max_fill_bytes: 64 << 20,

@@ -4,7 +4,7 @@ use http::Uri;
 use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
-use crate::key::{CacheKey, Origin};
+use crate::key::CacheKey;
 use crate::partition;
 use crate::pattern::Pattern;
 use crate::policy::digest;
@@ -71,10 +71,7 @@ impl CacheCore {
     ) -> Result<Target, PurgeError> {
         Ok(match selector {
             Selector::Uri(uri) => self.target_of_uri(&Asked::parse(uri)?, spellings),
-            Selector::Tag(name) => {
-                let any = Origin { authority: None, scheme: None };
-                Target::tags(&self.groups.of_write(any, std::slice::from_ref(name)), None)
-            }
+            Selector::Tag(name) => self.target_of_tag(name)?,
             Selector::Glob(text) => Target::Pattern(Pattern::glob(text)?),
             Selector::Regex(text) => Target::Pattern(Pattern::regex(text)?),
             Selector::Partition(principal) => Target::place(partition::place(&digest(&self.secret, principal))),

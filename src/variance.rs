@@ -41,6 +41,12 @@ impl Variance {
         self.fields.iter().enumerate().map(|(n, name)| (name, self.as_sent.get(n).and_then(Option::as_ref)))
     }
 
+    /// The fields with the line that each had, if it had one; `None` where one had several.
+    pub(crate) fn sent(&self) -> Option<impl Iterator<Item = (&HeaderName, Option<&HeaderValue>)>> {
+        let lines = self.as_sent.iter().map(Option::as_ref);
+        (self.fields.len() == self.as_sent.len()).then(|| self.fields.iter().zip(lines))
+    }
+
     /// The bytes of its values.
     pub(crate) fn size(&self) -> usize {
         self.key.len() + self.as_sent.iter().flatten().map(HeaderValue::len).sum::<usize>()

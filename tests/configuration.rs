@@ -110,6 +110,11 @@ fn every_field_does_what_its_setter_does() {
             "audience = 'from_origin'\nkeys = 'k'\nkey_headers = ['x-b']\n[keys.k]\nsort_query = true\nkey_headers = ['x-a']",
             Policy::from_origin().sort_query().key_header(named("x-a")).key_header(named("x-b")),
         ),
+        (
+            "audience = 'from_origin'\ntags = ['a', 'b:c']\npurges_tags = ['c', 'd$$']\npurges_globs = ['/e*']",
+            Policy::from_origin().tag("a").tag("b:c").purges_tag("c").purges_tag("d$$").purges_glob("/e*"),
+        ),
+        ("audience = 'bypass'\npurges_tags = ['a']", Policy::bypass().purges_tag("a")),
     ];
     let plain = CacheLayer::in_memory(256 << 20);
     for (text, policy) in rows {
@@ -118,13 +123,14 @@ fn every_field_does_what_its_setter_does() {
         assert_eq!(difference(&layer(&format!("[otherwise]\n{text}")), &plain.clone().otherwise(policy)), "", "{text}");
     }
     type Setter = fn(CacheLayer) -> CacheLayer;
-    let rows: [(&str, Setter); 28] = [
+    let rows: [(&str, Setter); 29] = [
         ("", |layer| layer),
         ("strict_rfc = true", |layer| layer.strict_rfc()),
         ("strict_rfc = true\nheuristics = false", |layer| layer.strict_rfc().heuristics(false)),
         ("heuristics = true", |layer| layer.heuristics(true)),
         ("targeted_fields = []", |layer| layer.targeted_fields([])),
         ("targeted_fields = ['X-CC']", |layer| layer.targeted_fields([named("x-cc")])),
+        ("[headers]\nforward_tags = true", |layer| layer.forward_tags(true)),
         ("never_store = ['x-a']", |layer| layer.never_store(named("x-a"))),
         ("replay = ['x-a']", |layer| layer.replay(named("x-a"))),
         ("[headers]\nname = 'edge'", |layer| layer.name("edge")),
@@ -158,6 +164,14 @@ fn every_field_does_what_its_setter_does() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn templates_of_a_rule_refer_to_its_pattern() {
+    let text = "[[rule]]\npath = '^/(?<kind>[a-z]+)/([0-9]+)'\naudience = 'bypass'\npurges_tags = ['$kind:$2']\npurges_globs = ['/$1*']";
+    let policy = Policy::bypass().purges_tag("$kind:$2").purges_glob("/$1*");
+    let rule = CacheLayer::in_memory(256 << 20).rule("^/(?<kind>[a-z]+)/([0-9]+)", policy);
+    assert_eq!(difference(&layer(text), &rule), "");
 }
 
 #[test]
@@ -196,12 +210,29 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ),
         (
             "[otherwise]\naudience = 'bypass'\nzzzzzz = 1",
-            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `jitter`, `sliding`, `refresh_ahead`, `refresh_within`, `heuristics`, `drop_set_cookie`, `store_post`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`, `shadow`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
+            "configuration:3:1: otherwise.zzzzzz: unknown field; known here are `audience`, `ttl`, `principal`, `quota`, `strategy`, `network_limit`, `override_origin`, `status_ttl`, `statuses`, `downstream`, `stale_while_revalidate`, `stale_if_error`, `fill_timeout`, `jitter`, `sliding`, `refresh_ahead`, `refresh_within`, `heuristics`, `drop_set_cookie`, `store_post`, `strip_credentials`, `ignore_cookies`, `keys`, `sort_query`, `ignore_query`, `only_query`, `key_headers`, `key_cookies`, `tags`, `purges_tags`, `purges_globs`, `shadow`\n  |\n3 | zzzzzz = 1\n  | ^^^^^^",
         ),
         ("[limit]\n", "configuration:1:2: limit: unknown field; did you mean `limits`?\n  |\n1 | [limit]\n  |  ^^^^^"),
         (
             "[store]\nzzzzzz = 1",
             "configuration:2:1: store.zzzzzz: unknown field; known here are `kind`, `eviction`, `capacity`, `max_entries`\n  |\n2 | zzzzzz = 1\n  | ^^^^^^",
+        ),
+        // Templates.
+        (
+            "[[rule]]\npath = '^/(a)'\naudience = 'from_origin'\ntags = ['$1', 'x:$2']",
+            "configuration:4:15: rule[0].tags[1]: \"x:$2\" can't be followed: the pattern captures no `2`\n  |\n4 | tags = ['$1', 'x:$2']\n  |               ^^^^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'from_origin'\npurges_globs = ['/a/$1']",
+            "configuration:3:17: otherwise.purges_globs[0]: \"/a/$1\" can't be followed: `$1` refers to nothing: there is no pattern that would capture it\n  |\n3 | purges_globs = ['/a/$1']\n  |                 ^^^^^^^",
+        ),
+        (
+            "[otherwise]\naudience = 'from_origin'\npurges_tags = [1, '']",
+            "configuration:3:16: otherwise.purges_tags[0]: expected a string, found an integer\n  |\n3 | purges_tags = [1, '']\n  |                ^\n\nconfiguration:3:19: otherwise.purges_tags[1]: \"\" can't be followed: it is empty\n  |\n3 | purges_tags = [1, '']\n  |                   ^^",
+        ),
+        (
+            "[otherwise]\naudience = 'bypass'\ntags = ['a']\npurges_tags = ['a']",
+            "configuration:3:8: otherwise.tags: has no effect: what bypasses is neither looked up nor stored\n  |\n3 | tags = ['a']\n  |        ^^^^^",
         ),
         // Wrong types and values.
         (

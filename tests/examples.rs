@@ -2,8 +2,9 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
@@ -24,16 +25,23 @@ struct Example {
 impl Example {
     /// Starts the example and waits until it says where it listens.
     fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    fn start_with(name: &str, arguments: &[&OsStr]) -> Self {
         let program = program(name);
-        let process = Command::new(&program).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn();
+        let mut command = Command::new(&program);
+        let process = command.args(["--listen", "127.0.0.1:0"]).args(arguments).stdout(Stdio::piped()).spawn();
         let mut process = process.unwrap_or_else(|error| {
             panic!("{}: {error}. `cargo test` builds the examples; with `--test examples` alone, `cargo build --examples` does.", program.display())
         });
         let mut line = String::new();
-        let output = process.stdout.take().expect("it is piped");
-        BufReader::new(output).read_line(&mut line).expect("the example says where it listens");
-        let origin =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name} said {line:?}")).to_owned();
+        let mut output = BufReader::new(process.stdout.take().expect("it is piped"));
+        output.read_line(&mut line).expect("the example says where it listens");
+        // The shop says more, and may be read by somebody who goes away.
+        let origin = line.trim().trim_start_matches("The shop is open at ").trim_start_matches("listening on ");
+        let origin = origin.split(',').next().filter(|origin| origin.starts_with("http://"));
+        let origin = origin.unwrap_or_else(|| panic!("{name} said {line:?}")).to_owned();
         Self { process, origin, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
@@ -172,4 +180,108 @@ async fn todos_take_larder_in_with_three_lines() {
         let me = example.get("/api/me", &[user]).await;
         assert_eq!((me.body.as_str(), me.cache_status.as_str()), (name, "larder; fwd=bypass; detail=rule"));
     }
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("larder-{name}-{}", std::process::id())))
+    }
+
+    fn shop(&self) -> Example {
+        Example::start_with("server", &["--data".as_ref(), self.database().as_os_str()])
+    }
+
+    fn database(&self) -> PathBuf {
+        self.0.join("shop.db")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// A write to a product changes what is made of products, by its rule; an order changes it from elsewhere, through the outbox.
+#[tokio::test]
+async fn what_changes_in_the_shop_is_felt_wherever_it_shows() {
+    let folder = Folder::new("changes");
+    let shop = folder.shop();
+    let ann = ("authorization", "Bearer user-17");
+    let pages: [(&str, &[(&str, &str)]); 5] = [
+        ("/products/1", &[]),
+        ("/products?per_page=1", &[]),
+        ("/export.csv", &[]),
+        ("/api/analytics/revenue", &[]),
+        ("/api/me/orders", &[ann]),
+    ];
+    let price = r#"{"price_cents": 1234}"#;
+    let order = r#"{"customer_id": 17, "product_id": 1, "quantity": 1}"#;
+    let other = r#"{"customer_id": 18, "product_id": 2, "quantity": 1}"#;
+    for (method, target, content, status, kept) in [
+        ("PUT", "/products/1", price, 200, &["/api/me/orders"][..]),
+        ("POST", "/orders", order, 201, &[]),
+        ("POST", "/orders", other, 201, &["/products/1", "/api/me/orders"]),
+        ("POST", "/orders", r#"{"customer_id": 0, "product_id": 1, "quantity": 1}"#, 422, &pages.map(|page| page.0)),
+    ] {
+        let mut before = Vec::new();
+        for (page, fields) in pages {
+            let mut stored = shop.get(page, fields).await;
+            for _ in 0..500 {
+                // What is large is stored a moment after its last byte.
+                tokio::time::sleep(std::time::Duration::from_millis(if stored.body.len() > 64 << 10 { 10 } else { 0 }))
+                    .await;
+                stored = shop.get(page, fields).await;
+                if stored.x_cache == "HIT" {
+                    break;
+                }
+            }
+            assert_eq!((stored.x_cache.as_str(), stored.has("cache-tag")), ("HIT", false), "{page}");
+            before.push(stored.body);
+        }
+        let written = shop.send(method, target, &[JSON], content).await;
+        assert_eq!(written.status, status, "{}", written.body);
+        for ((page, fields), before) in pages.into_iter().zip(before) {
+            let after = shop.get(page, fields).await;
+            let is_kept = kept.contains(&page);
+            assert_eq!(after.x_cache, if is_kept { "HIT" } else { "MISS" }, "{page} after {method} {target} {content}");
+            // The statistics don't show prices, nor the first product of the list another one's stock.
+            if is_kept || (method, page) == ("POST", "/products/1") {
+                assert_eq!(after.body == before, is_kept, "{page} after {method} {target} {content}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_left_in_the_outbox_is_purged_at_the_next_start() {
+    let folder = Folder::new("crash");
+    // Killed, and not asked to stop.
+    drop(folder.shop());
+    let left =
+        events(&folder.database(), "INSERT INTO outbox (topic) VALUES ('products'), ('product:1'), ('\n')").await;
+    assert_eq!(left, ["products", "product:1", "\n"]);
+    let shop = folder.shop();
+    assert_eq!(shop.get("/products/1", &[]).await.status, 200);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !events(&folder.database(), "SELECT 1").await.is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the events are still there");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Does something to the shop's database, and tells which events are in its outbox then.
+async fn events(database: &Path, first: &'static str) -> Vec<String> {
+    use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
+    let mut connection = SqliteConnectOptions::new().filename(database).connect().await.expect("it is there");
+    sqlx::query(first).execute(&mut connection).await.expect("the database does it");
+    sqlx::query_scalar("SELECT topic FROM outbox ORDER BY id")
+        .fetch_all(&mut connection)
+        .await
+        .expect("it has an outbox")
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, QueryBuilder, Sqlite, SqlitePool};
 
+use crate::outbox;
+
 #[derive(Serialize, FromRow)]
 pub struct Product {
     pub id: i64,
@@ -135,7 +137,7 @@ impl Database {
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM customers WHERE id = ?)").bind(id).fetch_one(&self.pool).await
     }
 
-    /// Takes the goods from the stock and answers the order's id, or `None` if too few are left.
+    /// Takes the goods from the stock and answers the order's id, or `None` if too few are left. What that changes is noted in the outbox.
     pub async fn place_order(&self, customer_id: i64, product_id: i64, quantity: i64) -> Answer<Option<i64>> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let price_cents: Option<i64> = sqlx::query_scalar(
@@ -159,6 +161,11 @@ impl Database {
         .bind(price_cents)
         .execute(&mut *transaction)
         .await?;
+        for topic in
+            [format!("product:{product_id}"), "products".into(), "analytics".into(), format!("customer:{customer_id}")]
+        {
+            outbox::note(&mut transaction, &topic).await?;
+        }
         transaction.commit().await?;
         Ok(Some(placed.last_insert_rowid()))
     }

@@ -10,6 +10,7 @@ mod errors;
 mod measuring;
 mod opening;
 mod orders;
+mod outbox;
 mod seed;
 mod shop;
 mod streams;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use axum::Router;
 use larder::admin::{self, Access};
-use larder::{CacheLayer, Compression, Policy, RequestHead};
+use larder::{CacheLayer, Compression, Policy, PurgeError, PurgeSender, RequestHead, Selector};
 use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
@@ -31,6 +32,7 @@ use tokio::time::sleep;
 
 use crate::arguments::{Arguments, HELP, Wish};
 use crate::database::Database;
+use crate::outbox::{Event, Listener};
 use crate::shop::Shop;
 
 /// How long answers that are under way may take to end after the server was told to stop.
@@ -47,6 +49,8 @@ const TOUR: &str = r#"Try, in another terminal:
       # 200 and an ETag; once more: 304, without a body
   curl -si -X PUT --json '{"price_cents": 1234}' {shop}/products/1
       # a write: the next GET of it is a MISS, with the new price
+  curl -si --json '{"customer_id": 17, "product_id": 1, "quantity": 1}' {shop}/orders
+      # an order: the product, all lists and the statistics are a MISS, since their stock and sales changed
   curl -so /dev/null -D - -r 0-199 {shop}/export.csv
       # a streamed 600 kB; once it is stored: 206, the first 200 bytes
   curl -so /dev/null -w '%{time_total} s\n' {shop}/api/analytics/revenue
@@ -81,12 +85,70 @@ fn cache() -> CacheLayer {
     let (half_minute, minute) = (Duration::from_secs(30), Duration::from_secs(60));
     CacheLayer::in_memory(64 << 20)
         .compress(Compression::gzip())
-        .rule("^/api/analytics/", Policy::shared(5 * minute).stale_while_revalidate(minute))
-        .rule("^/products", Policy::shared(half_minute))
+        .rule("^/api/analytics/", Policy::shared(5 * minute).stale_while_revalidate(minute).tag("analytics"))
+        .rule("^/products/([0-9]+)", product(half_minute))
+        .rule("^/products", Policy::shared(half_minute).tag("products"))
         .rule("^/categories$", Policy::shared(10 * minute))
         .rule("^/api/me/", Policy::per(customer, half_minute))
         .rule("^/(checkout|events|health)", Policy::bypass())
         .otherwise(Policy::from_origin())
+}
+
+/// The pages of a product; a write to one of them changes the lists and the statistics as well.
+fn product(ttl: Duration) -> Policy {
+    Policy::shared(ttl).tag("product:$1").purges_tag("product:$1").purges_tag("products").purges_tag("analytics")
+}
+
+/// Purges what the shop's outbox says changed, in its order. An event is struck out only when its purge has taken effect, so that a crash at any moment
+/// loses none: what it left there is purged first of all.
+async fn purge_what_changed(mut outbox: Listener, purges: PurgeSender) {
+    let mut waiting = Vec::new();
+    loop {
+        match purge_all(&outbox, &purges).await {
+            Ok(()) => {}
+            Err(Problem::Closed) => return,
+            Err(Problem::Database(cause)) => {
+                tracing::error!(%cause, "the outbox can't be read; it is tried again in a second");
+                waiting.clear();
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        }
+        // Those who waited have their answers.
+        waiting.clear();
+        match outbox.rung().await {
+            Some(rung) => waiting = rung,
+            None => return,
+        }
+    }
+}
+
+enum Problem {
+    /// The cache was shut down; what is left is for the next start.
+    Closed,
+    Database(sqlx::Error),
+}
+
+async fn purge_all(outbox: &Listener, purges: &PurgeSender) -> Result<(), Problem> {
+    while let Some(event) = outbox.oldest().await.map_err(Problem::Database)? {
+        purge(&event, purges).await?;
+        outbox.strike_out(&event).await.map_err(Problem::Database)?;
+    }
+    Ok(())
+}
+
+/// The topics of the shop are the cache's tags.
+async fn purge(event: &Event, purges: &PurgeSender) -> Result<(), Problem> {
+    match purges.send(Selector::Tag(event.topic.clone())).await {
+        Ok(receipt) => tracing::info!(topic = event.topic, number = receipt.number, "purged"),
+        Err(PurgeError::Closed) => return Err(Problem::Closed),
+        Err(error) => {
+            // It would be refused for ever, and all that come after it would wait: rather too much than too little.
+            tracing::error!(%error, "an event can't be understood, so everything is purged");
+            purges.send(Selector::Everything).await.map_err(|_| Problem::Closed)?;
+        }
+    }
+    Ok(())
 }
 
 /// The same reading of the field as the handler's: one customer, one partition.
@@ -129,9 +191,11 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
         .map_err(|problem| format!("cannot keep the shop in {}: {problem}", data.display()))?;
 
     let (close, closing) = watch::channel(false);
-    let shop = Shop { database: Database { pool: pool.clone() }, closing };
+    let (outbox, changes) = outbox::open(pool.clone());
+    let shop = Shop { database: Database { pool: pool.clone() }, outbox, closing };
     let cache = cache();
     let metrics = measuring::routes(&cache.handle()).map_err(|error| format!("cannot measure: {error}"))?;
+    tokio::spawn(purge_what_changed(changes, cache.handle().purges(16)));
     let app = shop::routes(shop).layer(cache.clone()).merge(metrics);
     // Outside of the layer: nothing of it is ever looked up or stored.
     let app = app.nest("/api/cache", admin::router(cache.handle(), access));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::Order;
 use crate::errors::AppError;
-use crate::shop::{Answer, Id, Input, Params, Shop, find_product};
+use crate::shop::{Id, Input, Params, Shop, find_product};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +30,7 @@ pub async fn place_order(State(shop): State<Shop>, order: Input<NewOrder>) -> Re
     }
     let placed = shop.database.place_order(customer_id, product_id, quantity).await?;
     let id = placed.ok_or_else(|| AppError::conflict("too few of this product are in stock"))?;
+    shop.outbox.told().await;
     let order = find_order(&shop, id).await?;
     Ok((StatusCode::CREATED, [(LOCATION, format!("/orders/{id}"))], Json(order)))
 }
@@ -56,12 +57,14 @@ pub fn signed_in(headers: &HeaderMap) -> Option<i64> {
     if scheme.eq_ignore_ascii_case("bearer") { number.parse().ok() } else { None }
 }
 
-pub async fn my_orders(State(shop): State<Shop>, headers: HeaderMap) -> Answer<Vec<Order>> {
+/// The tag says to caches on the way, if they listen to it, what makes the answer an old one.
+pub async fn my_orders(State(shop): State<Shop>, headers: HeaderMap) -> Result<impl IntoResponse, AppError> {
     let customer = signed_in(&headers).ok_or(AppError::NotSignedIn)?;
     if !shop.database.knows_customer(customer).await? {
         return Err(AppError::NotSignedIn);
     }
-    Ok(Json(shop.database.newest_orders_of(customer).await?))
+    let orders = shop.database.newest_orders_of(customer).await?;
+    Ok(([("cache-tag", format!("customer:{customer}"))], Json(orders)))
 }
 
 #[derive(Deserialize)]

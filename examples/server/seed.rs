@@ -44,6 +44,10 @@ CREATE TABLE orders (
     unit_price_cents INTEGER NOT NULL,
     ordered_at       INTEGER NOT NULL DEFAULT (unixepoch())
 );
+CREATE TABLE outbox (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL
+);
 CREATE VIEW catalogue AS
     SELECT p.id, p.name, c.slug AS category, p.description, p.price_cents, p.stock, p.version
     FROM products AS p JOIN categories AS c ON c.id = p.category_id;

@@ -14,11 +14,13 @@ use tokio::sync::watch;
 use crate::analytics::{PriceRank, Related, Revenue, TopCustomer};
 use crate::database::{Category, Database, Listing, Product, Sort};
 use crate::errors::AppError;
+use crate::outbox::Outbox;
 use crate::{orders, streams};
 
 #[derive(Clone)]
 pub struct Shop {
     pub database: Database,
+    pub outbox: Outbox,
     /// Changes once, when the server is told to stop: what would stream forever has to end then.
     pub closing: watch::Receiver<bool>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use futures_util::{Stream, TryStreamExt, stream};
@@ -43,13 +43,14 @@ fn order_counts(shop: Shop, seconds: Interval) -> impl Stream<Item = Result<Even
     })
 }
 
-/// It says itself how long it may be kept, for a cache that follows its origin.
+/// It says itself how long it may be kept, for a cache that follows its origin, and what it is made from.
 pub async fn export(State(shop): State<Shop>) -> impl IntoResponse {
     let chunks = csv_chunks(shop.database).inspect_err(|cause| tracing::error!(%cause, "the export was cut off"));
     let headers = [
         (CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),
         (CONTENT_DISPOSITION, "attachment; filename=\"products.csv\""),
         (CACHE_CONTROL, "public, max-age=300"),
+        (HeaderName::from_static("cache-tag"), "products"),
     ];
     (headers, Body::from_stream(chunks))
 }

@@ -69,7 +69,7 @@ struct Stored {
     stale_if_error_seconds: u64,
     /// Names of the fields that it varies on.
     vary: Vec<String>,
-    tags: usize,
+    tags: Vec<String>,
     fields: Vec<Field>,
     content_bytes: u64,
     stored_bytes: usize,
@@ -238,7 +238,7 @@ impl CacheCore {
             stale_while_revalidate_seconds: terms.stale_while_revalidate.as_secs(),
             stale_if_error_seconds: terms.stale_if_error.as_secs(),
             vary: stored.variance.fields.iter().map(ToString::to_string).collect(),
-            tags: stored.stamp.tags.as_ref().map_or(0, |tags| tags.len()),
+            tags: stored.tags().map(str::to_owned).collect(),
             fields: fields(&stored.headers()),
             content_bytes: stored.plain_length(),
             stored_bytes: stored.size(),

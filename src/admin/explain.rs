@@ -231,6 +231,7 @@ fn stored(stored: &ExplainedResponse) -> Value {
         "earlier_settings": stored.earlier.map(|earlier| match earlier {
             EarlierSettings::Adopted => "adopted",
             EarlierSettings::OtherAudience => "other-audience",
+            EarlierSettings::Purged => "purged",
             EarlierSettings::Declined(reason) => reason.as_str(),
         }),
     })

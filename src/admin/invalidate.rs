@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::parameters::{Parameters, Segment};
 use super::problem::Problem;
 use super::{Admin, Json};
-use crate::selector::{DryRun, PurgeError, Reach, Receipt, Selector};
+use crate::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 
 /// A purge that was made, or what it would touch.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,8 @@ pub(super) struct Purged {
     number: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reach: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refreshing: Option<Refreshed>,
     #[serde(flatten)]
     would_touch: Option<Touched>,
 }
@@ -31,6 +33,15 @@ struct Touched {
     entries: u64,
     responses: u64,
     bytes: u64,
+}
+
+/// What is asked for once more behind a purge.
+#[derive(Debug, Serialize)]
+struct Refreshed {
+    responses: usize,
+    skipped: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_none: Option<&'static str>,
 }
 
 type Answer = Result<Json<Purged>, Problem>;
@@ -80,14 +91,24 @@ pub(super) async fn any(State(admin): State<Arc<Admin>>, mut parameters: Paramet
 enum Mode {
     Hard,
     Soft,
+    /// Soft, and so many of what is asked for most are asked for once more.
+    Refresh(usize),
 }
+
+/// The most that are refreshed behind one purge, and how many are where nobody says it.
+const MOST: u64 = 10_000;
+const USUAL: u64 = 100;
 
 impl Mode {
     fn read(parameters: &mut Parameters) -> Result<Self, Problem> {
         match parameters.text("mode").as_deref() {
             None | Some("hard") => Ok(Self::Hard),
             Some("soft") => Ok(Self::Soft),
-            Some(_) => Err(Problem::parameter("mode", "it is `hard` or `soft`")),
+            Some("refresh") => {
+                let most = parameters.number("most", MOST)?.unwrap_or(USUAL);
+                Ok(Self::Refresh(usize::try_from(most).unwrap_or(usize::MAX)))
+            }
+            Some(_) => Err(Problem::parameter("mode", "it is `hard`, `soft` or `refresh`")),
         }
     }
 
@@ -95,6 +116,7 @@ impl Mode {
         match self {
             Self::Hard => "hard",
             Self::Soft => "soft",
+            Self::Refresh(_) => "refresh",
         }
     }
 }
@@ -110,6 +132,7 @@ impl Admin {
             dry_run,
             number: None,
             reach: None,
+            refreshing: None,
             would_touch: None,
         };
         let purge = self.handle.purge(selector);
@@ -118,14 +141,30 @@ impl Admin {
             answer.would_touch = Some(Touched { entries, responses, bytes });
             return Ok(Json(answer));
         }
-        let purge = if mode == Mode::Soft { purge.soft() } else { purge };
-        let Receipt { number, reach, .. } = purge.await.map_err(|error| refused(&error))?;
+        let purge = match mode {
+            Mode::Hard => purge,
+            Mode::Soft => purge.soft(),
+            Mode::Refresh(most) => purge.refresh(most),
+        };
+        let Receipt { number, reach, refreshing, .. } = purge.await.map_err(|error| refused(&error))?;
         tracing::info!(selector = answer.selector, mode = answer.mode, number, "purged through the admin API");
         answer.number = Some(number);
         answer.reach = Some(match reach {
             Reach::ThisProcess => "this-process",
         });
+        answer.refreshing = refreshing.map(Refreshed::of);
         Ok(Json(answer))
+    }
+}
+
+impl Refreshed {
+    fn of(refreshing: Refreshing) -> Self {
+        let why_none = refreshing.why_none.map(|why| match why {
+            NotRefreshed::NoWay => "no-way",
+            NotRefreshed::Unscannable => "unscannable",
+            NotRefreshed::Closed => "closed",
+        });
+        Self { responses: refreshing.refreshing, skipped: refreshing.skipped, why_none }
     }
 }
 
@@ -141,8 +180,10 @@ fn refused(error: &PurgeError) -> Problem {
     match error {
         PurgeError::Uri { .. } => Problem::parameter("key", error.to_string()),
         PurgeError::Pattern { .. } => Problem::parameter("pattern", error.to_string()),
+        PurgeError::Tag { .. } => Problem::parameter("tag", error.to_string()),
         PurgeError::Selector { .. } => Problem::parameter("selector", error.to_string()),
         PurgeError::Unscannable => not_walked(),
+        PurgeError::Closed => Problem::plain(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         PurgeError::Storage(_) => {
             let title = "The store couldn't give the memory back";
             let detail = format!("{error}. The purge has taken effect all the same.");

@@ -37,30 +37,29 @@ impl ShownKey {
         let mut shown =
             Self { host: String::new(), path: text(key.path()), query: None, partition: None, additions: Vec::new() };
         for (kind, value) in key.parts() {
-            let (kind, value) = match Part::of(kind) {
-                Some(Part::Path) => continue,
-                Some(Part::Authority) => {
+            let (kind, value) = match kind {
+                Part::Path => continue,
+                Part::Authority => {
                     shown.host = text(value);
                     continue;
                 }
-                Some(Part::Query) => {
+                Part::Query => {
                     shown.query = Some(query(&text(value)));
                     continue;
                 }
-                Some(Part::Partition) => {
+                Part::Partition => {
                     shown.partition = Some(hex(value));
                     continue;
                 }
-                Some(Part::FieldName) => ("field", text(value)),
-                Some(Part::FieldLine) => ("field-line", REDACTED.into()),
-                Some(Part::CookieName) => ("cookie", text(value)),
-                Some(Part::Cookie) => ("cookie-value", REDACTED.into()),
-                Some(Part::Forwarded) => ("forwarded", text(value)),
-                Some(Part::Scheme) => ("scheme", text(value)),
-                Some(Part::Rewritten) => ("rewritten", target(&text(value))),
-                Some(Part::Search) => ("no-vary-search", hex(value)),
-                Some(Part::Content) => ("content", hex(value)),
-                None => ("unknown", REDACTED.into()),
+                Part::FieldName => ("field", text(value)),
+                Part::FieldLine => ("field-line", REDACTED.into()),
+                Part::CookieName => ("cookie", text(value)),
+                Part::Cookie => ("cookie-value", REDACTED.into()),
+                Part::Forwarded => ("forwarded", text(value)),
+                Part::Scheme => ("scheme", text(value)),
+                Part::Rewritten => ("rewritten", target(&text(value))),
+                Part::Search => ("no-vary-search", hex(value)),
+                Part::Content => ("content", hex(value)),
             };
             shown.additions.push(Addition { kind, value });
         }

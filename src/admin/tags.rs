@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::cache::CacheCore;
 use crate::clock::Moment;
+use crate::response::StoredResponse;
 
 /// A count, and when it was made.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +25,10 @@ impl Counted {
 
     /// Counts; 0 in a store that can't be walked through.
     pub(super) async fn of(core: &CacheCore) -> Self {
-        let mut distinct = Distinct::default();
+        let (mut distinct, hasher) = (Distinct::default(), ahash::RandomState::new());
         let walked = core.walk(|entry| {
-            let tags = entry.variants.iter().filter_map(|stored| stored.stamp.tags.as_deref());
-            tags.flatten().for_each(|tag| distinct.add(*tag));
+            let tags = entry.variants.iter().flat_map(StoredResponse::tags);
+            tags.for_each(|tag| distinct.add(hasher.hash_one(tag)));
         });
         let tags = if walked.await.is_ok() { distinct.count() } else { 0 };
         Self { tags, at: core.now() }

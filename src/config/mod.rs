@@ -18,6 +18,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use http::HeaderName;
+use regex::Regex;
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -297,7 +298,7 @@ impl Contents {
         let sets = section("keys").map(read_key_sets).unwrap_or_default();
         let rules = root.field("rule").map(|field| read_rules(&field, &sets)).unwrap_or_default();
         let otherwise = section("otherwise").and_then(|section| {
-            let draft = policy::read(&section, &sets);
+            let draft = policy::read(&section, &sets, None);
             section.finish();
             draft
         });
@@ -337,6 +338,7 @@ fn read_headers<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d
     ] {
         *switch = section.boolean(name).unwrap_or(*switch);
     }
+    settings.forward_tags = section.boolean("forward_tags").unwrap_or_default();
     if let Some(field) = section.field("name")
         && let Some(name) = field.text()
     {
@@ -405,7 +407,8 @@ fn read_rules(field: &Field<'_>, sets: &KeySets<'_>) -> Vec<(String, Draft)> {
     field.list(|each| {
         let section = each.section()?;
         let pattern = read_pattern(&section, &each.path, &mut seen.borrow_mut());
-        let draft = policy::read(&section, sets);
+        let regex = pattern.as_deref().and_then(|pattern| Regex::new(pattern).ok());
+        let draft = policy::read(&section, sets, regex.as_ref());
         section.finish();
         pattern.zip(draft)
     })

@@ -5,9 +5,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
+use regex::Regex;
 
 use super::reader::{Field, Section};
 use crate::expiry::{Expiry, JITTER, REFRESH_AHEAD};
+use crate::labels::check;
 use crate::partition::Quota;
 use crate::policy::Policy;
 use crate::principal::{Called, Principal};
@@ -60,7 +62,7 @@ struct Questions<'d> {
     present: Vec<Field<'d>>,
 }
 
-const FIELDS: [&str; 28] = [
+const FIELDS: [&str; 31] = [
     "ttl",
     "principal",
     "quota",
@@ -88,11 +90,18 @@ const FIELDS: [&str; 28] = [
     "only_query",
     "key_headers",
     "key_cookies",
+    "tags",
+    "purges_tags",
+    "purges_globs",
     "shadow",
 ];
 
+/// What counts for writes, which go to the handler under every policy.
+const FOR_WRITES: [&str; 2] = ["purges_tags", "purges_globs"];
+
 /// Reads a policy. `None` where so much is wrong that there is none; what is wrong is in the findings in any case.
-pub(super) fn read(section: &Section<'_>, sets: &KeySets<'_>) -> Option<Draft> {
+/// `pattern` is that of the rule, if it is one.
+pub(super) fn read(section: &Section<'_>, sets: &KeySets<'_>, pattern: Option<&Regex>) -> Option<Draft> {
     let audience = match section.field("audience") {
         Some(field) => field.word(&AUDIENCES),
         None => {
@@ -106,7 +115,7 @@ pub(super) fn read(section: &Section<'_>, sets: &KeySets<'_>) -> Option<Draft> {
     let ttl = section.duration("ttl");
     let principal = questions.principal.as_ref().and_then(|field| principal(field, ttl.unwrap_or_default()));
     // Everything is read, whatever was wrong before it, so that all is reported at once.
-    let set = |policy| keys(settings(policy, section), section, sets);
+    let set = |policy| labels(keys(settings(policy, section), section, sets), section, pattern);
     let (policy, principal) = match (audience?, ttl, principal) {
         (Audience::FromOrigin, ..) => (Policy::from_origin(), None),
         (Audience::Bypass, ..) => (Policy::bypass(), None),
@@ -126,7 +135,8 @@ fn refuse_contradictions(section: &Section<'_>, asked: &Questions<'_>) {
     let Some(audience) = asked.audience else { return };
     let find = |name: &str| asked.present.iter().find(|field| field.path.rsplit('.').next() == Some(name));
     if audience == Audience::Bypass {
-        for field in &asked.present {
+        let name = |field: &&Field<'_>| field.path.rsplit('.').next().unwrap_or_default().to_owned();
+        for field in asked.present.iter().filter(|field| !FOR_WRITES.contains(&name(field).as_str())) {
             field.wrong("has no effect: what bypasses is neither looked up nor stored");
         }
         return;
@@ -332,6 +342,29 @@ fn keys(mut policy: Policy, section: &Section<'_>, sets: &KeySets<'_>) -> Policy
         }
     }
     own_keys(policy, section)
+}
+
+/// The tags of the rule's responses, and what its writes purge. References are looked up in the rule's pattern.
+fn labels(mut policy: Policy, section: &Section<'_>, pattern: Option<&Regex>) -> Policy {
+    for (name, setting, set) in [
+        ("tags", "tag", Policy::tag as fn(Policy, String) -> Policy),
+        ("purges_tags", "purges_tag", Policy::purges_tag),
+        ("purges_globs", "purges_glob", Policy::purges_glob),
+    ] {
+        let template = |field: &Field<'_>| {
+            let text = field.text()?;
+            match check(setting, text, pattern) {
+                Ok(_) => Some(text.to_owned()),
+                Err(reason) => {
+                    field.wrong(format!("\"{}\" can't be followed: {reason}", text.escape_debug()));
+                    None
+                }
+            }
+        };
+        let templates = section.field(name).map(|field| field.list(template)).unwrap_or_default();
+        policy = templates.into_iter().fold(policy, set);
+    }
+    policy
 }
 
 /// Reads the key settings of a table.

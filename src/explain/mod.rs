@@ -233,7 +233,8 @@ impl CacheCore {
             last_modified: of_head(header::LAST_MODIFIED),
             own_last_modified: stored.origin.own_last_modified,
             groups: named(&head, &CACHE_GROUPS),
-            tags: stored.stamp.tags.as_ref().map_or(0, |tags| tags.len()),
+            tags: stored.tags().map(str::to_owned).collect(),
+            bears_every_tag: stored.bears_every_tag(),
             size: stored.size(),
             length: stored.plain_length(),
             coding: match stored.form {
@@ -311,6 +312,7 @@ impl From<NotAdopted> for EarlierSettings {
     fn from(why: NotAdopted) -> Self {
         match why {
             NotAdopted::OtherAudience => Self::OtherAudience,
+            NotAdopted::Purged => Self::Purged,
             NotAdopted::Declined(reason) => Self::Declined(reason),
         }
     }
@@ -320,28 +322,28 @@ fn explained_key(key: &CacheKey, search: Option<String>) -> ExplainedKey {
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (mut authority, mut path, mut query, mut parts) = (String::new(), String::new(), None, Vec::new());
     for (kind, value) in key.parts() {
-        match Part::of(kind) {
-            Some(Part::Authority) => authority = lossy(value),
-            Some(Part::Path) => path = lossy(value),
-            Some(Part::Query) => query = Some(lossy(value)),
-            Some(Part::Scheme) => parts.push(KeyPart::Scheme(lossy(value))),
-            Some(Part::Rewritten) => parts.push(KeyPart::Rewritten(lossy(value))),
-            Some(Part::Partition) => parts.push(KeyPart::Partition),
-            Some(Part::Content) => parts.push(KeyPart::Content),
-            Some(Part::FieldName) => add_field(&mut parts, lossy(value)),
-            Some(Part::FieldLine | Part::Forwarded) => {
+        match kind {
+            Part::Authority => authority = lossy(value),
+            Part::Path => path = lossy(value),
+            Part::Query => query = Some(lossy(value)),
+            Part::Scheme => parts.push(KeyPart::Scheme(lossy(value))),
+            Part::Rewritten => parts.push(KeyPart::Rewritten(lossy(value))),
+            Part::Partition => parts.push(KeyPart::Partition),
+            Part::Content => parts.push(KeyPart::Content),
+            Part::FieldName => add_field(&mut parts, lossy(value)),
+            Part::FieldLine | Part::Forwarded => {
                 if let Some(KeyPart::Field { lines, .. }) = parts.last_mut() {
                     *lines += 1;
                 }
             }
-            Some(Part::CookieName) => parts.push(KeyPart::Cookie { name: lossy(value), count: 0 }),
-            Some(Part::Cookie) => {
+            Part::CookieName => parts.push(KeyPart::Cookie { name: lossy(value), count: 0 }),
+            Part::Cookie => {
                 if let Some(KeyPart::Cookie { count, .. }) = parts.last_mut() {
                     *count += 1;
                 }
             }
             // By a learned rule; `search` says which.
-            Some(Part::Search) | None => {}
+            Part::Search => {}
         }
     }
     ExplainedKey { authority, path, query, search, parts }

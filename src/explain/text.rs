@@ -173,9 +173,13 @@ impl ExplainedResponse {
         if let Some(last_modified) = &self.last_modified {
             line(f, "modified", format_args!("{}{}", Shown(last_modified), own(self.own_last_modified)))?;
         }
-        if self.tags > 0 {
-            let groups = self.groups.iter().map(|group| format!(", group {:?}", group)).collect::<String>();
-            line(f, "tags", format_args!("{}{groups}", self.tags))?;
+        if self.bears_every_tag {
+            line(f, "tags", "all: it was to bear more than it may, or one that is none")?;
+        } else if !self.tags.is_empty() {
+            line(f, "tags", self.tags.join(", "))?;
+        }
+        if !self.groups.is_empty() {
+            line(f, "groups", self.groups.join(", "))?;
         }
         line(f, "purges", format_args!("valid; asked for at number {}", self.number))?;
         match self.earlier {
@@ -186,6 +190,11 @@ impl ExplainedResponse {
             Some(EarlierSettings::OtherAudience) => {
                 line(f, "settings", "it was stored under others, and the answers are for others now: not used")
             }
+            Some(EarlierSettings::Purged) => line(
+                f,
+                "settings",
+                "it was stored under others; by those of now it has a tag that was purged: not used",
+            ),
             Some(EarlierSettings::Declined(reason)) => {
                 line(
                     f,

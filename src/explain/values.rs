@@ -168,8 +168,10 @@ pub struct ExplainedResponse {
     pub own_last_modified: bool,
     /// The groups that it names itself (RFC 9875).
     pub groups: Vec<String>,
-    /// How many hashes it can be purged by, beside its URI.
-    pub tags: usize,
+    /// The tags that it bears by name, without what they are parts of.
+    pub tags: Vec<String>,
+    /// It was to bear more tags than it may, or one that is none: a purge of any tag touches it.
+    pub bears_every_tag: bool,
     /// The bytes that it takes in the store.
     pub size: usize,
     /// The length of its content without coding by the cache.
@@ -192,6 +194,8 @@ pub enum EarlierSettings {
     Adopted,
     /// It isn't used: the answers of its route are for others now, or were made from other requests.
     OtherAudience,
+    /// It isn't used: by the rule of now it has other tags, and one of them was purged.
+    Purged,
     /// It isn't used: under the settings of now it wouldn't be stored.
     Declined(DeclineReason),
 }

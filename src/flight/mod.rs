@@ -26,6 +26,7 @@ use crate::key::CacheKey;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
+use crate::tags::Tags;
 use crate::target::Target;
 use crate::variance::Variance;
 
@@ -60,7 +61,7 @@ struct Ticket<T> {
     path: u64,
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
-    tags: OnceLock<Option<Arc<[u64]>>>,
+    tags: OnceLock<Option<Arc<Tags>>>,
     partition: Option<u64>,
     closed: AtomicBool,
     sealed: AtomicBool,
@@ -319,7 +320,7 @@ impl<T> Ticket<T> {
 
 impl<T> Flight<T> {
     /// The head of the response has arrived, and with it what it can be purged by.
-    pub(crate) fn know_tags(&self, tags: Option<Arc<[u64]>>) {
+    pub(crate) fn know_tags(&self, tags: Option<Arc<Tags>>) {
         // A flight has one head, so this is set once.
         let _ = self.ticket.tags.set(tags);
     }

@@ -77,7 +77,7 @@ fn a_purge_closes_what_it_touches_or_may_touch() {
         let stamp = stamp(1).in_partition(Some(5));
         let key = CacheKey::new(b"h", "/a", Some("b=1"));
         let [tagged, unknown] = [(); 2].map(|()| flights.begin(&stamp, &key, 3, None));
-        tagged.know_tags(Some([11, 22].into()));
+        tagged.know_tags(Tags::nameless(&[11, 22]));
         flights.close(&target);
         assert_eq!((tagged.is_closed(), unknown.is_closed()), (touches_tagged, touches_unknown), "{target:?}");
         assert!(!tagged.is_sealed() && !unknown.is_sealed(), "the index says what is stored");

@@ -18,6 +18,7 @@ use crate::purged::Force;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::tags::Tags;
 use crate::target::Target;
 
 /// The ways to make invalid what is stored.
@@ -109,7 +110,7 @@ impl World {
             1 => flight.decline(),
             _ => flight.give(version),
         }
-        stamp.tags = Some([TAG].into());
+        stamp.tags = Tags::nameless(&[TAG]);
         flight.know_tags(stamp.tags.clone());
         let stored = Arc::new((stamp, version));
         let is_valid = || self.is_valid(&stored.0);

@@ -2,6 +2,7 @@
 
 mod asked;
 mod ends;
+mod labels;
 mod shadow;
 
 use std::fmt;
@@ -60,6 +61,9 @@ pub struct Policy {
     pub(crate) query: QueryRule,
     pub(crate) key_headers: Vec<HeaderName>,
     pub(crate) key_cookies: Vec<String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) purged_tags: Vec<String>,
+    pub(crate) purged_globs: Vec<String>,
     pub(crate) shadow: bool,
 }
 
@@ -132,6 +136,9 @@ impl Policy {
             query: QueryRule::default(),
             key_headers: Vec::new(),
             key_cookies: Vec::new(),
+            tags: Vec::new(),
+            purged_tags: Vec::new(),
+            purged_globs: Vec::new(),
             shadow: false,
         }
     }

@@ -32,7 +32,10 @@ pub(crate) fn written(settings: &Settings) -> Written {
     let mut out = Written::default();
     let top = top(settings, &usual);
     out.section("", top);
-    let switches = switches(&settings.switches, &usual.switches);
+    let mut switches = switches(&settings.switches, &usual.switches);
+    if settings.forward_tags != usual.forward_tags {
+        set(&mut switches, "forward_tags", settings.forward_tags);
+    }
     out.section("[headers]", switches);
     let limits = out.limits(settings, &usual);
     out.section("[limits]", limits);
@@ -73,6 +76,7 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         rules: _,
         otherwise: _,
         switches: _,
+        forward_tags: _,
         max_head_size: _,
         max_body_size: _,
         max_fill_bytes: _,

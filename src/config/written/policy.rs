@@ -34,13 +34,18 @@ impl Written {
             query,
             key_headers,
             key_cookies,
+            tags,
+            purged_tags,
+            purged_globs,
             shadow,
         } = policy;
         let mut lines = vec![format!("audience = {}", quoted(audience.as_str()))];
+        lists(&mut lines, [("purges_tags", purged_tags), ("purges_globs", purged_globs)]);
         // Nothing else means anything there, and a text that says it is refused.
         if matches!(audience, Audience::Bypass) {
             return lines;
         }
+        lists(&mut lines, [("tags", tags)]);
         self.durations(of, &mut lines, [("ttl", ttl)]);
         if let Audience::Per(principal) = audience {
             set(
@@ -146,6 +151,12 @@ impl Written {
                 set(lines, name, value);
             }
         }
+    }
+}
+
+fn lists<const N: usize>(lines: &mut Lines, all: [(&str, &Vec<String>); N]) {
+    for (name, texts) in all.into_iter().filter(|(_, texts)| !texts.is_empty()) {
+        set(lines, name, list(texts));
     }
 }
 

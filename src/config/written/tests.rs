@@ -60,6 +60,7 @@ fn a_file_reads_back_as_it_is() {
         x_cache_age = false
         cache_status = false
         warning = true
+        forward_tags = true
         [keys.a]
         sort_query = true
         only_query = ['b', 'c*']
@@ -77,6 +78,9 @@ fn a_file_reads_back_as_it_is() {
         drop_set_cookie = true
         store_post = false
         shadow = true
+        tags = ['a:$0', 'b']
+        purges_tags = ['c']
+        purges_globs = ['/d*']
         [[rule]]
         path = '^/header'
         audience = 'per'
@@ -109,6 +113,7 @@ fn a_file_reads_back_as_it_is() {
         [[rule]]
         path = '^/bypass'
         audience = 'bypass'
+        purges_tags = ['e']
         [otherwise]
         audience = 'guarded'
         ttl = '1s'
