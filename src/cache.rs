@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
 use crate::adoption::{NotAdopted, adopt};
-use crate::background::Background;
+use crate::background::{Background, turns};
 use crate::boarding::Given;
 use crate::budget::FillBudget;
 use crate::clock::Moment;
@@ -29,6 +30,7 @@ use crate::ledger::Ledger;
 use crate::lookup::{Lookup, weigh};
 use crate::outcome::ForwardReason;
 use crate::partition::{MakeRoom, Partitions};
+use crate::pieces::Pieces;
 use crate::policy::Policy;
 use crate::purge::PurgeIndex;
 use crate::report::Observations;
@@ -76,8 +78,9 @@ pub(crate) struct State {
     pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
     pub(crate) hit_for_miss: HitForMiss,
-    /// Large content is put together one after another, since for a moment it takes its size twice.
-    pub(crate) joining: Mutex<()>,
+    pub(crate) pieces: Pieces,
+    /// Work that keeps a processor busy takes turns.
+    pub(crate) turns: Arc<Semaphore>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
     pub(crate) coders: Coders,
@@ -140,7 +143,8 @@ impl CacheCore {
             wholes: Wholes::default(),
             flights: Arc::default(),
             hit_for_miss: HitForMiss::default(),
-            joining: Mutex::default(),
+            pieces: Pieces::default(),
+            turns: turns(),
             partitions: Arc::default(),
             budget: FillBudget::default(),
             coders: Coders::default(),

@@ -1,11 +1,12 @@
 //! [`Fill`]: what is needed to store a response while its content passes: the plan, and the bytes taken from the budget of all fills.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use crate::cache::CacheCore;
+use crate::pieces::Pieces;
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
 use crate::spans;
@@ -55,8 +56,8 @@ impl Fill {
         self.plan.as_ref().is_some_and(|plan| plan.announced == Some(self.length as u64))
     }
 
-    /// Looks whether a piece may be kept. If nothing may from now on, the plan is for [`stop`](Self::stop).
-    pub(crate) fn admit(&mut self, piece: usize) -> Admitted {
+    /// Looks whether a piece may be kept, for which so much memory is taken. If nothing may from now on, the plan is for [`stop`](Self::stop).
+    pub(crate) fn admit(&mut self, piece: usize, memory: usize) -> Admitted {
         let Some(plan) = &self.plan else { return Admitted::Passes };
         let length = self.length + piece;
         let settings = &plan.core.settings;
@@ -66,8 +67,8 @@ impl Fill {
         if plan.announced.is_some_and(|announced| length as u64 > announced) {
             return Admitted::Over(DeclineReason::Incomplete);
         }
-        let ahead = self.reserved.min(piece);
-        if !plan.core.budget.take(piece - ahead, settings.max_fill_bytes) {
+        let ahead = self.reserved.min(memory);
+        if !plan.core.budget.take(memory - ahead, settings.max_fill_bytes) {
             return Admitted::Over(DeclineReason::FillBudget);
         }
         self.reserved -= ahead;
@@ -122,16 +123,16 @@ impl Content {
 
 /// Puts the content together and stores it. A reason not to store is counted where it is found.
 pub(crate) fn store(plan: Plan, content: Content) -> Bytes {
+    let mut hash = plan.needs_hash().then(Sha256::new);
+    let mut see = |data: &[u8]| hash.iter_mut().for_each(|hash| hash.update(data));
     let whole = match content {
-        Content::Whole(whole) => whole,
-        Content::Pieces(pieces, length) => {
-            let core = plan.core.clone();
-            // One after another: each takes its size twice for a moment.
-            let _turn = core.joining.lock().unwrap_or_else(PoisonError::into_inner);
-            join(pieces, length)
+        Content::Whole(whole) => {
+            see(&whole);
+            whole
         }
+        Content::Pieces(pieces, length) => join(&plan.core.pieces, pieces, length, see),
     };
-    let hash = plan.needs_hash().then(|| Sha256::digest(&whole).into());
+    let hash = hash.map(|hash| hash.finalize().into());
     drop(plan.commit(whole.clone(), hash));
     whole
 }
@@ -171,11 +172,13 @@ impl Drop for Held {
     }
 }
 
-/// The content in memory of exactly its size. Each piece is let go as soon as it is copied.
-fn join(pieces: impl IntoIterator<Item = Bytes>, length: usize) -> Bytes {
+/// The content in memory of exactly its size. Each piece is seen while it is near, and let go as soon as it is copied.
+fn join(memory: &Pieces, pieces: Vec<Bytes>, length: usize, mut see: impl FnMut(&[u8])) -> Bytes {
     let mut content = BytesMut::with_capacity(length);
     for piece in pieces {
         content.extend_from_slice(&piece);
+        see(&piece);
+        memory.give_back(piece);
     }
     content.freeze()
 }

@@ -125,6 +125,7 @@ mod live;
 mod lookup;
 mod missing;
 mod neighbours;
+mod pieces;
 mod plainly;
 mod plan;
 mod policy;

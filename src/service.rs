@@ -197,8 +197,9 @@ impl<S> Cache<S> {
             let outcome = write.outcome;
             let posted = Posted::begin(&core, &mut write, &request);
             let unanswered = Unanswered::new(&live, write);
-            let response = call(inner, request).await?;
+            let answer = call(inner, request).await;
             core.rules.get(outcome.rule).counters.handled(began, core.now());
+            let response = answer?;
             let invalidated = unanswered.answered(response.status(), response.headers());
             if let Some(Stored { errand, verdict, handler, received }) =
                 posted.and_then(|posted| posted.answered(&response, invalidated))

@@ -64,6 +64,7 @@ const FLOORS: [&[&str]; 6] = [
         "lookup",
         "missing",
         "neighbours",
+        "pieces",
         "plainly",
         "plan",
         "policy",

@@ -251,7 +251,7 @@ async fn a_hundred_thousand_purges_bring_nothing_back() {
         tokio::spawn(async move {
             let mut dice = Dice(1000 + n);
             while !world.is_over.load(Ordering::Relaxed) {
-                for _ in 0..8 {
+                for _ in 0..2 {
                     world.visit(&mut dice).await;
                 }
                 tokio::task::yield_now().await;

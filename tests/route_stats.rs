@@ -333,10 +333,10 @@ struct Hoard(std::sync::Mutex<std::collections::HashMap<Vec<u8>, Variants>>);
 
 impl Storage for Hoard {
     async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
-        Ok(self.0.lock().unwrap().get(query.key.as_bytes()).cloned().unwrap_or_default())
+        Ok(self.0.lock().expect("no holder panics").get(query.key.as_bytes()).cloned().unwrap_or_default())
     }
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, _: usize) -> Result<(), StorageError> {
-        self.0.lock().unwrap().insert(key.as_bytes().to_vec(), Variants::from_elem(response, 1));
+        self.0.lock().expect("no holder panics").insert(key.as_bytes().to_vec(), Variants::from_elem(response, 1));
         Ok(())
     }
     async fn remove(&self, _: &CacheKey) -> Result<bool, StorageError> {

@@ -22,7 +22,8 @@ fn fields(span: &Span) -> Vec<(&str, &str)> {
 
 #[tokio::test]
 async fn a_fill_says_which_rule_why_and_what_came_of_it() {
-    let rows: [(&str, &[(&str, &str)], &[(&str, &str)]); 3] = [
+    type Fields = &'static [(&'static str, &'static str)];
+    let rows: [(&str, Fields, Fields); 3] = [
         ("/a", &[FRESH], &[("outcome", "MISS"), ("reason", "uri-miss"), ("rule", "^/a"), ("why", "uri-miss")]),
         ("/b", &[FRESH], &[("outcome", "MISS"), ("reason", "uri-miss"), ("rule", "otherwise"), ("why", "uri-miss")]),
         (

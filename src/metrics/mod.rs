@@ -1,4 +1,4 @@
-//! Metrics for whatever recorder the application has installed, by the facade crate [`metrics`](::metrics): what [`CacheHandle::stats`] and
+//! Metrics for whatever recorder the application has installed, by the facade crate of the same name: what [`CacheHandle::stats`] and
 //! [`CacheHandle::route_stats`] say, under names that Prometheus' users expect. Feature `metrics`.
 //!
 //! A request pays nothing for it. A [`Publisher`] copies the counters when somebody wants to see them, and only latencies are recorded as they are

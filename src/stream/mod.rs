@@ -22,11 +22,12 @@ use self::state::{After, State};
 use crate::cache::CacheCore;
 use crate::error::{BodyError, BoxError, Broken};
 use crate::fill::{Fill, give_up, store};
+use crate::pieces::PIECE;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Content up to this size is put together and hashed at once; larger content on a thread that may block, so that no client and no other
 /// request waits for it.
-const AT_ONCE: usize = 64 << 10;
+const AT_ONCE: usize = PIECE;
 
 pub(crate) type Source = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 
@@ -207,7 +208,7 @@ impl Stream {
                 self.put_together(whole);
             } else {
                 let joining = Joining(self.clone());
-                self.core.clone().spawn_blocking(move || {
+                self.core.spawn_behind(move || {
                     let whole = store(plan, content);
                     joining.0.put_together(whole);
                 });
@@ -225,7 +226,7 @@ impl Stream {
         (state.whole, state.joining) = (Some(whole), false);
         let wakers = state.all_wakers();
         drop(state);
-        drop(pieces);
+        pieces.into_iter().for_each(|piece| self.core.pieces.give_back(piece.data));
         wakers.into_iter().for_each(Waker::wake);
     }
 }

@@ -12,11 +12,9 @@ use super::Source;
 use crate::cache::CacheCore;
 use crate::error::BodyError;
 use crate::fill::{Admitted, Content, Fill, Held};
+use crate::pieces::PIECE;
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
-
-/// How much is gathered in one piece where nobody knows how much will come.
-const GATHERED: usize = 256 << 10;
 
 /// What others than the one who polls the source read in smaller amounts than this is copied for them; more is shared.
 const SHARED: usize = 4 << 10;
@@ -29,7 +27,7 @@ pub(super) struct State {
     pub(super) pieces: VecDeque<Piece>,
     /// Where the pieces end, and what was gathered since begins.
     pub(super) shared: u64,
-    /// What is kept and nobody else has asked for yet. Where the length is known, all content has its place here, next to each other: if nobody
+    /// What is kept and nobody else has asked for yet. Small content whose length is known has its place here, next to each other: if nobody
     /// ever asks, it is stored as it is.
     pub(super) gathered: BytesMut,
     /// What has passed.
@@ -116,10 +114,12 @@ impl State {
         }
         let start = self.length;
         self.length += data.len() as u64;
-        let given_up = match self.fill.admit(data.len()) {
+        let memory = self.memory_for(data.len());
+        let charge = if self.fill.announced().is_some() { data.len() } else { memory };
+        let given_up = match self.fill.admit(data.len(), charge) {
             Admitted::Kept => {
-                self.charged.bytes += data.len();
-                self.gather(data);
+                self.charged.bytes += charge;
+                self.gather(data, memory);
                 return None;
             }
             Admitted::Passes => None,
@@ -146,19 +146,53 @@ impl State {
         self.ended.is_none() && self.readers.get(place).is_some_and(has_all)
     }
 
-    fn gather(&mut self, data: &[u8]) {
-        if self.gathered.capacity() - self.gathered.len() < data.len() {
-            self.share();
-            let rest = self.fill.announced().map(|length| length.saturating_sub(self.shared) as usize);
-            self.gathered = BytesMut::with_capacity(rest.unwrap_or(GATHERED).max(data.len()));
+    /// How much memory has to be taken to keep so much more, which `length` has in it already. Where nobody knows how much will come, no
+    /// more than is kept, or than a piece.
+    fn memory_for(&self, more: usize) -> usize {
+        let wanted = more.saturating_sub(self.room());
+        let kept = self.length as usize - more;
+        match self.fill.announced() {
+            _ if wanted == 0 => 0,
+            _ if wanted >= PIECE => wanted.next_multiple_of(PIECE),
+            Some(length) => (length as usize).saturating_sub(kept + self.room()).min(PIECE).max(wanted),
+            None => kept.min(PIECE).max(wanted),
         }
-        self.gathered.extend_from_slice(data);
+    }
+
+    /// How much more fits into the memory that was taken.
+    fn room(&self) -> usize {
+        self.gathered.capacity() - self.gathered.len()
+    }
+
+    /// Copies what has come, into so much memory more.
+    fn gather(&mut self, mut data: &[u8], mut memory: usize) {
+        loop {
+            let (fits, rest) = data.split_at(self.room().min(data.len()));
+            self.gathered.extend_from_slice(fits);
+            if rest.is_empty() {
+                return;
+            }
+            self.share_all();
+            let capacity = memory.min(PIECE).max(1);
+            self.gathered = self.charged.core.pieces.take(capacity);
+            (data, memory) = (rest, memory.saturating_sub(capacity));
+        }
+    }
+
+    /// Makes a piece of all that was gathered, and of the memory that is left there. So nobody else has it, and it can be used again.
+    fn share_all(&mut self) {
+        let data = std::mem::take(&mut self.gathered).freeze();
+        self.push_piece(data);
     }
 
     /// Makes a piece of what was gathered, for others to read.
     fn share(&mut self) {
-        if !self.gathered.is_empty() {
-            let data = self.gathered.split().freeze();
+        let data = self.gathered.split().freeze();
+        self.push_piece(data);
+    }
+
+    fn push_piece(&mut self, data: Bytes) {
+        if !data.is_empty() {
             let start = self.shared;
             self.shared += data.len() as u64;
             self.pieces.push_back(Piece { start, data, left: 0 });
@@ -220,7 +254,7 @@ impl State {
             self.whole = Some(whole.clone());
             return Content::Whole(whole);
         }
-        self.share();
+        self.share_all();
         self.joining = true;
         let nobody_reads = self.readers.iter().all(|(_, place)| place.position == self.length);
         let pieces = if nobody_reads {
