@@ -770,13 +770,13 @@ fn as_request(line: &str) -> Request<Body> {
             (None, '\'' | '"') => quote = Some(c),
             (Some(open), c) if open == c => quote = None,
             (None, ' ') => words.push(String::new()),
-            _ => words.last_mut().unwrap().push(c),
+            _ => words.last_mut().expect("there is always one").push(c),
         }
     }
     let (mut method, mut target, mut fields, mut content) = (None, String::new(), Vec::new(), None);
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
-        let mut value = || words.next().unwrap();
+        let mut value = || words.next().expect("a value");
         match word.as_str() {
             "-X" => method = Some(value()),
             "-H" => fields.push(value()),
@@ -796,7 +796,7 @@ fn as_request(line: &str) -> Request<Body> {
         let token = format!("Bearer {TOKEN}");
         request = request.header(name, if name == "authorization" { &token } else { value });
     }
-    request.body(Body::from(content.unwrap_or_default())).unwrap()
+    request.body(Body::from(content.unwrap_or_default())).expect("a request")
 }
 
 #[tokio::test]

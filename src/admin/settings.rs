@@ -129,13 +129,13 @@ pub(super) async fn write(
 /// What somebody wants.
 enum Wanted {
     Basics { default_ttl: Option<Duration>, threshold: Option<usize>, compress: Option<bool> },
-    Everything(Config),
+    Everything(Box<Config>),
 }
 
 impl Wanted {
     fn read(head: &Parts, text: String) -> Result<Self, Problem> {
         match Type::of(&head.headers) {
-            Some(Type::Toml) => text.parse().map(Self::Everything).map_err(refused),
+            Some(Type::Toml) => text.parse().map(|config| Self::Everything(Box::new(config))).map_err(refused),
             Some(Type::Json) => Self::basics(content::object(&text)?),
             // Without content there is no type either.
             None => Err(Problem::plain(
@@ -185,7 +185,7 @@ impl Wanted {
         match self {
             Self::Everything(config) => {
                 let lent = admin.lent.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                config.clone().lend(&lent).settings_over(running).map_err(|error| Stop::Refused(refused(error)))
+                Config::clone(config).lend(&lent).settings_over(running).map_err(|error| Stop::Refused(refused(error)))
             }
             Self::Basics { default_ttl, threshold, compress } => {
                 let mut settings = running.clone();

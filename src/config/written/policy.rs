@@ -87,7 +87,7 @@ impl Written {
         }
         numbers(&mut lines, [("jitter", jitter)]);
         for (name, on) in [("heuristics", heuristics), ("store_post", store_post)] {
-            on.into_iter().for_each(|on| set(&mut lines, name, on));
+            on.iter().for_each(|on| set(&mut lines, name, on));
         }
         for (name, on) in
             [("drop_set_cookie", drop_set_cookie), ("strip_credentials", strip_credentials), ("shadow", shadow)]
