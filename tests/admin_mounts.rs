@@ -123,6 +123,8 @@ async fn the_server_is_open_to_its_token_and_closed_without_one() {
     assert!(ask(open, "GET /api/cache/stats", None).await.starts_with("HTTP/1.1 401"));
     assert!(ask(open, "POST /api/cache/invalidate/key/%2Fproducts%2F1", Some(TOKEN)).await.starts_with("HTTP/1.1 200"));
     assert!(ask(open, "GET /products/1", None).await.contains("x-cache: MISS"));
+    let refreshed = ask(open, "POST /api/cache/invalidate/tag/product%3A1?mode=refresh", Some(TOKEN)).await;
+    assert!(refreshed.contains("\"refreshing\":{\"responses\":1,\"skipped\":0}"), "{refreshed}");
     assert_eq!(server.stop(), Some(0));
 
     let mut server = Program::start("server", &arguments, None);

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use larder::admin::{self, Access};
 use larder::{CacheLayer, Compression, Policy, PurgeError, PurgeSender, RequestHead, Selector};
 use tokio::net::TcpListener;
@@ -197,6 +198,8 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     let metrics = measuring::routes(&cache.handle()).map_err(|error| format!("cannot measure: {error}"))?;
     tokio::spawn(purge_what_changed(changes, cache.handle().purges(16)));
     let app = shop::routes(shop).layer(cache.clone()).merge(metrics);
+    // By which the admin API can have purged pages asked for once more.
+    cache.handle().refresh_through(app.clone(), Body::empty);
     // Outside of the layer: nothing of it is ever looked up or stored.
     let app = app.nest("/api/cache", admin::router(cache.handle(), access));
 
