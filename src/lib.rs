@@ -50,7 +50,7 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `metrics` (feature `metrics`) |
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
 //! | 2 | stores | [`storage`] |
@@ -63,6 +63,8 @@
 //!   tower or hyper service turns it off with `default-features = false`.
 //! - `config`: rules and settings from a TOML file, checked as a whole, and replaced while the cache runs: `Config`,
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
+//! - `admin`: the admin API as an axum router, `admin::router`: statistics, purges, entries, the configuration of the running cache. Adds
+//!   `axum` and `config`, and the crates `serde`, `serde_json`, `subtle` and `form_urlencoded`.
 //! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
 //!   crate `metrics`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
@@ -71,6 +73,8 @@
 #![deny(missing_docs)]
 
 // Floor 5: surfaces.
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "config")]
 mod config;
 #[cfg(feature = "metrics")]
@@ -251,3 +255,8 @@ struct MetricsChapter;
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
+
+/// The examples in the chapter on the admin API, as doc tests.
+#[cfg(all(doctest, feature = "admin"))]
+#[doc = include_str!("../docs/admin.md")]
+struct AdminChapter;

@@ -13,7 +13,22 @@ type Naming = dyn Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync;
 pub(crate) struct Principal {
     /// Tells closures apart: two that may name somebody differently never have the same.
     pub(crate) id: String,
+    /// What a configuration calls it; nothing where code alone knows it.
+    #[cfg(feature = "config")]
+    pub(crate) called: Option<Called>,
     name: Arc<Naming>,
+}
+
+/// How a configuration says whom an answer is for.
+#[cfg(feature = "config")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Called {
+    /// A closure under the name that code gave it.
+    Name(String),
+    /// The value of a field.
+    Header(http::HeaderName),
+    /// The value of a cookie.
+    Cookie(String),
 }
 
 impl Principal {
@@ -30,7 +45,12 @@ impl Principal {
             static NEXT: AtomicU64 = AtomicU64::new(1);
             format!("closure {}", NEXT.fetch_add(1, Ordering::Relaxed))
         };
-        Self { id, name: Arc::new(move |head| principal(head).map(|name| name.as_ref().to_vec())) }
+        Self {
+            id,
+            #[cfg(feature = "config")]
+            called: None,
+            name: Arc::new(move |head| principal(head).map(|name| name.as_ref().to_vec())),
+        }
     }
 
     /// Whom the answer is for; `None` where nobody is named.
@@ -38,19 +58,33 @@ impl Principal {
         (self.name)(head)
     }
 
-    /// One that is told apart by `id` alone.
+    /// One of a field or a cookie, which is told apart by that alone.
     #[cfg(feature = "config")]
-    pub(crate) fn named(
-        id: String,
+    pub(crate) fn of(
+        called: Called,
         name: impl Fn(&RequestHead<'_>) -> Option<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
-        Self { id, name: Arc::new(name) }
+        let id = match &called {
+            Called::Name(name) => format!("{name:?}"),
+            Called::Header(name) => format!("header {name}"),
+            Called::Cookie(name) => format!("cookie {name}"),
+        };
+        Self { id, called: Some(called), name: Arc::new(name) }
     }
 
     /// The same closure under a name.
     #[cfg(feature = "config")]
-    pub(crate) fn known_as(mut self, name: &str) -> Self {
-        self.id = format!("{name:?} ({})", self.id);
-        self
+    pub(crate) fn known_as(self, name: &str) -> Self {
+        let called = Some(Called::Name(name.into()));
+        if self.called == called {
+            return self;
+        }
+        Self { id: format!("{name:?} ({})", self.id), called, ..self }
+    }
+
+    /// The same closure, as a configuration may call it that is written for rules which only code made. What is stored under it stays good.
+    #[cfg(feature = "config")]
+    pub(crate) fn lent_as(self, name: String) -> Self {
+        Self { called: Some(Called::Name(name)), ..self }
     }
 }

@@ -91,16 +91,19 @@ impl PurgeIndex {
     /// Whether no hard purge touches what has this stamp, was `received` then and is stored under `key`. Soft ones [mark](Stamp::stale_from) it. One compare, if there was no purge since the
     /// last look.
     pub(crate) fn is_valid(&self, stamp: &Stamp, received: Moment, key: &CacheKey) -> bool {
-        let current = self.current();
-        stamp.verified() == current || self.verify(stamp, received, Some(key), current)
+        self.is_held(stamp, received, Some(key))
     }
 
     /// Whether no purge of either kind touches what has this stamp. It isn't in the store, and its key isn't known, so that any pattern may mean it.
     pub(crate) fn is_untouched(&self, stamp: &Stamp) -> bool {
-        let current = self.current();
         let received = Moment { wall: UNIX_EPOCH, monotonic: Duration::ZERO };
-        let is_valid = stamp.verified() == current || self.verify(stamp, received, None, current);
-        is_valid && stamp.stale_from().is_none()
+        self.is_held(stamp, received, None) && stamp.stale_from().is_none()
+    }
+
+    #[inline]
+    fn is_held(&self, stamp: &Stamp, received: Moment, key: Option<&CacheKey>) -> bool {
+        let current = self.current();
+        stamp.verified() == current || self.verify(stamp, received, key, current)
     }
 
     /// Only what is newer than the last look has to be looked at: what is older would have been found then.
@@ -125,7 +128,7 @@ impl PurgeIndex {
         }
         if self.floor.load(Ordering::Acquire) > since {
             // Unless the sweep that forgot them has held this one against them meanwhile.
-            return stamp.verified() > since && self.is_valid(stamp, received, key);
+            return stamp.verified() > since && self.is_held(stamp, received, key);
         }
         stamp.hold(verdict.stale_from, current);
         true

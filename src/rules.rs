@@ -189,14 +189,14 @@ impl Route {
         Self { rule, policy, regime, labels, account, counters, pattern: pattern.into(), warned, neighbours }
     }
 
-    /// The pattern of the rule, or `otherwise`.
-    pub(crate) fn name(&self) -> &str {
-        &self.pattern
-    }
-
     /// The rule's pattern; `None` for `otherwise`.
     pub(crate) fn pattern(&self) -> Option<&str> {
         self.rule.map(|_| self.pattern.as_str())
+    }
+
+    /// The pattern of the rule, or `otherwise`.
+    pub(crate) fn name(&self) -> &str {
+        &self.pattern
     }
 
     /// Says once for each rule, in debug builds, that layers stand in the wrong order.

@@ -108,7 +108,7 @@ const FLOORS: [&[&str]; 6] = [
         "telling",
         "written",
     ],
-    &["config", "metrics", "models"],
+    &["admin", "config", "metrics", "models"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

@@ -12,6 +12,7 @@ pub struct Arguments {
     pub default_ttl: Option<Duration>,
     pub capacity: Option<u64>,
     pub config: Option<PathBuf>,
+    pub admin: Option<SocketAddr>,
 }
 
 pub const USAGE: &str =
@@ -29,12 +30,14 @@ pub const USAGE: &str =
                  switches, --default-ttl over [otherwise], --capacity over [store]
   --bare         leave the cache out, so that everything is asked from the origin: what the cache costs is measured against this
   --store        memory (the default); redis is not built yet
-  --admin        not built yet";
+  --admin        where the admin API listens, under /api/cache (docs/admin.md); open to who has the token of the environment
+                 variable LARDER_ADMIN_TOKEN: a secret of at least 16 characters, or two with a comma between. Without the
+                 variable it answers 403";
 
 impl Arguments {
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut listen, mut origin, mut strict_rfc, mut default_ttl) = (None, None, false, None);
-        let (mut capacity, mut config, mut bare) = (None, None, false);
+        let (mut capacity, mut config, mut bare, mut admin) = (None, None, false, None);
         while let Some(name) = arguments.next() {
             if name == "--strict-rfc" {
                 strict_rfc = true;
@@ -62,12 +65,14 @@ impl Arguments {
                     return Err(wrong("the store over Redis is not built yet; use --store memory"));
                 }
                 "--store" => return Err(wrong("not a store; use --store memory")),
-                "--admin" => return Err(wrong("not built yet")),
+                "--admin" => {
+                    admin = Some(value.parse().map_err(|_| wrong("not an address with port, such as 127.0.0.1:8081"))?)
+                }
                 _ => return Err(format!("{name}: no such option\n{USAGE}")),
             }
         }
         let listen = listen.ok_or_else(|| format!("--listen is missing\n{USAGE}"))?;
         let origin = origin.ok_or_else(|| format!("--origin is missing\n{USAGE}"))?;
-        Ok(Self { listen, origin, strict_rfc, bare, default_ttl, capacity, config })
+        Ok(Self { listen, origin, strict_rfc, bare, default_ttl, capacity, config, admin })
     }
 }

@@ -4,6 +4,7 @@
 //! cargo run --release --example proxy -- --listen 127.0.0.1:8080 --origin http://127.0.0.1:3000
 //! ```
 
+mod admin;
 mod arguments;
 mod configuration;
 mod origin;
@@ -25,8 +26,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use larder::{CacheHandle, CacheLayer, Policy};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tower::{Layer, Service, ServiceExt};
 
+use crate::admin::Admin;
 use crate::arguments::{Arguments, USAGE};
 use crate::origin::Origin;
 
@@ -119,8 +122,20 @@ where
         Some(_) => Some(signal(SignalKind::hangup()).map_err(|error| error.to_string())?),
         None => None,
     };
+    let admin = match arguments.admin {
+        Some(address) => Some(Admin::bind(address).await?),
+        None => None,
+    };
     let address: SocketAddr = listener.local_addr().map_err(|error| error.to_string())?;
     println!("larder proxy listens on http://{address} for {}", arguments.origin);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let admin = match admin {
+        Some(admin) => {
+            admin.announce()?;
+            Some(tokio::spawn(admin.serve(layer.handle(), async { drop(stopped.await) })))
+        }
+        None => None,
+    };
 
     let connections = GracefulShutdown::new();
     loop {
@@ -147,8 +162,12 @@ where
             _ = tokio::signal::ctrl_c() => break,
         }
     }
-    drop(listener);
+    drop((listener, stop));
     let _ = tokio::time::timeout(DEADLINE, connections.shutdown()).await;
+    if let Some(admin) = admin {
+        // Somebody who keeps a connection open doesn't keep the proxy.
+        let _ = tokio::time::timeout(DEADLINE, admin).await;
+    }
     layer.handle().shutdown(DEADLINE).await;
     Ok(())
 }

@@ -13,7 +13,10 @@ Usage: cargo run --example server -- [--listen ADDR:PORT] [--data PATH]
   --listen ADDR:PORT  where to serve; port 0 takes any that is free (default: 127.0.0.1:3000)
   --data PATH         the SQLite file, made and filled if there is none
                       (default: larder-shop/shop.db in the system's temporary folder)
-  --help              show this text";
+  --help              show this text
+
+The environment variable LARDER_ADMIN_TOKEN opens the admin API under /api/cache: a secret of at least 16 characters,
+or two with a comma between, both of which are good. Without it the API answers 403.";
 
 pub enum Wish {
     Serve(Arguments),

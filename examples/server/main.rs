@@ -24,6 +24,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use larder::admin::{self, Access};
 use larder::{CacheLayer, Compression, Policy, PurgeError, PurgeSender, RequestHead, Selector};
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -37,6 +39,9 @@ use crate::shop::Shop;
 
 /// How long answers that are under way may take to end after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Has the token of the admin API.
+const TOKEN: &str = "LARDER_ADMIN_TOKEN";
 
 const TOUR: &str = r#"Try, in another terminal:
 
@@ -69,6 +74,17 @@ const TOUR: &str = r#"Try, in another terminal:
   curl -s {shop}/metrics
       # what the cache did so far, for Prometheus
 "#;
+
+const ADMIN_TOUR: &str = r#"The admin API is open to who has the token of LARDER_ADMIN_TOKEN:
+
+  curl -s -H "Authorization: Bearer $LARDER_ADMIN_TOKEN" {shop}/api/cache/stats
+      # what the cache did, and what it holds; docs/admin.md has all the other routes
+"#;
+
+const ADMIN_CLOSED: &str =
+    "The admin API at {shop}/api/cache is closed: start the server with LARDER_ADMIN_TOKEN set to a
+secret of at least 16 characters to open it (openssl rand -hex 32 makes one).
+";
 
 /// Which answers may be kept, for how long, and for whom.
 fn cache() -> CacheLayer {
@@ -175,6 +191,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
+    let access = Access::from_env(TOKEN).map_err(|error| format!("{TOKEN}: {error}"))?;
+    let admin_tour = if access.is_denied() { ADMIN_CLOSED } else { ADMIN_TOUR };
     // The port comes first: when it is taken, there is no point in filling a database.
     let listener = TcpListener::bind(listen).await.map_err(|error| not_bound(listen, &error))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -191,9 +209,15 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     tokio::spawn(purge_what_changed(changes, handle.purges(16)));
     let report = axum::routing::get(async move || handle.report().to_string());
     let app = shop::routes(shop).layer(cache.clone()).merge(metrics).route("/report", report);
+    // By which the admin API can have purged pages asked for once more.
+    cache.handle().refresh_through(app.clone(), Body::empty);
+    // Outside of the layer: nothing of it is ever looked up or stored.
+    let app = app.nest("/api/cache", admin::router(cache.handle(), access));
 
     say(&format!("The shop is open at http://{address}, its data in {}.", data.display()));
-    say(&TOUR.replace("{shop}", &format!("http://{}", reachable(address))));
+    for tour in [TOUR, admin_tour] {
+        say(&tour.replace("{shop}", &format!("http://{}", reachable(address))));
+    }
     serve(listener, app, close).await.map_err(|error| format!("the server failed: {error}"))?;
     cache.handle().shutdown(Duration::from_secs(1)).await;
     pool.close().await;

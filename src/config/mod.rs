@@ -3,9 +3,13 @@
 
 mod compression;
 mod error;
+#[cfg(feature = "admin")]
+mod lent;
 mod policy;
 mod reader;
 mod values;
+#[cfg(feature = "admin")]
+mod written;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,8 +24,12 @@ use toml::de::DeTable;
 
 use self::error::Found;
 pub use self::error::{ConfigError, Problem};
+#[cfg(feature = "admin")]
+pub(crate) use self::lent::{Lent, lent};
 use self::policy::{Draft, KeySets};
 use self::reader::{Field, Findings, Section};
+#[cfg(feature = "admin")]
+pub(crate) use self::written::{Written, written};
 use crate::error::RuleError;
 use crate::handle::CacheHandle;
 use crate::layer::{CacheLayer, is_cache_name};
@@ -137,7 +145,7 @@ impl Config {
     }
 
     /// The settings of this text over the store, the clock and the switches of code that `base` has.
-    fn settings_over(&self, base: &Settings) -> Result<Settings, ConfigError> {
+    pub(crate) fn settings_over(&self, base: &Settings) -> Result<Settings, ConfigError> {
         let mut missing = Vec::new();
         let mut policy = |draft: &Draft| {
             self.complete(draft).unwrap_or_else(|found| {

@@ -12,7 +12,7 @@ use crate::expiry::{Expiry, JITTER, REFRESH_AHEAD};
 use crate::labels::check;
 use crate::partition::Quota;
 use crate::policy::Policy;
-use crate::principal::Principal;
+use crate::principal::{Called, Principal};
 use crate::request::RequestHead;
 use crate::rfc9111::list;
 use crate::strategy::Strategy;
@@ -200,13 +200,13 @@ fn principal(field: &Field<'_>, ttl: Duration) -> Option<Who> {
     let principal = match (by_header, by_cookie) {
         (Some(name), None) => {
             let name = name.header_name()?;
-            let id = format!("header {name}");
-            Principal::named(id, move |head| only_line(head.headers, &name).map(<[u8]>::to_vec))
+            let called = Called::Header(name.clone());
+            Principal::of(called, move |head| only_line(head.headers, &name).map(<[u8]>::to_vec))
         }
         (None, Some(name)) => {
             let name = name.text()?.to_owned();
-            let id = format!("cookie {name}");
-            Principal::named(id, move |head| only_cookie(head, &name).map(<[u8]>::to_vec))
+            let called = Called::Cookie(name.clone());
+            Principal::of(called, move |head| only_cookie(head, &name).map(<[u8]>::to_vec))
         }
         _ => {
             section.wrong("it is either { header = \"NAME\" } or { cookie = \"NAME\" }");
