@@ -125,7 +125,7 @@ impl PurgeIndex {
         }
         if self.floor.load(Ordering::Acquire) > since {
             // Unless the sweep that forgot them has held this one against them meanwhile.
-            return stamp.verified() > since && self.is_valid(stamp, received, key);
+            return stamp.verified() > since && self.verify(stamp, received, key, current);
         }
         stamp.hold(verdict.stale_from, current);
         true
