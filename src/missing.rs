@@ -21,6 +21,7 @@ impl CacheCore {
     pub(crate) fn cause(&self, ask: &Ask, why: ForwardReason) -> MissCause {
         match why {
             ForwardReason::VaryMiss => MissCause::Variant,
+            ForwardReason::Stale if self.is_softly_purged(ask) => MissCause::Purged,
             ForwardReason::Stale => MissCause::Expired,
             ForwardReason::Request | ForwardReason::NetworkFirst => MissCause::Asked,
             ForwardReason::UriMiss
@@ -54,6 +55,12 @@ impl CacheCore {
             Some(Became::Stored | Became::Dropped) => MissCause::Lost,
             None => MissCause::FirstSeen,
         }
+    }
+
+    /// Whether something lies in memory under the key that a soft purge made stale.
+    fn is_softly_purged(&self, ask: &Ask) -> bool {
+        let Backend::Memory(memory) = &self.settings.backend else { return false };
+        memory.peek(&ask.key, |variants| variants.iter().any(|stored| stored.stamp.stale_from().is_some()))
     }
 
     /// Whether something lies in memory under the key that no purge has touched; `None` where nothing does.
