@@ -19,7 +19,6 @@ use crate::downstream::ensure_private;
 use crate::error::BoxError;
 use crate::fates::Became;
 use crate::fill::Fill;
-use crate::follow::{in_its_place, may_stand_in};
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
@@ -465,40 +464,12 @@ impl Errand {
         response
     }
 
-    /// The stored response, if it may stand in for an error now.
-    fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
-        let previous = self.previous.as_ref()?;
-        // A purge may have come since the lookup, and is remembered while this flight is there. A write leaves no number behind.
-        let is_valid = self.core.is_valid(previous, &self.ask.key) && !self.departure.flight.is_sealed();
-        (is_valid && may_stand_in(&self.ask, previous, self.core.now(), disconnected)).then(|| previous.clone())
-    }
-
-    /// The stored response, where the handler failed or took too long.
-    fn in_its_place<B: Body>(&self, stored: &StoredResponse) -> Response<ResponseBody<B>> {
-        let fresh = stored.current_terms().is_fresh(stored.age(self.core.now()));
-        self.stored(stored, in_its_place(&self.ask, fresh))
-    }
-
-    fn stale<B: Body>(&self, stored: &StoredResponse, reason: StaleReason) -> Response<ResponseBody<B>> {
-        self.stored(stored, Outcome::Stale(reason))
-    }
-
-    fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
-        let now = self.core.now();
-        let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
-        let accepts = || Accepts::of(&self.asked);
-        let mut response =
-            respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
-        note(&self.core, &mut response, outcome, self.since());
-        response
-    }
-
     pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {
         CacheOutcome::new(outcome, self.ask.rule)
     }
 
     /// The client's fields where they have conditions or a range.
-    fn client_asks(&self) -> Option<&HeaderMap> {
+    pub(crate) fn client_asks(&self) -> Option<&HeaderMap> {
         (!self.ask.is_plain()).then_some(&self.asked)
     }
 }

