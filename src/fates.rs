@@ -151,6 +151,14 @@ impl Fates {
         self.set(self.id(key), became, 0);
     }
 
+    /// The sweep found that what is stored under a key had been purged. That is some time ago; what is known to have become of the key since is newer.
+    pub(crate) fn note_swept(&self, key: &[u8]) {
+        let id = self.id(key);
+        if self.get(id).is_none_or(|entry| entry.became == Became::Stored) {
+            self.set(id, Became::Purged { number: None }, 0);
+        }
+    }
+
     /// Something is stored that was asked for when the newest purge was `number`. To be said before it is there: it may leave at once.
     pub(crate) fn note_stored(&self, key: &CacheKey, number: u64) {
         self.set(self.id(key.as_bytes()), Became::Stored, number);

@@ -1,5 +1,5 @@
 //! Every value of the enums that say what was done has a row here that produces it, and the same word in each place where it is told: in a field of the
-//! answer, in the metrics, and in a span or an event.
+//! answer, in the metrics, in a span or an event, and in the explanation that is given of the request before it is made or afterwards.
 //!
 //! A new place is one more line in [`PLACES`]; a new word fails until it has a row.
 
@@ -18,8 +18,8 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{Full, StreamBody};
 use larder::metrics::Publisher;
 use larder::{
-    BypassReason, CacheLayer, Cached, DeclineReason, ForwardReason, Outcome, Policy, QueryBody, Selector, StaleReason,
-    Strategy,
+    Became, BypassReason, CacheLayer, Cached, DeclineReason, Explanation, ForwardReason, Outcome, Policy, QueryBody,
+    Selector, StaleReason, Strategy,
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::exchange::*;
@@ -51,13 +51,18 @@ struct Told {
     exchange: Option<Exchange>,
     metrics: String,
     traces: Traces,
+    explained: Vec<Explanation>,
 }
 
 type Place = (&'static str, fn(Word, &Told) -> bool);
 
 /// Where each word is to be found.
-const PLACES: [Place; 3] =
-    [("X-Cache or Cache-Status", in_a_field), ("the metrics", in_the_metrics), ("a span or an event", in_a_trace)];
+const PLACES: [Place; 4] = [
+    ("X-Cache or Cache-Status", in_a_field),
+    ("the metrics", in_the_metrics),
+    ("a span or an event", in_a_trace),
+    ("an explanation", in_an_explanation),
+];
 
 fn in_a_field(word: Word, told: &Told) -> bool {
     let Some(exchange) = &told.exchange else { return false };
@@ -96,10 +101,40 @@ fn in_a_trace(word: Word, told: &Told) -> bool {
     }
 }
 
+fn in_an_explanation(word: Word, told: &Told) -> bool {
+    told.explained.iter().any(|explanation| {
+        let expected = explanation.outcome.map(|outcome| outcome.outcome);
+        let stand_in = explanation.fill.as_ref().map(|fill| [fill.if_it_fails, fill.if_unavailable]);
+        let fate = explanation.fate.map(|fate| fate.became);
+        let confirms = explanation.fill.as_ref().is_some_and(|fill| fill.conditional);
+        match word {
+            // What the handler is going to say isn't known; that it will be asked to confirm is.
+            Word::Outcome(Outcome::Revalidated(reason)) => confirms && expected == Some(Outcome::Miss(reason)),
+            Word::Outcome(Outcome::Stale(StaleReason::Unconfirmed)) => confirms,
+            Word::Outcome(outcome) => {
+                expected == Some(outcome) || stand_in.is_some_and(|all| all.contains(&Some(outcome)))
+            }
+            Word::Forward(reason) => expected.and_then(Outcome::reason) == Some(reason.as_str()),
+            Word::Decline(reason) => fate == Some(Became::Declined(reason)),
+        }
+    })
+}
+
 /// Why a word isn't told in a place.
 fn excused(word: Word, place: &str) -> Option<&'static str> {
     use DeclineReason::{FillBudget, Incomplete, Trailers};
     match word {
+        Word::Outcome(Outcome::Collapsed(_)) | Word::Forward(ForwardReason::Crowded) if place == PLACES[3].0 => {
+            Some("it lies in who else asks: the explanation tells only how many fills are under way")
+        }
+        Word::Outcome(Outcome::Bypass(BypassReason::QueryContent | BypassReason::RequestContent))
+            if place == PLACES[3].0 =>
+        {
+            Some("a request that is explained has no content")
+        }
+        Word::Decline(DeclineReason::Method) if place == PLACES[3].0 => {
+            Some("a HEAD says nothing of what becomes of the key")
+        }
         Word::Decline(FillBudget | Incomplete | Trailers) if place == PLACES[0].0 => {
             Some("it comes to light when the head has gone out, with `stored`")
         }
@@ -297,6 +332,7 @@ fn of_bypass(reason: BypassReason) -> Option<Scene> {
         BypassReason::Upgrade => with(&[("upgrade", "websocket"), ("connection", "upgrade")]),
         BypassReason::ConnectionOption => with(&[("connection", "x-tenant")]),
         BypassReason::AmbiguousPath => asking(get("/a/../b")).under(Policy::shared(MINUTE)),
+        BypassReason::Shadow => saying(&[FRESH]).under(Policy::shared(MINUTE).shadow()),
         // The layer outside speaks and counts for both: see `a_layer_inside_another_says_nothing`.
         BypassReason::Nested => return None,
         other => panic!("no row for {other:?}"),
@@ -366,10 +402,12 @@ async fn told(scene: Scene) -> Told {
     let recorder = PrometheusBuilder::new().build_recorder();
     let traces = Traces::new();
     let house = House::with(scene.handler, scene.set_up);
+    explain_all();
     let exchange = (scene.play)(house.clone()).await;
     quiet().await;
+    let explained = explained();
     metrics::with_local_recorder(&recorder, || Publisher::new(&house.handle).publish());
-    Told { exchange, metrics: recorder.handle().render(), traces }
+    Told { exchange, metrics: recorder.handle().render(), traces, explained }
 }
 
 #[tokio::test]

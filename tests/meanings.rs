@@ -90,7 +90,7 @@ fn sections_are_those_of_an_rfc_or_say_who_else_decided() {
 #[test]
 fn what_a_remedy_names_exists() {
     let files = [
-        ("Policy", "src/policy/mod.rs src/policy/ends.rs src/post.rs"),
+        ("Policy", "src/policy/mod.rs src/policy/ends.rs src/policy/shadow.rs src/post.rs"),
         ("CacheLayer", "src/layer.rs"),
         ("Cached", "src/cached.rs"),
     ];

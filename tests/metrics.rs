@@ -192,6 +192,7 @@ async fn ordinary(recorder: &PrometheusRecorder) {
     quiet().await;
     house.get("/again").await;
     house.handle.purge(Selector::Uri("http://example.com/again".into())).await.expect("a URI");
+    until(|| house.handle.stats().swept > 0).await;
     house.exchange(request("POST", "/0", &[])).await;
     publish(recorder, &house);
 }

@@ -113,6 +113,7 @@ async fn what_is_stored_counts_until_it_has_left() {
     house.get("/a/1").await;
     assert_eq!(held(&house), (2, 1), "replaced");
     house.handle.purge(Selector::Uri("http://example.com/a/1".into())).await.unwrap();
+    until(|| house.handle.stats().swept == 1).await;
     assert_eq!((held(&house), of(&house, Some("^/a/")).purged), ((1, 1), 1));
     house.exchange(request("POST", "/a/2", &[])).await;
     assert_eq!((held(&house), of(&house, Some("^/a/")).purged), ((0, 1), 1), "a write is no purge");

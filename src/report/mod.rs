@@ -1,7 +1,7 @@
 //! What the handler's answers teach about the rules: which lifetimes are too short, which routes answer the same again and again uncached, what makes keys
 //! many, and, for rules in shadow, whether their answers may be shared at all.
 //!
-//! It is learned from what goes to the handler; a hit costs nothing. Memory is bounded ([`Observations`]), and no value is ever kept: of contents,
+//! It is learned from what goes to the handler; a hit costs nothing. Memory is bounded (6 MiB at most), and no value is ever kept: of contents,
 //! fields, cookies and parameters only hashes under a key of this process.
 //!
 //! | module | what |

@@ -347,7 +347,10 @@ impl Index {
                 self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
                 slot.left();
                 slot.became(became);
-                self.fates.iter().for_each(|fates| fates.note(key, became));
+                self.fates.iter().for_each(|fates| match became {
+                    Became::Purged { number: None } => fates.note_swept(key),
+                    _ => fates.note(key, became),
+                });
                 true
             }
             Ok(None) | Err(_) => false,

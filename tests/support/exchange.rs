@@ -1,6 +1,7 @@
 //! A cache around a handler, on a clock that tests move, and exchanges with both.
 #![allow(dead_code)] // Each test uses a part of it.
 
+use std::cell::RefCell;
 use std::convert::identity;
 use std::future::ready;
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use larder::{Cache, CacheHandle, CacheLayer, CacheOutcome, ManualClock};
+use larder::{Cache, CacheHandle, CacheLayer, CacheOutcome, Explanation, ManualClock};
 use tower::{Layer, Service, ServiceExt};
 
 /// What goes wrong in a handler, or in its body.
@@ -235,8 +236,35 @@ impl House {
     }
 
     pub async fn try_exchange(&self, request: Request<Full<Bytes>>) -> Result<Exchange, Failure> {
-        Exchange::read(self.service.clone().oneshot(request).await?).await.map_err(|_| Failure)
+        let head = EXPLAINED.with_borrow(Option::is_some).then(|| request.clone().map(drop));
+        self.note_explanation(head.as_ref()).await;
+        let answer = match self.service.clone().oneshot(request).await {
+            Ok(response) => Exchange::read(response).await.map_err(|_| Failure),
+            Err(failure) => Err(failure),
+        };
+        self.note_explanation(head.as_ref()).await;
+        answer
     }
+
+    async fn note_explanation(&self, head: Option<&Request<()>>) {
+        let Some(head) = head else { return };
+        let explanation = self.handle.explain(head).await;
+        EXPLAINED.with_borrow_mut(|all| all.iter_mut().for_each(|all| all.push(explanation.clone())));
+    }
+}
+
+thread_local! {
+    static EXPLAINED: RefCell<Option<Vec<Explanation>>> = const { RefCell::new(None) };
+}
+
+/// From now on each request of this thread is explained before it is made and after it was answered.
+pub fn explain_all() {
+    EXPLAINED.set(Some(Vec::new()));
+}
+
+/// What was explained since.
+pub fn explained() -> Vec<Explanation> {
+    EXPLAINED.take().unwrap_or_default()
 }
 
 /// Lets the cache's own tasks run until they wait for something that the test has in hand. Enough on a single thread, where a task that
