@@ -144,9 +144,10 @@ impl CacheCore {
             std::thread::sleep(MOMENT.saturating_sub(begun.elapsed()));
             work();
         };
+        let tasks = self.tasks.clone();
         self.spawn(async move {
             let _turn = turns.acquire_owned().await;
-            let _ = runtime.spawn_blocking(work).await;
+            let _ = tasks.spawn_blocking_on(work, &runtime).await;
         });
     }
 

@@ -34,7 +34,7 @@ use crate::pieces::Pieces;
 use crate::policy::Policy;
 use crate::purge::PurgeIndex;
 use crate::report::Observations;
-use crate::response::StoredResponse;
+use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
 use crate::rules::Rules;
@@ -263,15 +263,17 @@ impl CacheCore {
         only_language && language.is_some_and(|language| prefers_language(request, language.as_bytes()))
     }
 
-    /// Stores a response, unless a purge touched it or the cache has ended, and gives it to the followers. In memory it is there when this returns.
+    /// Stores a response, unless a purge touched it or the cache has ended, and gives it to the followers. In memory it is there when this returns. `confirmed` is what the response whose content
+    /// it has is held against purges by, where a handler confirmed that.
     pub(crate) fn commit(
         self: &Arc<Self>,
         flight: Flight<Given>,
         key: &CacheKey,
         response: &Arc<StoredResponse>,
+        confirmed: Option<&Stamp>,
     ) -> Result<(), DeclineReason> {
         let flight = Arc::new(flight);
-        let committed = self.put(&flight, key, response);
+        let committed = self.put(&flight, key, response, confirmed);
         match committed {
             Ok(()) => flight.give(Given::Stored(response.clone())),
             // Dropped, it has failed: one of those who wait asks anew.
@@ -281,11 +283,20 @@ impl CacheCore {
         committed
     }
 
+    /// Whether no hard purge touched what `response` confirms, since the handler was asked; a soft one marks it.
+    fn still_holds(&self, confirmed: &Stamp, response: &StoredResponse, key: &CacheKey) -> bool {
+        let is_valid = self.purges.is_valid(confirmed, response.received, key);
+        // What was held against purges is what it was: the mark says nothing about them.
+        response.stamp.hold(confirmed.stale_from(), response.stamp.verified());
+        is_valid
+    }
+
     fn put(
         self: &Arc<Self>,
         flight: &Arc<Flight<Given>>,
         key: &CacheKey,
         response: &Arc<StoredResponse>,
+        confirmed: Option<&Stamp>,
     ) -> Result<(), DeclineReason> {
         if self.abandon.is_cancelled() {
             return Err(DeclineReason::Shutdown);
@@ -299,7 +310,8 @@ impl CacheCore {
             self.keys_have_additions.store(true, Ordering::Release);
         }
         let most = self.settings.max_variants;
-        let is_valid = || self.is_valid(response, key);
+        let is_valid =
+            || self.is_valid(response, key) && confirmed.is_none_or(|stamp| self.still_holds(stamp, response, key));
         let committed = match &self.settings.backend {
             Backend::Memory(memory) => flight.commit(is_valid, || {
                 self.fates.note_stored(key, response.stamp.number);

@@ -183,7 +183,11 @@ impl Job {
         let is_valid = || self.core.is_valid(&response, &self.key);
         let committed = flight.commit(is_valid, || {
             core.clone().spawn(async move {
-                core.note_store_error(store.put(&key, coded, most).await, &key).unwrap_or_default()
+                core.note_store_error(store.put(&key, coded.clone(), most).await, &key).unwrap_or_default();
+                // Erased while the store was at work: it is never read, but it must go as well.
+                if coded.charge.is_some() && !core.is_valid(&coded, &key) {
+                    core.note_store_error(store.remove(&key).await, &key);
+                }
             });
         });
         committed.then(|| StoredResponse::clone(&response))

@@ -60,7 +60,7 @@ pub(crate) struct Errand {
 }
 
 impl Errand {
-    /// Prepares `request` for the handler, for which it has departed: from then on purges seal what comes back.
+    /// Prepares `request` for the handler, for which it has departed: from then on what comes back is held against purges and writes.
     ///
     /// 1. What the key ignores is hidden from the handler.
     /// 2. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays, and the
@@ -417,9 +417,10 @@ impl Errand {
         let mut head = previous.origin_head();
         if !confirms(&head, &update.headers) && !self.core.settings.trust_any_304 {
             // It speaks of another representation: this one was not confirmed, and is asked for anew next time.
+            let is_good = self.is_good(previous);
             self.departure.flight.decline();
             self.core.forget(&self.ask.key);
-            if previous.terms.no_stale || previous.terms.no_cache {
+            if previous.terms.no_stale || previous.terms.no_cache || !is_good {
                 // §5.2.2.2: "an error response rather than a stale one".
                 let mut response = Response::new(ResponseBody::empty());
                 *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;

@@ -144,7 +144,7 @@ impl Candidate {
 /// The request that a key speaks of; `None` where the key has only a part of what was asked.
 fn request_of(key: &CacheKey) -> Option<Request<()>> {
     let mut request = Request::new(());
-    let (mut field, mut target, mut cookies) = (None, Vec::new(), Vec::new());
+    let (mut field, mut target) = (None, Vec::new());
     for (kind, value) in key.parts() {
         match kind {
             Part::Authority if value.is_empty() => {}
@@ -156,21 +156,24 @@ fn request_of(key: &CacheKey) -> Option<Request<()>> {
                 target.push(b'?');
                 target.extend_from_slice(value);
             }
-            Part::FieldName => field = Some(HeaderName::from_bytes(value).ok()?),
+            Part::FieldName => {
+                let name = HeaderName::from_bytes(value).ok()?;
+                field = Some(name).filter(|name| !matches!(*name, header::AUTHORIZATION | header::COOKIE));
+                field.as_ref()?;
+            }
             Part::FieldLine => {
                 request.headers_mut().append(field.clone()?, HeaderValue::from_bytes(value).ok()?);
             }
+            // A key in which no such cookie was sent speaks of nobody.
             Part::CookieName => {}
-            Part::Cookie => cookies.push(value),
             Part::Scheme => {
                 let known = ["http", "https"].into_iter().find(|known| known.as_bytes() == value)?;
                 request.extensions_mut().insert(Scheme(known));
             }
+            // Somebody's own: it isn't for the cache to use.
+            Part::Cookie => return None,
             Part::Forwarded | Part::Partition | Part::Rewritten | Part::Search | Part::Content => return None,
         }
-    }
-    if !cookies.is_empty() {
-        request.headers_mut().insert(header::COOKIE, HeaderValue::from_bytes(&cookies.join(&b"; "[..])).ok()?);
     }
     *request.uri_mut() = Uri::try_from(target).ok()?;
     Some(request)

@@ -57,13 +57,13 @@ impl Labels {
         tags
     }
 
-    /// The patterns that a write to this path purges. What was captured stands for itself in them.
-    pub(crate) fn purged_globs(&self, path: &str) -> Vec<String> {
+    /// The patterns that a write to this path purges. What was captured stands for itself in them, or, where they are to be `few`, any text in its place.
+    pub(crate) fn purged_globs(&self, path: &str, few: bool) -> Vec<String> {
         let mut globs = Vec::new();
         for template in &self.purged_globs {
             let before = globs.len();
             self.expand(std::slice::from_ref(template), path, escaped, |glob| globs.push(glob));
-            if globs[before..].iter().any(|glob| Pattern::glob(glob).is_err()) {
+            if few || globs[before..].iter().any(|glob| Pattern::glob(glob).is_err()) {
                 // What was captured is too long for a pattern, or no text for one: any text takes its place.
                 globs.truncate(before);
                 self.expand(std::slice::from_ref(template), path, |_| "*".into(), |glob| globs.push(glob));
@@ -154,10 +154,11 @@ mod tests {
             ("/p/%2a", &["/list/%2a*", "/list/\\**"]),
             ("/p/%0a", &["/list/**"]),
         ] {
-            assert_eq!(labels.purged_globs(path), expected, "{path}");
+            assert_eq!(labels.purged_globs(path, false), expected, "{path}");
         }
         let long = format!("/p/{}", "a".repeat(1024));
-        assert_eq!(labels.purged_globs(&long), ["/list/**"]);
+        assert_eq!(labels.purged_globs(&long, false), ["/list/**"]);
+        assert_eq!(labels.purged_globs("/p/a", true), ["/list/**"], "few of them");
     }
 
     #[test]

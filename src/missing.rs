@@ -9,12 +9,7 @@ use crate::storage::backend::Backend;
 impl CacheCore {
     /// Counts why a request goes to the handler.
     pub(crate) fn note_miss(&self, ask: &Ask, why: ForwardReason) {
-        let cause = self.cause(ask, why);
-        let route = &self.rules.get(ask.rule).counters;
-        route.missed(cause);
-        if cause == MissCause::Purged && self.is_there(ask) == Some(false) {
-            route.became(Became::Purged { number: None });
-        }
+        self.rules.get(ask.rule).counters.missed(self.cause(ask, why));
     }
 
     /// What had become of what a request asks for that isn't answered from the store.

@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) span: tracing::Span,
     /// What the new response takes the place of.
     previous: Option<Arc<StoredResponse>>,
+    /// Where a handler confirmed what is stored: by what that was held against purges, as of when the handler was asked.
+    confirmed: Option<Stamp>,
     /// The length that the head announces, or else the body.
     pub(crate) announced: Option<u64>,
     /// The content is coded, and the head doesn't say that this depends on what the client accepts.
@@ -179,6 +181,7 @@ impl Plan {
             announced,
             silent_coding,
             form,
+            confirmed: None,
             trail: draft.trail,
         })
     }
@@ -258,7 +261,7 @@ impl Plan {
             route: self.route.clone(),
         });
         let compression = coder::Job::begin(&self.core, &self.key, &stored);
-        let committed = self.core.commit(self.flight, &self.key, &stored);
+        let committed = self.core.commit(self.flight, &self.key, &stored, self.confirmed.as_ref());
         self.core.note_stored(&self.route, &self.key, committed);
         committed.err().into_iter().for_each(|reason| spans::decline(&self.span, reason));
         if let Some(trail) = self.trail {
@@ -290,6 +293,8 @@ impl Plan {
             }
             _ => previous.body.clone(),
         };
+        // What it was purged by while it was being confirmed counts, also where it has other tags now.
+        self.confirmed = Some(previous.stamp.as_of(self.stamp.number));
         self.commit_seen(body, None, Seen::Confirmed)
     }
 

@@ -60,7 +60,7 @@ impl Posted {
         let flight = core.flights.begin(&self.stamp, &self.ask.key, authority, None);
         let asked = core.asked(&self.ask);
         let departure = Departure { flight, stamp: self.stamp, changes: self.changes, asked };
-        // From here on a write or a purge seals the flight. One that came before has been counted, or has a larger number than the stamp.
+        // From here on a write seals the flight, and what it brings is held against purges. One that came before has been counted, or has a larger number than the stamp.
         let is_alone = core.counters.writes.count(&self.target) == self.writes + own;
         let errand = Errand {
             core: core.clone(),

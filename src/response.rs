@@ -123,6 +123,11 @@ impl Stamp {
     }
 
     /// Bears these tags as well. They are news, so earlier looks at the purges say nothing.
+    /// The same as if it had been asked for at `number`, and no purge had been looked at since.
+    pub(crate) fn as_of(&self, number: u64) -> Self {
+        Self { tags: self.tags.clone(), partition: self.partition, ..Self::new(number, self.resource, self.path) }
+    }
+
     pub(crate) fn add_tags(&mut self, tags: Arc<Tags>) {
         self.tags = Some(match &self.tags {
             Some(own) => Arc::new(own.joined(&tags)),

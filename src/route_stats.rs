@@ -34,7 +34,7 @@ pub struct RouteStats {
     pub evicted: u64,
     /// Keys that left the store in memory when their time was over.
     pub expired: u64,
-    /// Stored responses that a purge dropped, or that were found purged when they were asked for.
+    /// Stored responses that a purge dropped, at once or when the store was swept for it; not those that something newer had taken the place of before.
     pub purged: u64,
     /// Operations that the store failed.
     pub store_errors: u64,

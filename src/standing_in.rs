@@ -38,9 +38,14 @@ impl Errand {
     /// The stored response, if it may stand in for an error now.
     pub(crate) fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
         let previous = self.previous.as_ref()?;
-        // A purge may have come since the lookup, and is remembered while this flight is there. A write leaves no number behind.
-        let is_valid = self.core.is_valid(previous, &self.ask.key) && !self.departure.flight.is_sealed();
-        (is_valid && may_stand_in(&self.ask, previous, self.core.now(), disconnected)).then(|| previous.clone())
+        (self.is_good(previous) && may_stand_in(&self.ask, previous, self.core.now(), disconnected))
+            .then(|| previous.clone())
+    }
+
+    /// Whether what was stored may still be used. A purge may have come since the lookup, and is remembered while this flight is there; a write leaves no number
+    /// behind, and seals.
+    pub(crate) fn is_good(&self, previous: &StoredResponse) -> bool {
+        self.core.is_valid(previous, &self.ask.key) && !self.departure.flight.is_sealed()
     }
 
     /// The stored response, where the handler failed or took too long.

@@ -89,7 +89,8 @@ impl CacheCore {
         if !hashes.is_empty() {
             self.purge_target(&Target::tags(&hashes, None), Force::Hard);
         }
-        for glob in labels.purged_globs(path) {
+        // Anybody may write to many paths: so many patterns that all counts as purged mustn't come of it.
+        for glob in labels.purged_globs(path, self.purges.is_crowded()) {
             let target = self.target(&Selector::Glob(glob), |_, _| None);
             self.purge_target(&target.unwrap_or(Target::Everything), Force::Hard);
         }

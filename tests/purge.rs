@@ -302,6 +302,97 @@ async fn who_follows_is_held_against_it_as_well() {
     }
 }
 
+/// A handler whose second answer, at the gate, is a 304 with these fields; the thing is stored under the tag `old` and stale.
+async fn confirming(fields: &'static [(&'static str, &'static str)]) -> (House, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let leave = gate.clone();
+    let handler = Handler::waiting(move |_, n| {
+        let leave = leave.clone();
+        async move {
+            if n == 2 {
+                leave.acquire().await.expect("never closed").forget();
+                return Ok(answer(304, fields, ""));
+            }
+            let head = [("cache-control", "max-age=60"), ("etag", "\"1\""), ("cache-tag", "old")];
+            Ok(answer(200, &head, format!("answer {n}")))
+        }
+    });
+    let house = House::new(handler);
+    house.get("/a").await;
+    house.advance(61);
+    (house, gate)
+}
+
+#[tokio::test]
+async fn what_was_purged_while_it_was_confirmed_comes_back_under_no_other_tags() {
+    for (soft, expected) in [(false, "MISS"), (true, "REVALIDATED")] {
+        let (house, gate) = confirming(&[("cache-control", "max-age=60"), ("cache-tag", "new")]).await;
+        let asked = tokio::spawn({
+            let house = house.clone();
+            async move { house.get("/a").await }
+        });
+        quiet().await;
+        purge(&house, "tag:old", soft).await;
+        gate.add_permits(1);
+        assert_eq!(asked.await.expect("no panic").body, "answer 1", "who asked before the purge");
+        let next = house.get("/a").await;
+        assert_ne!(next.x_cache, "HIT", "soft: {soft}");
+        assert!(soft || said(&next) == (expected, "answer 3"), "{next:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_purged_or_written_to_is_not_sent_as_unconfirmed() {
+    for change in ["nothing", "purge", "write"] {
+        let (house, gate) = confirming(&[("etag", "\"2\"")]).await;
+        let asked = tokio::spawn({
+            let house = house.clone();
+            async move { house.get("/a").await }
+        });
+        quiet().await;
+        gate.add_permits(1);
+        match change {
+            "purge" => _ = purge(&house, "tag:old", false).await,
+            "write" => _ = house.exchange(request("POST", "/a", &[])).await,
+            _ => {}
+        }
+        let got = asked.await.expect("no panic");
+        assert_eq!(got.status, if change == "nothing" { 200 } else { 504 }, "{change}: {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_for_behind_a_purge_is_not_replaced_by_what_was_asked_for_before() {
+    let gates: [Arc<Semaphore>; 2] = std::array::from_fn(|_| Arc::new(Semaphore::new(0)));
+    let handler = Handler::waiting({
+        let gates = gates.clone();
+        move |_, n| {
+            let gate = gates[n - 1].clone();
+            async move {
+                gate.acquire().await.expect("never closed").forget();
+                Ok(answer(200, FIELDS, format!("answer {n}")))
+            }
+        }
+    });
+    let house = House::new(handler);
+    let ask = || {
+        let house = house.clone();
+        tokio::spawn(async move { house.get(THING).await })
+    };
+    let first = ask();
+    quiet().await;
+    purge(&house, "tag:things", true).await;
+    let second = ask();
+    quiet().await;
+    // The later one's answer comes first.
+    gates[1].add_permits(1);
+    assert_eq!(said(&second.await.expect("no panic")), ("MISS", "answer 2"));
+    house.advance(1);
+    gates[0].add_permits(1);
+    assert_eq!(said(&first.await.expect("no panic")), ("MISS", "answer 1"));
+    assert_eq!(said(&house.get(THING).await), ("HIT", "answer 2"), "it is still there, and fresh");
+}
+
 #[tokio::test]
 async fn a_refresh_that_began_before_a_purge_makes_nothing_fresh() {
     for (text, soft) in TOUCHING.iter().flat_map(|text| [(text, false), (text, true)]) {

@@ -120,7 +120,8 @@ impl StorageUsage {
 /// The variants after `newer` was added: it replaces its own variant and those that nominate other fields, and the oldest
 /// above `most` leave. For backends that keep the variants of a key together.
 ///
-/// Responses are stored when their content ends, which may be in another order than they began. What began later stays.
+/// Responses are stored when their content ends, which may be in another order than they began. What began later stays: behind a purge that the other one began before, or with a head that
+/// came later.
 pub fn with_variant(variants: &[Arc<StoredResponse>], newer: Arc<StoredResponse>, most: usize) -> Variants {
     with_newer(variants, newer, most)
 }
@@ -128,7 +129,8 @@ pub fn with_variant(variants: &[Arc<StoredResponse>], newer: Arc<StoredResponse>
 fn with_newer<R: Borrow<StoredResponse> + Clone>(variants: &[R], newer: R, most: usize) -> SmallVec<[R; 1]> {
     let newest = newer.borrow();
     let competes = |old: &StoredResponse| old.same_variant(newest) || old.variance.fields != newest.variance.fields;
-    let is_late = |old: &StoredResponse| competes(old) && old.received.monotonic > newest.received.monotonic;
+    let order = |stored: &StoredResponse| (stored.stamp.number, stored.received.monotonic);
+    let is_late = |old: &StoredResponse| competes(old) && order(old) > order(newest);
     if variants.iter().any(|old| is_late(old.borrow())) {
         return variants.iter().cloned().collect();
     }
