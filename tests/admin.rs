@@ -259,6 +259,50 @@ async fn a_guarded_default_keeps_what_else_it_says() {
 }
 
 #[tokio::test]
+async fn a_default_ttl_changes_nothing_else_of_what_no_rule_names() {
+    type Put = (u64, u16, &'static [&'static str]);
+    const UNCHANGED_ONLY: &[Put] = &[(60, 200, &[]), (30, 409, &[]), (0, 409, &[])];
+    const TO_GUARDED: Put = (30, 200, &["otherwise: audience from_origin -> guarded", "otherwise: ttl none -> 30s"]);
+    const TO_ORIGIN: Put = (0, 200, &["otherwise: audience guarded -> from_origin", "otherwise: ttl 60s -> none"]);
+    let tenant = || "x-tenant".parse().unwrap();
+    let rows: [(&str, Policy, u64, &[Put]); 6] = [
+        ("bypass", Policy::bypass(), 0, &[(0, 200, &[]), (30, 409, &[])]),
+        ("per", Policy::per(user, MINUTE), 60, UNCHANGED_ONLY),
+        ("shared", Policy::shared(MINUTE), 60, UNCHANGED_ONLY),
+        ("from_origin", Policy::from_origin().key_header(tenant()), 0, &[(0, 200, &[]), TO_GUARDED]),
+        (
+            "from_origin in shadow",
+            Policy::from_origin().ignore_query(["utm"]).strip_credentials().tag("all").shadow(),
+            0,
+            &[TO_GUARDED],
+        ),
+        ("guarded", Policy::guarded(MINUTE).key_header(tenant()), 60, &[(60, 200, &[]), TO_ORIGIN]),
+    ];
+    for (name, otherwise, reported, puts) in rows {
+        let desk = Desk::new(Handler::saying(&[]), CacheLayer::in_memory(1 << 20).otherwise(otherwise));
+        let before = desk.get("/config").await.json;
+        assert_eq!(before["default_ttl_seconds"], reported, "{name}");
+        for (ttl, status, expected) in puts {
+            let content = format!("{{\"default_ttl_seconds\": {ttl}}}");
+            let answer = desk.put("/config", "json", &content).await;
+            assert_eq!(answer.status, *status, "{name} {ttl} {}", answer.json);
+            if *status == 409 {
+                assert_eq!(answer.json["type"], "urn:larder:problem:audience-chosen", "{name} {ttl}");
+                assert!(answer.json["detail"].as_str().unwrap().contains("application/toml"), "{name} {ttl}");
+                assert_eq!(Desk::problems(&answer)[0].0, "default_ttl_seconds", "{name} {ttl}");
+            } else {
+                let changes = answer.json["changes"].as_array().unwrap();
+                let texts: Vec<_> = changes.iter().map(|change| change["text"].as_str().unwrap()).collect();
+                assert_eq!(texts, *expected, "{name} {ttl}");
+            }
+            if expected.is_empty() {
+                assert_eq!(desk.get("/config").await.json, before, "{name} {ttl}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_a_change_with_a_mistake_nothing_is_made_and_all_that_is_wrong_is_said() {
     let desk = Desk::new(Handler::saying(&[]), CacheLayer::in_memory(1 << 20));
     let content =
