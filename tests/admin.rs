@@ -15,6 +15,7 @@ use larder::{CacheLayer, Compression, Policy, RequestHead};
 use serde_json::{Value, json};
 use support::desk::{Desk, TOKEN, description, request};
 use support::exchange::{Exchange, Handler, House, MINUTE, answer, secs, until};
+use support::log::Log;
 use tower::ServiceExt;
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("content-type", "text/plain")];
@@ -133,6 +134,16 @@ async fn a_partition_and_everything_go_and_nobody_is_named() {
     assert_eq!(desk.post("/invalidate/partition").await.status, 422);
     assert_eq!(desk.post("/invalidate/all").await.status, 200);
     assert_eq!(desk.house.ask("/me", &[("x-user", "bob")]).await.x_cache, "MISS");
+}
+
+#[tokio::test]
+async fn logs_of_purges_have_no_query_and_no_principal() {
+    let (desk, log) = (plain(), Log::new());
+    assert_eq!(desk.post("/invalidate/key/%2Freset%3Ftoken%3DS3CRET").await.status, 200);
+    assert_eq!(desk.post_json("/invalidate/partition", r#"{"principal": "S3CRET"}"#).await.status, 200);
+    let lines = log.lines("purged through the admin API");
+    assert!(lines.len() == 2 && lines[0].contains("uri:/reset?(query)"), "{lines:?}");
+    assert!(!lines.concat().contains("S3CRET"), "{lines:?}");
 }
 
 #[tokio::test]
