@@ -470,6 +470,27 @@ async fn an_entry_shows_what_it_is_and_no_credentials() {
     assert_eq!(desk.get("/entries/x").await.status, 422);
 }
 
+#[tokio::test]
+async fn an_entry_shows_nothing_of_a_query_that_no_name_tells_to_be_harmless() {
+    let handler = Handler::saying(&[("cache-control", "max-age=60"), ("no-vary-search", "key-order")]);
+    let desk = Desk::new(handler, CacheLayer::in_memory(1 << 20));
+    for target in ["/a?token=S3CRET&page=2", "/a?page=2&token=S3CRET", "/verify?S3CRET", "/verify?UzNDUkVU=="] {
+        desk.house.get(target).await;
+    }
+    let page = desk.get("/entries").await;
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let entries = page.json["entries"].as_array().unwrap();
+    assert!(entries.iter().any(|entry| entry["key"]["additions"][0]["kind"] == "no-vary-search"), "{}", page.json);
+    for entry in entries {
+        let detail = desk.get(&format!("/entries/{}", entry["id"].as_str().unwrap())).await;
+        for shown in [&page.exchange.body, &detail.exchange.body] {
+            for secret in ["S3CRET", "UzNDUkVU"] {
+                assert!(!shown.contains(secret) && !shown.contains(&hex(secret)), "{shown}");
+            }
+        }
+    }
+}
+
 #[cfg(feature = "gzip")]
 #[tokio::test]
 async fn content_is_shown_on_request_up_to_a_limit_and_without_coding() {
