@@ -471,6 +471,33 @@ async fn an_entry_shows_what_it_is_and_no_credentials() {
 }
 
 #[tokio::test]
+async fn a_response_with_too_many_tags_is_said_to_bear_every_one() {
+    let many: &str = (0..5000).map(|n| format!("t{n}")).collect::<Vec<_>>().join(",").leak();
+    for (tags, every) in [("a", false), (many, true)] {
+        let handler =
+            Handler::new(move |_, _| answer(200, &[("cache-control", "max-age=60"), ("cache-tag", tags)], ""));
+        let desk = Desk::new(handler, CacheLayer::in_memory(1 << 20));
+        desk.house.get("/a").await;
+        let id = desk.get("/entries").await.json["entries"][0]["id"].as_str().unwrap().to_owned();
+        let detail = desk.get(&format!("/entries/{id}")).await.json;
+        let explained = desk.get("/explain?uri=http://example.com/a").await.json;
+        for said in [&detail["responses"][0]["bears_every_tag"], &explained["stored"]["bears_every_tag"]] {
+            assert_eq!(said, &json!(every));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_statistics_tell_what_is_remembered_of_purges_and_what_was_swept() {
+    let desk = Desk::new(tagged(), CacheLayer::in_memory(1 << 20));
+    desk.house.get("/a").await;
+    desk.post("/invalidate/tag/all").await;
+    until(|| desk.handle.stats().swept == 1).await;
+    let (stats, said) = (desk.handle.stats(), desk.get("/stats").await.json);
+    assert_eq!((&said["swept"], &said["purges_remembered"]), (&json!(1), &json!(stats.purges_remembered)));
+}
+
+#[tokio::test]
 async fn an_entry_shows_nothing_of_a_query_that_no_name_tells_to_be_harmless() {
     let handler = Handler::saying(&[("cache-control", "max-age=60"), ("no-vary-search", "key-order")]);
     let desk = Desk::new(handler, CacheLayer::in_memory(1 << 20));
