@@ -68,12 +68,15 @@ pub struct PurgeTicket {
 #[non_exhaustive]
 pub enum NotSent {
     /// As many wait as may.
-    #[error("as many purges wait as may; {} is not among them", .0.selector)]
+    #[error("as many purges wait as may; {} is not among them", Logged(&.0.selector))]
     Full(PurgeEvent),
     /// The cache was shut down.
-    #[error("the cache was shut down; {} is not purged", .0.selector)]
+    #[error("the cache was shut down; {} is not purged", Logged(&.0.selector))]
     Closed(PurgeEvent),
 }
+
+/// What logs and errors show of a selector: of a partition not whose it is, and of a URI not its query, in which may be a token.
+pub(crate) struct Logged<'a>(pub(crate) &'a Selector);
 
 /// An event in the queue.
 struct Order {
@@ -176,7 +179,7 @@ impl Order {
             None => None,
         };
         if let Some(Err(error)) = unheard {
-            tracing::error!(target: "larder", %error, selector = %self.event.selector, "a purge failed that nobody waits for");
+            tracing::error!(target: "larder", %error, selector = %Logged(&self.event.selector), "a purge failed that nobody waits for");
         }
     }
 
@@ -190,7 +193,7 @@ impl Drop for Order {
     fn drop(&mut self) {
         // Who waits is told by the end of the channel.
         if self.answer.as_ref().is_some_and(oneshot::Sender::is_closed) {
-            tracing::error!(target: "larder", selector = %self.event.selector, "the cache was shut down before a purge was made that nobody waits for");
+            tracing::error!(target: "larder", selector = %Logged(&self.event.selector), "the cache was shut down before a purge was made that nobody waits for");
         }
     }
 }
@@ -203,6 +206,19 @@ impl Future for PurgeTicket {
     }
 }
 
+impl fmt::Display for Logged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Selector::Partition(_) => f.write_str("partition"),
+            Selector::Uri(uri) => match uri.split_once('?') {
+                Some((path, _)) => write!(f, "uri:{path}?(query)"),
+                None => self.0.fmt(f),
+            },
+            other => other.fmt(f),
+        }
+    }
+}
+
 impl fmt::Debug for PurgeSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PurgeSender").field("room", &self.queue.capacity()).finish_non_exhaustive()
@@ -212,5 +228,29 @@ impl fmt::Debug for PurgeSender {
 impl fmt::Debug for PurgeTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PurgeTicket").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_and_errors_show_neither_whose_a_partition_is_nor_a_query() {
+        let rows = [
+            (Selector::Partition(b"user-17".to_vec()), "partition"),
+            (Selector::Uri("/reset?token=S3CRET".into()), "uri:/reset?(query)"),
+            (Selector::Uri("https://shop.test/a".into()), "uri:https://shop.test/a"),
+            (Selector::Tag("product:1".into()), "tag:product:1"),
+            (Selector::Everything, "everything"),
+        ];
+        for (selector, shown) in rows {
+            assert_eq!(Logged(&selector).to_string(), shown);
+            for error in [NotSent::Full(selector.clone().into()), NotSent::Closed(selector.into())] {
+                let text = error.to_string();
+                let is_shown = text.contains(&format!("; {shown} is not "));
+                assert!(is_shown && !text.contains("user-17") && !text.contains("S3CRET"), "{text}");
+            }
+        }
     }
 }

@@ -146,7 +146,7 @@ pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
     plan.flight.decline();
     plan.core.note_stored(&plan.route, &plan.key, Err(reason));
     spans::decline(&plan.span, reason);
-    tracing::debug!(key = ?plan.key, reason = reason.as_str(), "not stored");
+    tracing::debug!(key = ?plan.key.without_query(), reason = reason.as_str(), "not stored");
 }
 
 /// Bytes of the budget of all fills.

@@ -15,6 +15,7 @@ use larder::{CacheLayer, Compression, Policy, RequestHead};
 use serde_json::{Value, json};
 use support::desk::{Desk, TOKEN, description, request};
 use support::exchange::{Exchange, Handler, House, MINUTE, answer, secs, until};
+use support::log::Log;
 use tower::ServiceExt;
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("content-type", "text/plain")];
@@ -133,6 +134,16 @@ async fn a_partition_and_everything_go_and_nobody_is_named() {
     assert_eq!(desk.post("/invalidate/partition").await.status, 422);
     assert_eq!(desk.post("/invalidate/all").await.status, 200);
     assert_eq!(desk.house.ask("/me", &[("x-user", "bob")]).await.x_cache, "MISS");
+}
+
+#[tokio::test]
+async fn logs_of_purges_have_no_query_and_no_principal() {
+    let (desk, log) = (plain(), Log::new());
+    assert_eq!(desk.post("/invalidate/key/%2Freset%3Ftoken%3DS3CRET").await.status, 200);
+    assert_eq!(desk.post_json("/invalidate/partition", r#"{"principal": "S3CRET"}"#).await.status, 200);
+    let lines = log.lines("purged through the admin API");
+    assert!(lines.len() == 2 && lines[0].contains("uri:/reset?(query)"), "{lines:?}");
+    assert!(!lines.concat().contains("S3CRET"), "{lines:?}");
 }
 
 #[tokio::test]
@@ -256,6 +267,50 @@ async fn a_guarded_default_keeps_what_else_it_says() {
     let changed = desk.put("/config", "json", r#"{"default_ttl_seconds": 5}"#).await.json;
     assert_eq!(changed["changes"][0]["text"], "otherwise: ttl 60s -> 5s");
     assert_eq!(changed["changes"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_default_ttl_changes_nothing_else_of_what_no_rule_names() {
+    type Put = (u64, u16, &'static [&'static str]);
+    const UNCHANGED_ONLY: &[Put] = &[(60, 200, &[]), (30, 409, &[]), (0, 409, &[])];
+    const TO_GUARDED: Put = (30, 200, &["otherwise: audience from_origin -> guarded", "otherwise: ttl none -> 30s"]);
+    const TO_ORIGIN: Put = (0, 200, &["otherwise: audience guarded -> from_origin", "otherwise: ttl 60s -> none"]);
+    let tenant = || "x-tenant".parse().unwrap();
+    let rows: [(&str, Policy, u64, &[Put]); 6] = [
+        ("bypass", Policy::bypass(), 0, &[(0, 200, &[]), (30, 409, &[])]),
+        ("per", Policy::per(user, MINUTE), 60, UNCHANGED_ONLY),
+        ("shared", Policy::shared(MINUTE), 60, UNCHANGED_ONLY),
+        ("from_origin", Policy::from_origin().key_header(tenant()), 0, &[(0, 200, &[]), TO_GUARDED]),
+        (
+            "from_origin in shadow",
+            Policy::from_origin().ignore_query(["utm"]).strip_credentials().tag("all").shadow(),
+            0,
+            &[TO_GUARDED],
+        ),
+        ("guarded", Policy::guarded(MINUTE).key_header(tenant()), 60, &[(60, 200, &[]), TO_ORIGIN]),
+    ];
+    for (name, otherwise, reported, puts) in rows {
+        let desk = Desk::new(Handler::saying(&[]), CacheLayer::in_memory(1 << 20).otherwise(otherwise));
+        let before = desk.get("/config").await.json;
+        assert_eq!(before["default_ttl_seconds"], reported, "{name}");
+        for (ttl, status, expected) in puts {
+            let content = format!("{{\"default_ttl_seconds\": {ttl}}}");
+            let answer = desk.put("/config", "json", &content).await;
+            assert_eq!(answer.status, *status, "{name} {ttl} {}", answer.json);
+            if *status == 409 {
+                assert_eq!(answer.json["type"], "urn:larder:problem:audience-chosen", "{name} {ttl}");
+                assert!(answer.json["detail"].as_str().unwrap().contains("application/toml"), "{name} {ttl}");
+                assert_eq!(Desk::problems(&answer)[0].0, "default_ttl_seconds", "{name} {ttl}");
+            } else {
+                let changes = answer.json["changes"].as_array().unwrap();
+                let texts: Vec<_> = changes.iter().map(|change| change["text"].as_str().unwrap()).collect();
+                assert_eq!(texts, *expected, "{name} {ttl}");
+            }
+            if expected.is_empty() {
+                assert_eq!(desk.get("/config").await.json, before, "{name} {ttl}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -413,6 +468,54 @@ async fn an_entry_shows_what_it_is_and_no_credentials() {
     assert!(!detail.exchange.body.contains("the content"), "only on request");
     assert_eq!(desk.get("/entries/0000000000000000").await.status, 404);
     assert_eq!(desk.get("/entries/x").await.status, 422);
+}
+
+#[tokio::test]
+async fn a_response_with_too_many_tags_is_said_to_bear_every_one() {
+    let many: &str = (0..5000).map(|n| format!("t{n}")).collect::<Vec<_>>().join(",").leak();
+    for (tags, every) in [("a", false), (many, true)] {
+        let handler =
+            Handler::new(move |_, _| answer(200, &[("cache-control", "max-age=60"), ("cache-tag", tags)], ""));
+        let desk = Desk::new(handler, CacheLayer::in_memory(1 << 20));
+        desk.house.get("/a").await;
+        let id = desk.get("/entries").await.json["entries"][0]["id"].as_str().unwrap().to_owned();
+        let detail = desk.get(&format!("/entries/{id}")).await.json;
+        let explained = desk.get("/explain?uri=http://example.com/a").await.json;
+        for said in [&detail["responses"][0]["bears_every_tag"], &explained["stored"]["bears_every_tag"]] {
+            assert_eq!(said, &json!(every));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_statistics_tell_what_is_remembered_of_purges_and_what_was_swept() {
+    let desk = Desk::new(tagged(), CacheLayer::in_memory(1 << 20));
+    desk.house.get("/a").await;
+    desk.post("/invalidate/tag/all").await;
+    until(|| desk.handle.stats().swept == 1).await;
+    let (stats, said) = (desk.handle.stats(), desk.get("/stats").await.json);
+    assert_eq!((&said["swept"], &said["purges_remembered"]), (&json!(1), &json!(stats.purges_remembered)));
+}
+
+#[tokio::test]
+async fn an_entry_shows_nothing_of_a_query_that_no_name_tells_to_be_harmless() {
+    let handler = Handler::saying(&[("cache-control", "max-age=60"), ("no-vary-search", "key-order")]);
+    let desk = Desk::new(handler, CacheLayer::in_memory(1 << 20));
+    for target in ["/a?token=S3CRET&page=2", "/a?page=2&token=S3CRET", "/verify?S3CRET", "/verify?UzNDUkVU=="] {
+        desk.house.get(target).await;
+    }
+    let page = desk.get("/entries").await;
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let entries = page.json["entries"].as_array().unwrap();
+    assert!(entries.iter().any(|entry| entry["key"]["additions"][0]["kind"] == "no-vary-search"), "{}", page.json);
+    for entry in entries {
+        let detail = desk.get(&format!("/entries/{}", entry["id"].as_str().unwrap())).await;
+        for shown in [&page.exchange.body, &detail.exchange.body] {
+            for secret in ["S3CRET", "UzNDUkVU"] {
+                assert!(!shown.contains(secret) && !shown.contains(&hex(secret)), "{shown}");
+            }
+        }
+    }
 }
 
 #[cfg(feature = "gzip")]

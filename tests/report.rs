@@ -457,3 +457,32 @@ async fn answers_for_one_user_at_a_time_are_never_called_the_same_for_all() {
     assert_eq!((comparison.verdict, comparison.across_credentials), (Verdict::SameForOneUser, 0));
     assert!(words(&house)[0].starts_with("Policy::per("));
 }
+
+#[tokio::test]
+async fn what_has_no_value_is_no_name() {
+    let ignoring = || Policy::shared(MINUTE).ignore_query(["*"]).shadow();
+    let rows: [(&str, Policy, &str, &str); 6] = [
+        ("a parameter", Policy::shared(MINUTE), "/verify?S3CRET", ""),
+        ("with the end of Base64", Policy::shared(MINUTE), "/verify?S3CRET==", ""),
+        ("beside one with a name", Policy::shared(MINUTE), "/verify?a=1&S3CRET", ""),
+        ("an ignored parameter", ignoring(), "/verify?S3CRET", ""),
+        ("a cookie", Policy::bypass(), "/verify", "S3CRET"),
+        ("a cookie with the end of Base64", Policy::bypass(), "/verify", "theme=dark; S3CRET="),
+    ];
+    for (what, policy, target, cookie) in rows {
+        let house = house(policy, |head, _| {
+            let said = head.headers.get("cookie").map_or("", |value| value.to_str().expect("a text"));
+            answer(200, &[], format!("{:?}{said}", head.uri.query()))
+        });
+        for n in 0..400 {
+            let secret = format!("S3CRET{}", n % 3);
+            let cookie = cookie.replace("S3CRET", &secret);
+            let fields: &[(&str, &str)] = if cookie.is_empty() { &[] } else { &[("cookie", &cookie)] };
+            house.ask(&target.replace("S3CRET", &secret), fields).await;
+            house.advance(1);
+        }
+        let report = house.handle.report();
+        assert!(!report.routes.is_empty() && !format!("{report}{report:?}").contains("S3CRET"), "{what}: {report:?}");
+        assert!(!report.to_string().contains("Policy::shared("), "{what}: {report}");
+    }
+}

@@ -70,6 +70,8 @@ struct Stored {
     /// Names of the fields that it varies on.
     vary: Vec<String>,
     tags: Vec<String>,
+    /// A purge of any tag touches it.
+    bears_every_tag: bool,
     fields: Vec<Field>,
     content_bytes: u64,
     stored_bytes: usize,
@@ -239,6 +241,7 @@ impl CacheCore {
             stale_if_error_seconds: terms.stale_if_error.as_secs(),
             vary: stored.variance.fields.iter().map(ToString::to_string).collect(),
             tags: stored.tags().map(str::to_owned).collect(),
+            bears_every_tag: stored.bears_every_tag(),
             fields: fields(&stored.headers()),
             content_bytes: stored.plain_length(),
             stored_bytes: stored.size(),

@@ -223,6 +223,7 @@ fn stored(stored: &ExplainedResponse) -> Value {
         "own_last_modified": stored.own_last_modified,
         "groups": stored.groups,
         "tags": stored.tags,
+        "bears_every_tag": stored.bears_every_tag,
         "stored_bytes": stored.size,
         "content_bytes": stored.length,
         "coding": stored.coding,

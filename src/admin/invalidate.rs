@@ -9,12 +9,13 @@ use serde::Serialize;
 use super::parameters::{Parameters, Segment};
 use super::problem::Problem;
 use super::{Admin, Json};
+use crate::events::Logged;
 use crate::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 
 /// A purge that was made, or what it would touch.
 #[derive(Debug, Serialize)]
 pub(super) struct Purged {
-    /// In the form that logs have it; a partition without whose it is.
+    /// In its text form; a partition without whose it is.
     selector: String,
     mode: &'static str,
     dry_run: bool,
@@ -135,6 +136,7 @@ impl Admin {
             refreshing: None,
             would_touch: None,
         };
+        let logged = Logged(&selector).to_string();
         let purge = self.handle.purge(selector);
         if dry_run {
             let DryRun { entries, responses, bytes, .. } = purge.dry_run().await.map_err(|error| refused(&error))?;
@@ -147,7 +149,7 @@ impl Admin {
             Mode::Refresh(most) => purge.refresh(most),
         };
         let Receipt { number, reach, refreshing, .. } = purge.await.map_err(|error| refused(&error))?;
-        tracing::info!(selector = answer.selector, mode = answer.mode, number, "purged through the admin API");
+        tracing::info!(selector = logged, mode = answer.mode, number, "purged through the admin API");
         answer.number = Some(number);
         answer.reach = Some(match reach {
             Reach::ThisProcess => "this-process",

@@ -11,6 +11,9 @@ use crate::key::{CacheKey, Part};
 /// What stands in place of a value.
 pub(super) const REDACTED: &str = "(redacted)";
 
+/// Such a part of a key begins with the digest of the rule that was learned; behind it is what the rule leaves of the query.
+const SEARCH_RULE: usize = 32;
+
 /// A key in parts.
 #[derive(Debug, Serialize)]
 pub(super) struct ShownKey {
@@ -58,7 +61,7 @@ impl ShownKey {
                 Part::Forwarded => ("forwarded", text(value)),
                 Part::Scheme => ("scheme", text(value)),
                 Part::Rewritten => ("rewritten", target(&text(value))),
-                Part::Search => ("no-vary-search", hex(value)),
+                Part::Search => ("no-vary-search", hex(value.get(..SEARCH_RULE).unwrap_or_default())),
                 Part::Content => ("content", hex(value)),
             };
             shown.additions.push(Addition { kind, value });
@@ -100,15 +103,23 @@ const SECRET_PARAMETERS: [&str; 18] = [
     "x-amz-signature",
 ];
 
-/// A query without the values of parameters that usually authorise.
+/// A query without the values of parameters that usually authorise, and without what has no value: that is one itself (`/verify?8f3a...`, which may end in
+/// the `=` of Base64).
 fn query(query: &str) -> String {
     let shown = query.split('&').map(|pair| {
-        let Some((name, _)) = pair.split_once('=') else { return Cow::Borrowed(pair) };
+        let Some((name, value)) = pair.split_once('=') else { return nameless(pair) };
+        if value.bytes().all(|byte| byte == b'=') {
+            return nameless(pair);
+        }
         let decoded = form_urlencoded::parse(name.as_bytes()).next().map(|(name, _)| name.to_ascii_lowercase());
         let is_secret = decoded.is_some_and(|name| SECRET_PARAMETERS.contains(&name.as_str()));
         if is_secret { Cow::Owned(format!("{name}={REDACTED}")) } else { Cow::Borrowed(pair) }
     });
     shown.collect::<Vec<_>>().join("&")
+}
+
+fn nameless(pair: &str) -> Cow<'_, str> {
+    if pair.is_empty() { Cow::Borrowed(pair) } else { Cow::Borrowed(REDACTED) }
 }
 
 /// A field of a stored head.
@@ -146,7 +157,11 @@ mod tests {
 
     #[test]
     fn a_key_shows_no_value_that_may_be_a_credential() {
-        let mut key = CacheKey::new(b"shop.test", "/a", Some("page=2&access_token=S3CRET&%74oken=S3CRET&flag"));
+        let mut key = CacheKey::new(
+            b"shop.test",
+            "/a",
+            Some("page=2&access_token=S3CRET&%74oken=S3CRET&S3CRET&&S3CRET=&S3CRET=="),
+        );
         for (part, value) in [
             (Part::Scheme, &b"https"[..]),
             (Part::FieldName, b"x-api-key"),
@@ -155,17 +170,22 @@ mod tests {
             (Part::Cookie, b"S3CRET"),
             (Part::Rewritten, b"/b?sig=S3CRET&x=1"),
             (Part::Partition, &[0xAB; 16]),
+            (Part::Search, b"the digest of a rule of 32 bytes12345678a=S3CRET"),
         ] {
             key.push(part, value);
         }
         let shown = serde_json::to_value(ShownKey::of(&key)).unwrap();
         assert!(!shown.to_string().contains("S3CRET"), "{shown}");
         assert_eq!((shown["host"].as_str(), shown["path"].as_str()), (Some("shop.test"), Some("/a")));
-        assert_eq!(shown["query"], "page=2&access_token=(redacted)&%74oken=(redacted)&flag");
+        assert_eq!(
+            shown["query"],
+            "page=2&access_token=(redacted)&%74oken=(redacted)&(redacted)&&(redacted)&(redacted)"
+        );
         assert_eq!(shown["partition"], "ab".repeat(16));
         let kinds: Vec<_> =
             shown["additions"].as_array().unwrap().iter().map(|part| part["kind"].as_str().unwrap()).collect();
-        assert_eq!(kinds, ["scheme", "field", "field-line", "cookie", "cookie-value", "rewritten"]);
+        assert_eq!(kinds, ["scheme", "field", "field-line", "cookie", "cookie-value", "rewritten", "no-vary-search"]);
+        assert_eq!(shown["additions"][6]["value"], hex(b"the digest of a rule of 32 bytes"));
         assert_eq!(shown["additions"][5]["value"], "/b?sig=(redacted)&x=1");
     }
 

@@ -34,7 +34,7 @@ struct Basics {
 impl Basics {
     fn of(settings: &Settings) -> Self {
         Self {
-            default_ttl_seconds: settings.otherwise.ttl.unwrap_or_default().as_secs(),
+            default_ttl_seconds: default_ttl(&settings.otherwise),
             compression_threshold_bytes: settings.compression.min_size,
             enable_compression: settings.compression.is_on(),
         }
@@ -190,7 +190,7 @@ impl Wanted {
             Self::Basics { default_ttl, threshold, compress } => {
                 let mut settings = running.clone();
                 if let Some(ttl) = default_ttl {
-                    settings.otherwise = with_default_ttl(&running.otherwise, *ttl);
+                    settings.otherwise = with_default_ttl(&running.otherwise, *ttl).map_err(Stop::Refused)?;
                 }
                 if let Some(bytes) = threshold {
                     settings.compression.min_size = *bytes;
@@ -213,13 +213,36 @@ const FIELDS: [&str; 3] = ["default_ttl_seconds", "compression_threshold_bytes",
 /// The largest number of seconds that a cache has to understand (RFC 9111 §1.2.2).
 const LONGEST_TTL: u64 = 1 << 31;
 
-/// Nobody vouches for whom the answers are that no rule names, so a TTL for them is `guarded`; without one they are what the handler says.
-fn with_default_ttl(running: &Policy, ttl: Duration) -> Policy {
-    match (&running.audience, ttl.is_zero()) {
-        (_, true) => Policy::from_origin(),
-        (Audience::Guarded, false) => Policy { ttl: Some(ttl), ..running.clone() },
-        (_, false) => Policy::guarded(ttl),
+/// What `otherwise` has as its TTL, in the seconds that clients read and write.
+fn default_ttl(otherwise: &Policy) -> u64 {
+    otherwise.ttl.unwrap_or_default().as_secs()
+}
+
+/// Nobody vouches for whom the answers are that no rule names, so a TTL for them is `guarded`; without one they are what the handler says. All else that
+/// `otherwise` says stays, and whom somebody chose its answers for isn't changed by a number.
+fn with_default_ttl(running: &Policy, ttl: Duration) -> Result<Policy, Problem> {
+    // What was read and sent back is no change.
+    if ttl.as_secs() == default_ttl(running) {
+        return Ok(running.clone());
     }
+    if !matches!(running.audience, Audience::Origin | Audience::Guarded) {
+        return Err(chosen(&running.audience));
+    }
+    let (audience, ttl) = if ttl.is_zero() { (Audience::Origin, None) } else { (Audience::Guarded, Some(ttl)) };
+    Ok(Policy { audience, ttl, ..running.clone() })
+}
+
+/// `otherwise` is for an audience that only who chose it can change.
+fn chosen(audience: &Audience) -> Problem {
+    let message = format!(
+        "`otherwise` is `{}` here, for which this field says too little: change it in the configuration's text (`PUT` it as `application/toml`, from the `toml` \
+         that `GET` has), in the file, or in the program",
+        audience.as_str(),
+    );
+    let title = "The default is more than a TTL";
+    let problem =
+        Problem::named(StatusCode::CONFLICT, "audience-chosen", title, format!("default_ttl_seconds: {message}."));
+    problem.with(vec![Mistake::of("default_ttl_seconds", message)])
 }
 
 /// Why a change ends before it is made.

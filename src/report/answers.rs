@@ -90,6 +90,11 @@ impl Names {
         place as u8
     }
 
+    /// The bit of a part without a name.
+    pub(crate) fn nameless() -> u8 {
+        NAMES as u8
+    }
+
     /// What a set consists of.
     pub(crate) fn of(&self, parts: Parts) -> Vec<RequestPart> {
         let known = (0..NAMES).filter(|bit| parts & 1 << bit != 0);
@@ -104,6 +109,14 @@ impl Names {
     pub(crate) fn which(&self, is: impl Fn(&RequestPart) -> bool) -> Parts {
         self.0.iter().enumerate().filter(|(_, part)| is(part)).fold(0, |set, (bit, _)| set | 1 << bit)
     }
+}
+
+/// The name of a parameter or cookie, where it has one. What has no value is one itself (`?8f3a...`, which may end in the `=` of Base64), and of values only
+/// hashes are kept.
+pub(crate) fn name_of(pair: &[u8]) -> Option<&[u8]> {
+    let end = pair.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = pair.split_at(end);
+    value.iter().any(|byte| *byte != b'=').then(|| name.trim_ascii()).filter(|name| !name.is_empty())
 }
 
 /// Puts what a request says into the order in which it is compared. Two parts under one bit are one.
@@ -158,6 +171,23 @@ mod tests {
         assert!(contents[1..].iter().all(|content| *content >= 97), "{contents:?}");
         answers.clear();
         assert_eq!(answers.compare(answered(0, 5, &[], 1000), 1, |_, _| ()), None);
+    }
+
+    #[test]
+    fn what_has_no_value_is_no_name() {
+        let rows: [(&str, Option<&str>); 8] = [
+            ("a=1", Some("a")),
+            (" a =1", Some("a")),
+            ("a==b", Some("a")),
+            ("8f3a", None),
+            ("8f3a=", None),
+            ("8f3a==", None),
+            ("=a", None),
+            ("", None),
+        ];
+        for (pair, name) in rows {
+            assert_eq!(name_of(pair.as_bytes()), name.map(str::as_bytes), "{pair:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
+use super::answers::name_of;
 use super::digest::Digest;
 use super::dimension::{self, DimensionKind};
 use super::totals::Totals;
@@ -127,7 +128,7 @@ impl Answer<'_> {
         }
         let parameters = query.split('&').filter(|pair| !pair.is_empty());
         let parameters = parameters.map(|pair| {
-            let name = pair.split('=').next().unwrap_or_default();
+            let name = name_of(pair.as_bytes()).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
             (DimensionKind::Query, name, observations.hash(("query", pair)))
         });
         let variance = &self.response.variance;
@@ -143,7 +144,8 @@ impl Answer<'_> {
     }
 
     fn note_all(&self, totals: &mut Totals, parts: &[(DimensionKind, &str, u64)], sum: u64) {
-        for (kind, name, value) in parts {
+        // What has no name tells answers apart, and can't be named.
+        for (kind, name, value) in parts.iter().filter(|(_, name, _)| !name.is_empty()) {
             let rest = sum.wrapping_sub(*value);
             let (content, at, ends) = (self.content, millis(self.response.received), self.ends);
             totals.dimensions.note(*kind, name, dimension::Seen { value: *value, rest, content, at, ends });

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::{Body, Frame};
 
-use super::answers::{Answered, Names, Said, said};
+use super::answers::{Answered, Names, Said, name_of, said};
 use super::digest::Digest;
 use super::findings::{RequestPart, Uncached};
 use super::{AskedSince, Compared, Observation, Observations, RouteSeen, Seen, as_millis, millis};
@@ -69,8 +69,8 @@ pub(crate) struct Witness {
     why: Why,
     /// The request's fields.
     asked: HeaderMap,
-    /// Hashes of the query parameters that the key ignores.
-    ignored: Vec<(String, u32)>,
+    /// Hashes of the query parameters that the key ignores, with their names where they have one.
+    ignored: Vec<(Option<String>, u32)>,
     authorization: bool,
     request_no_store: bool,
     sent: Moment,
@@ -255,12 +255,14 @@ impl Witness {
             parts.push((bit, observations.lines(&self.asked, name) as u32));
         }
         let nominates_cookies = nominated.contains(&header::COOKIE);
-        for (name, pair) in cookies(&self.asked).filter(|_| !nominates_cookies) {
-            let bit = names.bit(RequestPart::Cookie, &String::from_utf8_lossy(name));
+        for (_, pair) in cookies(&self.asked).filter(|_| !nominates_cookies) {
+            let name = name_of(pair).map(String::from_utf8_lossy);
+            let bit = name.map_or(Names::nameless(), |name| names.bit(RequestPart::Cookie, &name));
             parts.push((bit, observations.hash(pair) as u32));
         }
         for (name, hash) in &self.ignored {
-            parts.push((names.bit(RequestPart::Parameter, name), *hash));
+            let name = name.as_deref();
+            parts.push((name.map_or(Names::nameless(), |name| names.bit(RequestPart::Parameter, name)), *hash));
         }
         said(parts)
     }
@@ -289,12 +291,15 @@ impl Witness {
 }
 
 /// The query parameters that the key doesn't have.
-fn ignored(core: &CacheCore, policy: &Policy, head: &RequestHead<'_>) -> Vec<(String, u32)> {
+fn ignored(core: &CacheCore, policy: &Policy, head: &RequestHead<'_>) -> Vec<(Option<String>, u32)> {
     let pairs = head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| (pair, pair.split('=').next().unwrap_or_default()))
         .filter(|(_, name)| !policy.query.counts(name))
-        .map(|(pair, name)| (name.to_owned(), core.observations.hash(pair) as u32))
+        .map(|(pair, _)| {
+            let name = name_of(pair.as_bytes()).map(|name| String::from_utf8_lossy(name).into_owned());
+            (name, core.observations.hash(pair) as u32)
+        })
         .collect()
 }
 
