@@ -83,7 +83,7 @@ impl Principal {
     }
 
     /// The same closure, as a configuration may call it that is written for rules which only code made. What is stored under it stays good.
-    #[cfg(feature = "config")]
+    #[cfg(feature = "admin")]
     pub(crate) fn lent_as(self, name: String) -> Self {
         Self { called: Some(Called::Name(name)), ..self }
     }
