@@ -14,7 +14,7 @@ use support::sockets::{serve, talk};
 use tower::{Layer, ServiceExt};
 
 /// Far more than anything here should take, so that a busy machine fails no test.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(1);
 
 /// The API on a socket, over a cache that has one entry.
 struct Api {

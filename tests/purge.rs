@@ -515,7 +515,7 @@ async fn a_shutdown_doesnt_wait_for_a_sweep_that_waits() {
     tokio::time::sleep(secs(1)).await;
     let began = tokio::time::Instant::now();
     assert!(house.handle.shutdown(secs(30)).await);
-    assert!(began.elapsed() < secs(5));
+    assert!(began.elapsed() < secs(1));
     purge(&house, "tag:things", false).await;
     assert_eq!(house.handle.stats().storage.entries, 1, "nobody sweeps any more");
     fill.abort();
@@ -614,7 +614,7 @@ async fn what_is_no_selector_is_refused_at_once_and_nothing_is_purged() {
     for selector in rows {
         let began = Instant::now();
         let refused = house.handle.purge(selector.clone()).await.unwrap_err();
-        assert!(began.elapsed() < secs(5));
+        assert!(began.elapsed() < Duration::from_millis(500));
         let text = refused.to_string();
         assert!(matches!(refused, PurgeError::Uri { .. } | PurgeError::Pattern { .. }) && text.len() < 500, "{text}");
         assert!(house.handle.purge(selector.clone()).soft().await.is_err());
@@ -625,7 +625,7 @@ async fn what_is_no_selector_is_refused_at_once_and_nothing_is_purged() {
         let began = Instant::now();
         purge(&house, text, false).await;
         quiet().await;
-        assert!(began.elapsed() < secs(5), "{text:.20}");
+        assert!(began.elapsed() < Duration::from_millis(500), "{text:.20}");
     }
 }
 
