@@ -164,7 +164,7 @@ impl Job {
     async fn replace_elsewhere(&self, form: Form, body: Bytes) -> Option<StoredResponse> {
         let Backend::Other(other) = &self.core.settings.backend else { return None };
         let headers = HeaderMap::new();
-        let found = other.get(Query { key: &self.key, headers: &headers }).await;
+        let found = other.get(Query { key: &self.key, headers: &headers, now: self.core.now() }).await;
         let variants = self.core.variants_or_none(found, &self.key);
         let is_same = |found: &StoredResponse| {
             let stored = &self.stored;

@@ -233,7 +233,7 @@ impl<S> Cache<S> {
             Backend::Other(store) => {
                 let (service, core, store) = (self.clone(), core.clone(), store.clone());
                 ResponseFuture::awaited(async move {
-                    let found = store.get(Query { key: &ask.key, headers: request.headers() }).await;
+                    let found = store.get(Query { key: &ask.key, headers: request.headers(), now }).await;
                     core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
                     let variants = core.variants_or_none(found, &ask.key);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);

@@ -163,7 +163,7 @@ impl CacheCore {
             Backend::Memory(memory) => {
                 (memory.peek(key, |variants| variants.iter().cloned().map(Arc::new).collect()), None)
             }
-            Backend::Other(store) => match store.get(Query { key, headers }).await {
+            Backend::Other(store) => match store.get(Query { key, headers, now: self.now() }).await {
                 Ok(variants) => (variants, None),
                 Err(error) => (Variants::new(), Some(error.to_string())),
             },

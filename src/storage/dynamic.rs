@@ -4,8 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::{Query, Storage, StorageUsage, Variants};
+use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
@@ -19,6 +20,10 @@ pub(crate) trait DynStorage: Send + Sync {
     fn remove<'a>(&'a self, key: &'a CacheKey) -> Answer<'a, bool>;
     fn clear(&self) -> Answer<'_, ()>;
     fn usage(&self) -> StorageUsage;
+    fn erase<'a>(&'a self, partition: &'a [u8; 16]) -> Answer<'a, ()>;
+    fn lease<'a>(&'a self, key: &'a CacheKey, term: Duration) -> Answer<'a, Lease>;
+    fn release<'a>(&'a self, key: &'a CacheKey, token: LeaseToken, how: Released) -> Answer<'a, ()>;
+    fn purge_log(&self) -> Option<Arc<dyn PurgeLog>>;
     /// Takes it for one cache; false if another has it.
     fn take(&self) -> bool;
 }
@@ -48,6 +53,22 @@ impl<S: Storage> DynStorage for Only<S> {
 
     fn usage(&self) -> StorageUsage {
         Storage::usage(&self.storage)
+    }
+
+    fn erase<'a>(&'a self, partition: &'a [u8; 16]) -> Answer<'a, ()> {
+        Box::pin(Storage::erase(&self.storage, partition))
+    }
+
+    fn lease<'a>(&'a self, key: &'a CacheKey, term: Duration) -> Answer<'a, Lease> {
+        Box::pin(Storage::lease(&self.storage, key, term))
+    }
+
+    fn release<'a>(&'a self, key: &'a CacheKey, token: LeaseToken, how: Released) -> Answer<'a, ()> {
+        Box::pin(Storage::release(&self.storage, key, token, how))
+    }
+
+    fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {
+        Storage::purge_log(&self.storage)
     }
 
     fn take(&self) -> bool {

@@ -2,17 +2,23 @@
 
 pub(crate) mod backend;
 mod dynamic;
+mod lease;
+mod log;
 mod memory;
 pub(crate) mod scan;
 
 use std::borrow::Borrow;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use smallvec::SmallVec;
 
+pub use self::lease::{Lease, LeaseToken, Released};
+pub use self::log::{LogFuture, PurgeLog, PurgeNews, PurgeSnapshot};
 pub use self::memory::{Eviction, MemoryStore};
+use crate::clock::Moment;
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
@@ -28,6 +34,8 @@ pub struct Query<'a> {
     pub key: &'a CacheKey,
     /// The fields of the request, with which a store that is far away may choose the variant there.
     pub headers: &'a HeaderMap,
+    /// When it is asked, by the clock of the cache.
+    pub now: Moment,
 }
 
 /// A place to keep responses.
@@ -90,6 +98,40 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Drops all variants of the key; tells whether there were any.
     fn remove(&self, key: &CacheKey) -> impl Future<Output = Result<bool, StorageError>> + Send;
+
+    /// Drops all that is stored for one principal, by the digest that stands for them in keys; for stores that several instances share, where none knows
+    /// all keys. Takes as long as it takes.
+    fn erase(&self, partition: &[u8; 16]) -> impl Future<Output = Result<(), StorageError>> + Send {
+        let _ = partition;
+        async { Ok(()) }
+    }
+
+    /// Asks for the lease on a key, for so long at most, so that one instance asks the handler for all of them.
+    fn lease(&self, key: &CacheKey, term: Duration) -> impl Future<Output = Result<Lease, StorageError>> + Send {
+        let _ = (key, term);
+        async { Ok(Lease::Free) }
+    }
+
+    /// Ends a lease.
+    fn release(
+        &self,
+        key: &CacheKey,
+        token: LeaseToken,
+        how: Released,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send {
+        let _ = (key, token, how);
+        async { Ok(()) }
+    }
+
+    /// The log over which the instances that share this store tell each other what was purged. Without one, what is stored means something to this process only.
+    fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {
+        None
+    }
+
+    /// Asks whether the store is there, and nothing else; how a [guard](crate::storage) finds out that it is back.
+    fn ping(&self) -> impl Future<Output = Result<(), StorageError>> + Send {
+        async { Ok(()) }
+    }
 
     /// Drops everything.
     fn clear(&self) -> impl Future<Output = Result<(), StorageError>> + Send;
