@@ -13,7 +13,6 @@ use crate::outcome::{ForwardReason, StaleReason};
 use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::storability::DeclineReason;
-use crate::storage::backend::Backend;
 use crate::strategy::Strategy;
 use crate::stream::Stream;
 use crate::variance::Variance;
@@ -161,9 +160,9 @@ impl CacheCore {
         why: ForwardReason,
         previous: Option<&StoredResponse>,
     ) -> Option<Variance> {
-        let fields = match (previous, &self.settings.backend) {
+        let fields = match (previous, &self.settings.backend.near) {
             (Some(previous), _) => Some(previous.variance.fields.clone()),
-            (None, Backend::Memory(memory)) if why == ForwardReason::VaryMiss => {
+            (None, Some(memory)) if why == ForwardReason::VaryMiss => {
                 memory.read(&ask.key, |variants| variants.first().map(|stored| stored.variance.fields.clone()))
             }
             _ => None,
@@ -182,7 +181,7 @@ impl CacheCore {
         departure: &Departure,
     ) -> Option<Arc<StoredResponse>> {
         let missed = matches!(why, ForwardReason::UriMiss | ForwardReason::VaryMiss | ForwardReason::Stale);
-        let Backend::Memory(memory) = &self.settings.backend else { return None };
+        let memory = self.settings.backend.near.as_ref()?;
         if !missed || ask.strategy != Strategy::CacheFirst || !departure.flight.is_joinable() {
             return None;
         }

@@ -8,8 +8,9 @@ use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use crate::boarding::Given;
-use crate::cache::{CacheCore, weight};
+use crate::cache::CacheCore;
 use crate::codec::encode;
+use crate::commit::weight;
 use crate::flight::Flight;
 use crate::form::Form;
 use crate::key::CacheKey;
@@ -17,7 +18,6 @@ use crate::plainly::Plainly;
 use crate::response::StoredResponse;
 use crate::stats::{add, count};
 use crate::storage::Query;
-use crate::storage::backend::Backend;
 
 /// Who compresses: as many at a time as there are processors, and content of bounded size waiting for them.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Job {
             return None;
         }
         let place = Place { core: core.clone(), bytes };
-        let flight = matches!(core.settings.backend, Backend::Other(_)).then(|| {
+        let flight = core.settings.backend.near.is_none().then(|| {
             let flight = core.flights.begin(&stored.stamp, key, core.groups.authority(key.origin().authority), None);
             flight.know_tags(stored.stamp.tags.clone());
             flight
@@ -114,11 +114,9 @@ impl Job {
 
     /// Whether it is worth beginning; memory tells at once.
     fn is_still_there(&self) -> bool {
-        match &self.core.settings.backend {
-            Backend::Memory(memory) => {
-                memory.read(&self.key, |variants| variants.iter().any(|other| self.is_meant(other)))
-            }
-            Backend::Other(_) => self.flight.as_ref().is_some_and(|flight| !flight.is_closed()),
+        match &self.core.settings.backend.near {
+            Some(near) => near.read(&self.key, |variants| variants.iter().any(|other| self.is_meant(other))),
+            None => self.flight.as_ref().is_some_and(|flight| !flight.is_closed()),
         }
     }
 
@@ -138,12 +136,12 @@ impl Job {
             None => (Form::Settled, self.stored.body.clone()),
         };
         let counters = &self.core.counters.compression;
-        let replaced = match &self.core.settings.backend {
-            Backend::Memory(memory) => memory.change_now(&self.key, |other| {
+        let replaced = match &self.core.settings.backend.near {
+            Some(near) => near.change_now(&self.key, |other| {
                 self.is_meant(other).then(|| other.in_form(form, body.clone(), &self.core.heads))
             }),
-            Backend::Other(_) if coded.is_some() => self.replace_elsewhere(form, body).await,
-            Backend::Other(_) => None,
+            None if coded.is_some() => self.replace_elsewhere(form, body).await,
+            None => None,
         };
         match (coded, replaced) {
             (None, _) => count(&counters.not_worth),
@@ -162,9 +160,9 @@ impl Job {
     /// In a store that isn't in memory: by its contract nothing that was removed before comes back, and what was purged since this response was
     /// stored has sealed the flight, or will have a larger number than the response.
     async fn replace_elsewhere(&self, form: Form, body: Bytes) -> Option<StoredResponse> {
-        let Backend::Other(other) = &self.core.settings.backend else { return None };
+        let far = self.core.settings.backend.far.as_ref()?;
         let headers = HeaderMap::new();
-        let found = other.get(Query { key: &self.key, headers: &headers, now: self.core.now() }).await;
+        let found = far.get(Query { key: &self.key, headers: &headers, now: self.core.now() }).await;
         let variants = self.core.variants_or_none(found, &self.key);
         let is_same = |found: &StoredResponse| {
             let stored = &self.stored;
@@ -177,7 +175,7 @@ impl Job {
         let found = variants.iter().find(|found| is_same(found))?;
         let response = Arc::new(found.in_form(form, body, &self.core.heads));
         let flight = self.flight.as_ref()?;
-        let (core, store, key) = (self.core.clone(), other.clone(), self.key.clone());
+        let (core, store, key) = (self.core.clone(), far.clone(), self.key.clone());
         let coded = response.clone();
         let most = core.settings.max_variants;
         let is_valid = || self.core.is_valid(&response, &self.key);

@@ -14,7 +14,6 @@ use crate::purged::Force;
 use crate::response::Stamp;
 use crate::selector::{PurgeError, Reach, Receipt, Selector};
 use crate::stats::count;
-use crate::storage::backend::Backend;
 use crate::target::Target;
 
 impl CacheCore {
@@ -41,29 +40,29 @@ impl CacheCore {
     /// Deletes what is known by key of what was purged, and tells what became of it. The sweep finds all else that is in memory.
     async fn erase(&self, selector: &Selector, number: u64) -> Result<(), StorageError> {
         let purged = Became::Purged { number: Some(number) };
-        match (selector, &self.settings.backend) {
-            (Selector::Partition(principal), backend) => {
+        let (near, far) = (&self.settings.backend.near, &self.settings.backend.far);
+        match selector {
+            Selector::Partition(principal) => {
                 let mut failed = None;
                 for key in self.partitions.take(&digest(&self.secret, principal)) {
-                    match backend {
-                        Backend::Memory(memory) => _ = memory.remove_because(&key, purged),
-                        // One that fails must not keep the others there.
-                        Backend::Other(other) => {
-                            self.fates.note(key.as_bytes(), purged);
-                            failed = other.remove(&key).await.err().or(failed);
-                        }
+                    match near {
+                        Some(near) => _ = near.remove_because(&key, purged),
+                        None => self.fates.note(key.as_bytes(), purged),
+                    }
+                    // One that fails must not keep the others there.
+                    if let Some(far) = far {
+                        failed = far.remove(&key).await.err().or(failed);
                     }
                 }
                 failed.map_or(Ok(()), Err)
             }
-            (Selector::Everything, Backend::Memory(memory)) => {
+            Selector::Everything => {
                 self.fates.note_all(number);
-                memory.clear_now(Some(number));
-                Ok(())
-            }
-            (Selector::Everything, Backend::Other(other)) => {
-                self.fates.note_all(number);
-                other.clear().await
+                near.iter().for_each(|near| near.clear_now(Some(number)));
+                match far {
+                    Some(far) => far.clear().await,
+                    None => Ok(()),
+                }
             }
             _ => Ok(()),
         }
@@ -77,15 +76,15 @@ impl CacheCore {
 
     /// Drops what is stored under a key, and leaves fills in flight alone.
     pub(crate) fn drop_key(self: &Arc<Self>, key: &CacheKey) {
-        match &self.settings.backend {
-            Backend::Memory(memory) => drop(memory.remove_now(key)),
-            Backend::Other(other) => {
-                let (cache, other, key) = (self.clone(), other.clone(), key.clone());
-                self.spawn(async move {
-                    let removed = other.remove(&key).await;
-                    cache.note_store_error(removed, &key);
-                });
-            }
+        if let Some(near) = &self.settings.backend.near {
+            near.remove_now(key);
+        }
+        if let Some(far) = &self.settings.backend.far {
+            let (cache, far, key) = (self.clone(), far.clone(), key.clone());
+            self.spawn(async move {
+                let removed = far.remove(&key).await;
+                cache.note_store_error(removed, &key);
+            });
         }
     }
 
@@ -106,14 +105,9 @@ impl CacheCore {
                 continue;
             }
             self.flights.seal_resource(&stamp);
-            let by_key = match &self.settings.backend {
-                Backend::Memory(memory) => {
-                    memory.remove_because(&key, Became::Written);
-                    !self.keys_have_additions.load(Ordering::Acquire)
-                }
-                Backend::Other(_) => false,
-            };
-            if !by_key {
+            let backend = &self.settings.backend;
+            backend.near.iter().for_each(|near| _ = near.remove_because(&key, Became::Written));
+            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) {
                 let number = self.purge_target(&Target::place(stamp.resource), Force::Hard);
                 self.fates.note_part(key.resource(), Became::Written, number);
             }

@@ -59,7 +59,7 @@ impl CacheLayer {
 
     /// A cache in memory with a store that was set up by hand, for another eviction or a bound on the number of entries.
     pub fn with_memory(store: MemoryStore) -> Self {
-        Self::over(Backend::Memory(Arc::new(store)))
+        Self::over(Backend::memory(store))
     }
 
     /// A cache over any store. One store serves one cache.

@@ -112,6 +112,7 @@ mod boarding;
 mod budget;
 mod cache;
 mod coder;
+mod commit;
 mod course;
 mod description;
 mod fill;

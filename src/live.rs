@@ -9,7 +9,6 @@ use crate::description::changes;
 use crate::purged::Force;
 use crate::reload::{Reload, ReloadError};
 use crate::settings::Settings;
-use crate::storage::backend::Backend;
 use crate::target::Target;
 
 /// A cache through all its generations.
@@ -56,7 +55,7 @@ impl Live {
         if next.has_too_many_retired() {
             let number = next.purge_target(&Target::Everything, Force::Hard);
             next.fates.note_all(number);
-            if let Backend::Memory(memory) = &next.settings.backend {
+            if let Some(memory) = &next.settings.backend.near {
                 memory.clear_now(Some(number));
             }
         }

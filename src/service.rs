@@ -46,7 +46,7 @@ use crate::rfc9111::coding::Accepts;
 use crate::spans;
 use crate::stats::count;
 use crate::storage::Query;
-use crate::storage::backend::Backend;
+use crate::storage::dynamic::DynStorage;
 use crate::through::Unattended;
 use crate::written::Unanswered;
 
@@ -217,34 +217,49 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        match &core.settings.backend {
-            Backend::Memory(memory) => {
-                // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
-                let found = memory.read(&ask.key, |variants| {
-                    match core.choose(variants, &ask, request.headers(), now).used(&ask, now) {
-                        Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
-                            Ok(self.hit(core, &request, &ask, now, stored))
-                        }
-                        other => Err(other.map(|stored| Arc::new(stored.clone()))),
+        let found = match &core.settings.backend.near {
+            // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
+            Some(near) => near.read(&ask.key, |variants| {
+                match core.choose(variants, &ask, request.headers(), now).used(&ask, now) {
+                    Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
+                        Ok(self.hit(core, &request, &ask, now, stored))
                     }
-                });
-                found.unwrap_or_else(|found| self.answer(core, request, ask, now, found))
+                    other => Err(other.map(|stored| Arc::new(stored.clone()))),
+                }
+            }),
+            None => Err(Lookup::Miss(ForwardReason::UriMiss)),
+        };
+        found.unwrap_or_else(|found| match &core.settings.backend.far {
+            Some(far) => self.look_farther(core, far.clone(), request, ask, now),
+            None => self.answer(core, request, ask, now, found),
+        })
+    }
+
+    /// Asks the store that has to be waited for.
+    fn look_farther<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        far: Arc<dyn DynStorage>,
+        request: Request<R>,
+        ask: Ask,
+        now: Moment,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let (service, core) = (self.clone(), core.clone());
+        ResponseFuture::awaited(async move {
+            let found = far.get(Query { key: &ask.key, headers: request.headers(), now }).await;
+            core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
+            let variants = core.variants_or_none(found, &ask.key);
+            let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
+            let found = found.used(&ask, now);
+            if !variants.is_empty() && matches!(found, Lookup::Miss(ForwardReason::UriMiss)) {
+                core.note_invalid(&ask);
             }
-            Backend::Other(store) => {
-                let (service, core, store) = (self.clone(), core.clone(), store.clone());
-                ResponseFuture::awaited(async move {
-                    let found = store.get(Query { key: &ask.key, headers: request.headers(), now }).await;
-                    core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
-                    let variants = core.variants_or_none(found, &ask.key);
-                    let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
-                    let found = found.used(&ask, now);
-                    if !variants.is_empty() && matches!(found, Lookup::Miss(ForwardReason::UriMiss)) {
-                        core.note_invalid(&ask);
-                    }
-                    service.answer(&core, request, ask, now, found).await
-                })
-            }
-        }
+            service.answer(&core, request, ask, now, found).await
+        })
     }
 
     /// What the store has decides.

@@ -34,7 +34,6 @@ use crate::rfc9111::groups::{CACHE_GROUPS, named};
 use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::{targeted, validation};
 use crate::standing_in::{in_its_place, may_stand_in};
-use crate::storage::backend::Backend;
 use crate::storage::{Query, Variants};
 
 impl CacheHandle {
@@ -159,14 +158,13 @@ impl CacheCore {
 
     /// What the store has, and what went wrong if it couldn't say.
     async fn peek(&self, key: &CacheKey, headers: &HeaderMap) -> (Variants, Option<String>) {
-        match &self.settings.backend {
-            Backend::Memory(memory) => {
-                (memory.peek(key, |variants| variants.iter().cloned().map(Arc::new).collect()), None)
-            }
-            Backend::Other(store) => match store.get(Query { key, headers, now: self.now() }).await {
-                Ok(variants) => (variants, None),
-                Err(error) => (Variants::new(), Some(error.to_string())),
-            },
+        if let Some(near) = &self.settings.backend.near {
+            return (near.peek(key, |variants| variants.iter().cloned().map(Arc::new).collect()), None);
+        }
+        let Some(far) = &self.settings.backend.far else { return Default::default() };
+        match far.get(Query { key, headers, now: self.now() }).await {
+            Ok(variants) => (variants, None),
+            Err(error) => (Variants::new(), Some(error.to_string())),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where responses are kept. [`Storage`] is the seam: [`MemoryStore`] is the default, and any other backend can be brought along.
 
 pub(crate) mod backend;
-mod dynamic;
+pub(crate) mod dynamic;
 mod lease;
 mod log;
 mod memory;

@@ -28,7 +28,7 @@ pub(crate) struct Written {
 
 /// The settings as a text.
 pub(crate) fn written(settings: &Settings) -> Written {
-    let usual = Settings::new(Backend::Memory(Arc::new(MemoryStore::new(0))));
+    let usual = Settings::new(Backend::memory(MemoryStore::new(0)));
     let mut out = Written::default();
     let top = top(settings, &usual);
     out.section("", top);
@@ -40,9 +40,11 @@ pub(crate) fn written(settings: &Settings) -> Written {
     let limits = out.limits(settings, &usual);
     out.section("[limits]", limits);
     out.section("[compression]", compression(&settings.compression));
-    match &settings.backend {
-        Backend::Memory(memory) => out.section("[store]", store(memory)),
-        Backend::Other(_) => out.notes.push("the store is one of code's own, and stays".into()),
+    if let Some(memory) = &settings.backend.near {
+        out.section("[store]", store(memory));
+    }
+    if settings.backend.far.is_some() {
+        out.notes.push("the store is one of code's own, and stays".into());
     }
     let mut seen: Vec<&str> = Vec::new();
     for Rule { pattern, policy } in &settings.rules {
