@@ -101,7 +101,8 @@ impl Sweep {
     /// Whether no purge came meanwhile, or somebody else sweeps for it.
     fn is_done(&mut self, swept: u64) -> bool {
         let sweeper = &self.state.sweeper;
-        sweeper.is_running.store(false, Ordering::SeqCst);
+        // A swap, as in `begin`: whoever purged before it and found the sweep running is seen here, and whoever comes later begins their own.
+        sweeper.is_running.swap(false, Ordering::AcqRel);
         self.is_running = self.state.purges.current() > swept && sweeper.begin();
         !self.is_running
     }

@@ -280,6 +280,30 @@ async fn what_is_not_cached_and_repeats_itself_gets_the_word_that_is_safe() {
 }
 
 #[tokio::test]
+async fn a_route_that_is_known_is_looked_at_less_closely_and_counts_as_much() {
+    let house = house(Policy::bypass(), |head, _| answer(200, &[], head.uri.path().to_owned()));
+    // Three hours, in which each of 100 pages is asked for every 30 seconds.
+    let (pages, rounds) = (100, 360);
+    for _ in 0..rounds {
+        for page in 0..pages {
+            house.clock.advance(Duration::from_millis(300));
+            house.get(&format!("/{page}")).await;
+        }
+    }
+    let report = house.handle.report();
+    let [route] = &report.routes[..] else { panic!("{report}") };
+    assert_eq!(route.fetches, pages * rounds);
+    let compared = route.repeats.as_ref().map_or(0, |repeats| repeats.answers);
+    assert!((4096 - pages..12_000).contains(&compared), "{compared}");
+    let [recommendation] = &report.recommendations[..] else { panic!("{report}") };
+    let Advice::Cache { outcome, .. } = &recommendation.advice else { panic!("{report}") };
+    // Of ten requests in five minutes nine would be hits, of four in two three; the first ones of those that are looked at later are missing.
+    let predicted = per_cent(outcome.hit_rate);
+    let expected = 100.0 * (1.0 - 30.0 / outcome.ttl.as_secs_f64());
+    assert!((expected - 5.0..expected + 5.0).contains(&predicted), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn what_is_not_cached_for_a_good_reason_is_left_alone() {
     type Answers = fn(&http::request::Parts, usize) -> Response<Content>;
     let rows: [(&str, Policy, Answers); 6] = [

@@ -45,6 +45,8 @@ pub(crate) struct Known<'a> {
     pub(crate) pattern: Option<&'a str>,
     pub(crate) policy: &'a Policy,
     pub(crate) requests: Requests,
+    /// Answers to requests that bypassed which weren't looked at. They count like those that were.
+    pub(crate) passed_over: u64,
 }
 
 impl Known<'_> {
@@ -70,13 +72,14 @@ impl Known<'_> {
         let lifetime = totals.lifetime();
         let refreshes = totals.refreshes as f64;
         let refetched = &totals.refetched;
+        let uncached = LadderTotals { all: totals.uncached.all + self.passed_over, ..totals.uncached.clone() };
         let is_longer = |outcome: &TtlOutcome| lifetime.is_none_or(|now| outcome.ttl > now);
         let comparison = (totals.compared.answers > 0).then(|| self.comparison(totals));
         let (shadow, repeats) = if self.policy.shadow { (comparison, None) } else { (None, comparison) };
         RouteReport {
             rule: self.pattern.map(str::to_owned),
-            fetches: totals.fetches,
-            handler_time: totals.handler_time,
+            fetches: totals.fetches + self.passed_over,
+            handler_time: self.handler_time(totals),
             requests: self.requests.all,
             hit_rate: self.requests.hit_rate(refreshes, 0.0),
             lifetime,
@@ -85,11 +88,17 @@ impl Known<'_> {
             refetches: refetched.ended,
             unchanged: refetched.unchanged,
             longer: self.outcomes(refetched, Some(refreshes)).filter(is_longer).collect(),
-            uncached: self.outcomes(&totals.uncached, None).collect(),
+            uncached: self.outcomes(&uncached, None).collect(),
             key_space: totals.dimensions.iter().map(key_space).collect(),
             repeats,
             shadow,
         }
+    }
+
+    /// What the handler took, as if it had taken as long where nobody looked.
+    fn handler_time(&self, totals: &Totals) -> Duration {
+        let all = (totals.fetches + self.passed_over) as f64 / totals.fetches.max(1) as f64;
+        Duration::try_from_secs_f64(totals.handler_time.as_secs_f64() * all).unwrap_or(Duration::MAX)
     }
 
     /// What each lifetime would have made of the fetches: of what is cached, of which so many were made behind answers; or, where nothing is

@@ -52,7 +52,7 @@ use crate::description::is_same;
 use crate::purge::PurgeIndex;
 use crate::response::Stamp;
 use crate::rules::{Route, Rules};
-use crate::sync::{Mutex, MutexGuard, PoisonError, hasher, sized};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, hasher, sized};
 
 /// The most keys whose fetches are followed, at about 400 bytes each.
 const TRACKS: usize = sized(4096, 8);
@@ -81,7 +81,25 @@ pub(crate) struct RouteSeen {
     totals: Mutex<Totals>,
     /// What the route had counted when its observation began.
     before: Requests,
+    bypasses: Bypasses,
 }
+
+/// How closely the answers to requests that bypass are looked at. A hash of their content costs more than a handler may that does nothing, so when a route
+/// is known well, it is taken for one key in [`ONE_IN`] only.
+#[derive(Default)]
+struct Bypasses {
+    looked_at: AtomicU64,
+    passed_over: AtomicU64,
+}
+
+/// So many answers of a route are looked at before it counts as known.
+const KNOWN: u64 = 4096;
+
+/// Of how many keys one is looked at then.
+const ONE_IN: u64 = 16;
+
+/// How long these are the same, in milliseconds: long enough to see what lifetimes up to that would do, and then it is others' turn.
+const TURN: u64 = 3_600_000;
 
 /// A key whose fetches are followed.
 struct Tracked {
@@ -173,7 +191,7 @@ impl Observations {
                 before.with_account(route.account).is_some_and(|before| is_same(&before.policy, &route.policy));
             if !is_same && (routes.len() < ROUTES || routes.contains_key(&route.account)) {
                 let before = Requests::of(&route.counters);
-                routes.insert(route.account, Arc::new(RouteSeen { totals: Mutex::default(), before }));
+                routes.insert(route.account, Arc::new(RouteSeen { before, ..RouteSeen::default() }));
             }
         }
     }
@@ -232,6 +250,15 @@ impl Observations {
     }
 
     /// A keyed hash.
+    /// Whether the answer to a request that bypasses is looked at; counted either way.
+    pub(crate) fn looks_at(&self, route: &RouteSeen, target: (&str, Option<&str>), asked: Moment) -> bool {
+        let Bypasses { looked_at, passed_over } = &route.bypasses;
+        let looks = looked_at.load(Ordering::Relaxed) < KNOWN
+            || self.hash((target, millis(asked) / TURN)).is_multiple_of(ONE_IN);
+        if looks { looked_at } else { passed_over }.fetch_add(1, Ordering::Relaxed);
+        looks
+    }
+
     fn hash(&self, of: impl std::hash::Hash) -> u64 {
         self.key.hash_one(of)
     }
@@ -248,7 +275,8 @@ impl CacheCore {
                 continue;
             }
             let requests = Requests::of(&route.counters).since(&seen.before);
-            let known = Known { pattern: route.pattern(), policy: &route.policy, requests };
+            let passed_over = seen.bypasses.passed_over.load(Ordering::Relaxed);
+            let known = Known { pattern: route.pattern(), policy: &route.policy, requests, passed_over };
             let (of_route, recommendations) = known.report(&totals);
             report.routes.push(of_route);
             report.recommendations.extend(recommendations);

@@ -101,7 +101,7 @@ impl Witness {
         (outcome, witness)
     }
 
-    /// Of a request that isn't looked up. Only where a word of the rule could change that.
+    /// Of a request that isn't looked up. Only where a word of the rule could change that, and of a route that is known only of some.
     pub(crate) fn of_bypass(
         core: &Arc<CacheCore>,
         outcome: &CacheOutcome,
@@ -111,6 +111,10 @@ impl Witness {
         let Outcome::Bypass(reason) = outcome.outcome else { return None };
         let is_its_word = matches!(reason, BypassReason::Rule | BypassReason::NetworkOnly | BypassReason::Credentials);
         if !is_its_word || *head.method != Method::GET || !core.settings.observe_answers {
+            return None;
+        }
+        let route = core.observations.route(core.rules.get(outcome.rule))?;
+        if !core.observations.looks_at(&route, (head.uri.path(), head.uri.query()), sent) {
             return None;
         }
         let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());

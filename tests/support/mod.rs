@@ -4,8 +4,11 @@ pub mod bodies;
 #[cfg(feature = "admin")]
 pub mod desk;
 pub mod exchange;
+pub mod fault_proxy;
 pub mod log;
 pub mod neighbours;
+pub mod ports;
+pub mod redis;
 #[cfg(feature = "admin")]
 pub mod schema;
 pub mod sockets;
