@@ -187,7 +187,9 @@ impl CacheCore {
         }
         let stored =
             memory.read(&ask.key, |variants| match self.choose(variants, ask, headers, now).used(ask, now) {
-                Lookup::Fresh(stored) | Lookup::Ahead(stored) => Some(Arc::new(stored.clone())),
+                Lookup::Fresh(stored) | Lookup::Ahead(stored) if self.is_current(stored, now) => {
+                    Some(Arc::new(stored.clone()))
+                }
                 _ => None,
             })?;
         departure.flight.again();
@@ -199,21 +201,24 @@ impl CacheCore {
         if shared { self.hit_for_miss.clear(asked) } else { self.hit_for_miss.mark(asked, now) }
     }
 
-    /// The same of an answer that isn't stored, where the reason says something about the next one: not where it lies in this request, in
-    /// what became of its content, or in an error, which a hostile request may have provoked.
+    /// The same of an answer that isn't stored, where the reason says something about the next one.
     pub(crate) fn remember_declined(&self, asked: u64, reason: DeclineReason, now: Moment) {
-        let passing = matches!(
-            reason,
-            DeclineReason::RequestNoStore
-                | DeclineReason::ErrorStatus
-                | DeclineReason::Status
-                | DeclineReason::Incomplete
-                | DeclineReason::FillBudget
-                | DeclineReason::Purged
-                | DeclineReason::Shutdown
-        );
-        if !passing {
+        if !is_passing(reason) {
             self.remember(asked, false, now);
         }
     }
+}
+
+/// Whether the reason lies in one request, in what became of its content, or in an error, which a hostile request may have provoked.
+pub(crate) fn is_passing(reason: DeclineReason) -> bool {
+    matches!(
+        reason,
+        DeclineReason::RequestNoStore
+            | DeclineReason::ErrorStatus
+            | DeclineReason::Status
+            | DeclineReason::Incomplete
+            | DeclineReason::FillBudget
+            | DeclineReason::Purged
+            | DeclineReason::Shutdown
+    )
 }

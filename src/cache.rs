@@ -18,6 +18,7 @@ use crate::budget::FillBudget;
 use crate::clock::Moment;
 use crate::coder::Coders;
 use crate::description::regime;
+use crate::drops::Drops;
 use crate::error::StorageError;
 use crate::fates::{Became, Fates};
 use crate::flight::Flights;
@@ -40,6 +41,7 @@ use crate::rfc9111::vary::{Matching, prefers_language};
 use crate::rules::Rules;
 use crate::search::Searches;
 use crate::settings::Settings;
+use crate::shared_reads::SharedReads;
 use crate::stats::Counters;
 use crate::storage::Variants;
 use crate::sweep::Sweeper;
@@ -65,8 +67,10 @@ pub(crate) struct CacheCore {
 pub(crate) struct State {
     /// Tells its layers from those of other caches.
     pub(crate) mark: u64,
-    /// Keys the digests of principals; new for every process.
+    /// Keys the digests of principals; new for every process unless the application gave one.
     pub(crate) secret: [u8; 32],
+    /// What is for one principal may lie in the far store: others that share it make the same digests, or nobody shares it.
+    pub(crate) shares_partitions: bool,
     pub(crate) counters: Counters,
     pub(crate) ledger: Ledger,
     pub(crate) fates: Arc<Fates>,
@@ -76,6 +80,10 @@ pub(crate) struct State {
     pub(crate) searches: Searches,
     pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
+    pub(crate) reads: SharedReads,
+    pub(crate) drops: Drops,
+    /// The far store has granted a lease or refused one.
+    pub(crate) leases_are_known: AtomicBool,
     pub(crate) hit_for_miss: HitForMiss,
     pub(crate) pieces: Pieces,
     /// Work that keeps a processor busy takes turns.
@@ -112,6 +120,13 @@ impl Deref for CacheCore {
     }
 }
 
+fn secret_of_this_process() -> [u8; 32] {
+    let mut secret = [0; 32];
+    // A machine without randomness: a process that can't have a secret key must not pretend to have one.
+    getrandom::fill(&mut secret).expect("the operating system provides random numbers");
+    secret
+}
+
 fn rules(settings: &Settings, ledger: &Ledger) -> Rules {
     let rules = Rules::new(&settings.rules, settings.otherwise.clone());
     rules.under(|policy| regime(policy, settings)).counting_in(ledger)
@@ -126,12 +141,14 @@ impl CacheCore {
         let fates = Arc::new(Fates::new(settings.clock.clone()));
         settings.backend = settings.backend.of_its_own(&fates);
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let mut secret = [0; 32];
-        // A machine without randomness: a process that can't have a secret key must not pretend to have one.
-        getrandom::fill(&mut secret).expect("the operating system provides random numbers");
+        let far = settings.backend.far.as_ref();
+        let is_shared = far.is_some_and(|far| far.purge_log().is_some());
+        let shares_partitions = settings.partition_secret.is_some() || !is_shared;
+        let secret = settings.partition_secret.unwrap_or_else(secret_of_this_process);
         let state = Arc::new(State {
             mark: NEXT.fetch_add(1, Ordering::Relaxed),
             secret,
+            shares_partitions,
             counters: Counters::default(),
             ledger: Ledger::default(),
             fates,
@@ -141,6 +158,9 @@ impl CacheCore {
             searches: Searches::default(),
             wholes: Wholes::default(),
             flights: Arc::default(),
+            reads: SharedReads::default(),
+            drops: Drops::default(),
+            leases_are_known: AtomicBool::new(false),
             hit_for_miss: HitForMiss::default(),
             pieces: Pieces::default(),
             turns: turns(),
@@ -167,6 +187,8 @@ impl CacheCore {
     pub(crate) fn succeeded_by(&self, mut settings: Settings) -> Self {
         settings.backend = self.settings.backend.clone();
         settings.clock = self.settings.clock.clone();
+        // What is stored was named by the one of now.
+        settings.partition_secret = self.settings.partition_secret;
         let (rules, state) = (rules(&settings, &self.ledger), self.state.clone());
         let retired = self.retired_for(&rules);
         let known = self.hit_status.name() == settings.switches.name;

@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 
 use crate::boarding::Given;
 use crate::cache::CacheCore;
+use crate::coder::Job;
 use crate::flight::Flight;
 use crate::key::CacheKey;
+use crate::leasing::Lent;
 use crate::partition::MakeRoom;
 use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::storability::DeclineReason;
@@ -16,16 +18,22 @@ use crate::storage::dynamic::DynStorage;
 
 impl CacheCore {
     /// Stores a response, unless a purge touched it or the cache has ended, and gives it to the followers. In memory it is there when this returns. `confirmed` is what the response whose content
-    /// it has is held against purges by, where a handler confirmed that.
+    /// it has is held against purges by, where a handler confirmed that. Where it is to be compressed, the far store gets it
+    /// behind that, in its last form.
     pub(crate) fn commit(
         self: &Arc<Self>,
         flight: Flight<Given>,
         key: &CacheKey,
         response: &Arc<StoredResponse>,
         confirmed: Option<&Stamp>,
+        compression: Option<Job>,
     ) -> Result<(), DeclineReason> {
         let flight = Arc::new(flight);
-        let committed = self.put(&flight, key, response, confirmed);
+        let committed = self.put(&flight, key, response, confirmed).map(|far| match (compression, far) {
+            (Some(job), far) => job.spawn(far),
+            (None, Some(far)) => self.spawn(far.run(response.clone())),
+            (None, None) => {}
+        });
         match committed {
             Ok(()) => flight.give(Given::Stored(response.clone())),
             // Dropped, it has failed: one of those who wait asks anew.
@@ -41,7 +49,7 @@ impl CacheCore {
         key: &CacheKey,
         response: &Arc<StoredResponse>,
         confirmed: Option<&Stamp>,
-    ) -> Result<(), DeclineReason> {
+    ) -> Result<Option<FarPut>, DeclineReason> {
         if self.abandon.is_cancelled() {
             return Err(DeclineReason::Shutdown);
         }
@@ -55,16 +63,21 @@ impl CacheCore {
         }
         let is_valid =
             || self.is_valid(response, key) && confirmed.is_none_or(|stamp| self.still_holds(stamp, response, key));
-        let backend = &self.settings.backend;
-        let committed = flight.commit(is_valid, || {
-            let room = backend.near.as_ref().map(|near| self.put_near(near, key, response));
-            if let Some(far) = &backend.far {
-                // Until a store has it, those who come have it from the flight.
-                let until_stored = room.is_none().then(|| flight.clone());
-                self.put_far(far, key, response, room, until_stored);
-            }
-        });
-        committed.then_some(()).ok_or(DeclineReason::Purged)
+        let near = &self.settings.backend.near;
+        let mut room = None;
+        let put = || room = near.as_ref().map(|near| self.put_near(near, key, response));
+        if !flight.commit(is_valid, put) {
+            return Err(DeclineReason::Purged);
+        }
+        Ok(self.far_for(key).map(|far| FarPut {
+            core: self.clone(),
+            far: far.clone(),
+            key: key.clone(),
+            // Until a store has it, those who come have it from the flight.
+            _until_stored: room.is_none().then(|| flight.clone()),
+            lent: flight.lent(),
+            room,
+        }))
     }
 
     /// Whether no hard purge touched what `response` confirms, since the handler was asked; a soft one marks it.
@@ -76,7 +89,7 @@ impl CacheCore {
     }
 
     /// Returns what left it, so that a quota is kept.
-    fn put_near(&self, near: &MemoryStore, key: &CacheKey, response: &StoredResponse) -> MakeRoom {
+    pub(crate) fn put_near(&self, near: &MemoryStore, key: &CacheKey, response: &StoredResponse) -> MakeRoom {
         let most = self.settings.max_variants;
         self.fates.note_stored(key, response.stamp.number);
         near.put_now(key, response, most);
@@ -95,36 +108,6 @@ impl CacheCore {
         room
     }
 
-    /// Behind the answer. A purge that comes while the store is at work has a larger number than this response, so that it is never read. `room` is what left the
-    /// near store, if there is one.
-    fn put_far(
-        self: &Arc<Self>,
-        far: &Arc<dyn DynStorage>,
-        key: &CacheKey,
-        response: &Arc<StoredResponse>,
-        room: Option<MakeRoom>,
-        until_stored: Option<Arc<Flight<Given>>>,
-    ) {
-        let (cache, far, key, response) = (self.clone(), far.clone(), key.clone(), response.clone());
-        self.spawn(async move {
-            let _until_stored = until_stored;
-            if room.is_none() {
-                cache.fates.note_stored(&key, response.stamp.number);
-            }
-            let put = far.put(&key, response.clone(), cache.settings.max_variants).await;
-            cache.note_store_error(put, &key);
-            let mut room = room.unwrap_or_else(|| cache.keep_quota(&key, &response, || None));
-            // Erased while the store was at work: it is never read, but it must go as well.
-            if response.charge.is_some() && !cache.is_valid(&response, &key) {
-                room.oldest.push(key.clone());
-            }
-            for key in room.oldest.iter().chain(room.other_variants.then_some(&key)) {
-                let removed = far.remove(key).await;
-                cache.note_store_error(removed, key);
-            }
-        });
-    }
-
     /// Accounts a response that was stored for its principal, and says what has to leave so that the quota is kept. `stored` is as for
     /// [`Partitions::enter`](crate::partition::Partitions::enter).
     fn keep_quota(
@@ -137,6 +120,44 @@ impl CacheCore {
         let room = self.partitions.enter(charge, key, weight(key, response), stored);
         room.oldest.iter().for_each(|_| count(&self.counters.quota_evictions));
         room
+    }
+}
+
+/// What is to be put into the far store, behind the answer.
+pub(crate) struct FarPut {
+    core: Arc<CacheCore>,
+    far: Arc<dyn DynStorage>,
+    key: CacheKey,
+    /// What left the near store, if there is one.
+    room: Option<MakeRoom>,
+    _until_stored: Option<Arc<Flight<Given>>>,
+    lent: Option<Arc<Lent>>,
+}
+
+impl FarPut {
+    /// A purge that comes while the store is at work has a larger number than this response, so that it is never read.
+    pub(crate) async fn run(self, response: Arc<StoredResponse>) {
+        let (core, far, key) = (&self.core, &self.far, &self.key);
+        let is_near = self.room.is_some();
+        if !is_near {
+            core.fates.note_stored(key, response.stamp.number);
+        }
+        // The account is of what is near, where that is a copy of its own.
+        let apart = StoredResponse { charge: None, ..StoredResponse::clone(&response) };
+        let kept = if is_near { Arc::new(apart) } else { response.clone() };
+        let put = far.put(key, kept, core.settings.max_variants).await;
+        if core.note_store_error(put, key).is_some() {
+            self.lent.iter().for_each(|lent| lent.is_stored());
+        }
+        let mut room = self.room.unwrap_or_else(|| core.keep_quota(key, &response, || None));
+        // Erased while the store was at work: it is never read, but it must go as well.
+        if response.charge.is_some() && !core.is_valid(&response, key) {
+            room.oldest.push(key.clone());
+        }
+        for key in room.oldest.iter().chain(room.other_variants.then_some(key)) {
+            let removed = far.remove(key).await;
+            core.note_store_error(removed, key);
+        }
     }
 }
 

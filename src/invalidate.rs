@@ -54,6 +54,10 @@ impl CacheCore {
                         failed = far.remove(&key).await.err().or(failed);
                     }
                 }
+                // What other instances have stored there.
+                if let Some(far) = far.as_ref().filter(|_| self.shares_partitions) {
+                    failed = far.erase(&digest(&self.secret, principal)).await.err().or(failed);
+                }
                 failed.map_or(Ok(()), Err)
             }
             Selector::Everything => {
@@ -76,12 +80,13 @@ impl CacheCore {
 
     /// Drops what is stored under a key, and leaves fills in flight alone.
     pub(crate) fn drop_key(self: &Arc<Self>, key: &CacheKey) {
-        if let Some(near) = &self.settings.backend.near {
-            near.remove_now(key);
-        }
-        if let Some(far) = &self.settings.backend.far {
-            let (cache, far, key) = (self.clone(), far.clone(), key.clone());
+        let backend = &self.settings.backend;
+        let dropping = backend.far.as_ref().map(|far| (self.begin_drop(key), far.clone()));
+        backend.near.iter().for_each(|near| _ = near.remove_now(key));
+        if let Some((dropping, far)) = dropping {
+            let (cache, key) = (self.clone(), key.clone());
             self.spawn(async move {
+                let _until_removed = dropping;
                 let removed = far.remove(&key).await;
                 cache.note_store_error(removed, &key);
             });

@@ -95,6 +95,7 @@ mod follow;
 mod future;
 mod handle;
 mod layer;
+mod outbound;
 mod posted;
 mod purging;
 mod representation;
@@ -116,6 +117,7 @@ mod coder;
 mod commit;
 mod course;
 mod description;
+mod drops;
 mod fill;
 mod flight;
 mod groups;
@@ -123,6 +125,7 @@ mod hit_for_miss;
 mod hottest;
 mod invalidate;
 mod labels;
+mod leasing;
 mod ledger;
 mod live;
 mod lookup;
@@ -142,6 +145,7 @@ mod route_stats;
 mod rules;
 mod search;
 mod settings;
+mod shared_reads;
 mod spans;
 mod stats;
 mod strategy;
@@ -150,6 +154,7 @@ mod sweep;
 mod tagging;
 mod target;
 mod through;
+mod tiers;
 mod wholes;
 
 // Floor 2: stores.
@@ -231,7 +236,7 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::route_stats::RouteStats;
 pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 pub use self::service::Cache;
-pub use self::stats::{CompressionStats, Stats};
+pub use self::stats::{CompressionStats, Stats, TierStats};
 pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.

@@ -65,6 +65,8 @@ pub struct Stats {
     pub store_errors: u64,
     /// How long look-ups in the store took, where that isn't the one in memory.
     pub store_latency: Latency,
+    /// What happened between a store in memory and another one behind it, or between instances that share one.
+    pub tiers: TierStats,
     /// What compression of stored content did.
     pub compression: CompressionStats,
     /// What the store holds.
@@ -82,6 +84,44 @@ impl Stats {
     /// How many responses were not stored for this reason.
     pub fn declined_for(&self, reason: DeclineReason) -> u64 {
         self.declined.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// What happened between stores, and between instances that share one, since the cache was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierStats {
+    /// Responses that were copied from the other store to the one in memory ([`CacheLayer::tiered`](crate::CacheLayer::tiered)).
+    pub promoted: u64,
+    /// Look-ups that were answered by what another request was asking the store already.
+    pub reads_shared: u64,
+    /// Leases that this instance had: requests that went to the handler for all instances.
+    pub leases: u64,
+    /// Requests that another instance's answer was found for.
+    pub leases_awaited: u64,
+    /// Requests that waited for another instance as long as they may ([`CacheLayer::max_lease_wait`](crate::CacheLayer::max_lease_wait)).
+    pub lease_waits_timed_out: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TierCounters {
+    pub(crate) promoted: AtomicU64,
+    pub(crate) reads_shared: AtomicU64,
+    pub(crate) leases: AtomicU64,
+    pub(crate) leases_awaited: AtomicU64,
+    pub(crate) lease_waits_timed_out: AtomicU64,
+}
+
+impl TierCounters {
+    fn snapshot(&self) -> TierStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TierStats {
+            promoted: read(&self.promoted),
+            reads_shared: read(&self.reads_shared),
+            leases: read(&self.leases),
+            leases_awaited: read(&self.leases_awaited),
+            lease_waits_timed_out: read(&self.lease_waits_timed_out),
+        }
     }
 }
 
@@ -153,6 +193,7 @@ pub(crate) struct Counters {
     pub(crate) quota_evictions: AtomicU64,
     /// Look-ups in a store that isn't in memory.
     pub(crate) store_latency: Histogram,
+    pub(crate) tiers: TierCounters,
     pub(crate) compression: CompressionCounters,
 }
 
@@ -210,6 +251,7 @@ impl Counters {
             partitions: now.partitions,
             store_errors: routes.sum(|route| read(&route.store_errors)),
             store_latency: self.store_latency.latency(),
+            tiers: self.tiers.snapshot(),
             compression: self.compression.snapshot(),
             storage,
         }

@@ -165,6 +165,7 @@ impl Config {
         settings.outcome_extension = base.outcome_extension;
         settings.observe_answers = base.observe_answers;
         settings.query = base.query.clone();
+        settings.partition_secret = base.partition_secret;
         settings.backend = match self.store {
             Some(store) => Backend { near: Some(Arc::new(store.build())), far: base.backend.far.clone() },
             None => base.backend.clone(),
@@ -361,9 +362,14 @@ fn read_limits<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d>
     ] {
         *limit = section.size(name).map_or(*limit, |size| usize::try_from(size).unwrap_or(usize::MAX));
     }
-    for (name, limit) in [("max_wait", &mut settings.max_wait), ("max_fill_age", &mut settings.max_fill_age)] {
+    for (name, limit) in [
+        ("max_wait", &mut settings.max_wait),
+        ("max_fill_age", &mut settings.max_fill_age),
+        ("max_lease_wait", &mut settings.max_lease_wait),
+    ] {
         *limit = section.duration(name).unwrap_or(*limit);
     }
+    settings.near_ttl = section.duration("near_ttl");
     for (name, limit, least) in [
         ("max_variants", &mut settings.max_variants, 1),
         ("max_refreshes", &mut settings.max_refreshes, 0),

@@ -24,6 +24,10 @@ impl Backend {
         Self { near: None, far: Some(Arc::new(Only { storage, taken: AtomicBool::new(false) })) }
     }
 
+    pub(crate) fn tiered(near: MemoryStore, far: impl Storage) -> Self {
+        Self { near: Some(Arc::new(near)), ..Self::other(far) }
+    }
+
     /// The stores for one cache. What is stored means something only together with the purges and the rules of its cache, so no two
     /// caches of a process may share it: each has a memory store of its own, and of any other there is one.
     ///

@@ -87,6 +87,9 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         max_waiting: _,
         max_wait: _,
         max_fill_age: _,
+        max_lease_wait: _,
+        near_ttl: _,
+        partition_secret: _,
         eager_etag_size: _,
         max_query_content: _,
         compression: _,
@@ -219,11 +222,16 @@ impl Written {
         for (name, limit, usual) in [
             ("max_wait", settings.max_wait, usual.max_wait),
             ("max_fill_age", settings.max_fill_age, usual.max_fill_age),
+            ("max_lease_wait", settings.max_lease_wait, usual.max_lease_wait),
         ] {
             if limit != usual {
                 let limit = self.duration(name, limit);
                 set(&mut lines, name, limit);
             }
+        }
+        if let Some(ttl) = settings.near_ttl {
+            let ttl = self.duration("near_ttl", ttl);
+            set(&mut lines, "near_ttl", ttl);
         }
         lines
     }
