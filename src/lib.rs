@@ -273,3 +273,8 @@ struct Guide;
 #[cfg(all(doctest, feature = "admin"))]
 #[doc = include_str!("../docs/admin.md")]
 struct AdminChapter;
+
+/// The example in the chapter on records, as a doc test.
+#[cfg(all(doctest, feature = "record"))]
+#[doc = include_str!("../docs/record.md")]
+struct RecordChapter;
