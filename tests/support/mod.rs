@@ -8,6 +8,8 @@ pub mod fault_proxy;
 pub mod log;
 pub mod neighbours;
 pub mod ports;
+#[cfg(feature = "record")]
+pub mod purges;
 pub mod redis;
 #[cfg(feature = "admin")]
 pub mod schema;

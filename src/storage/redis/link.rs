@@ -29,17 +29,15 @@ impl Link {
         Arc::new(Self { server, state: Mutex::new(State::Closed) })
     }
 
-    /// Does something on the connection. If that turns out to have ended since it was last used, once more on a new one: every operation may
-    /// happen twice without harm.
+    /// Does something on the connection. If that turns out to have ended, or ends meanwhile, once more on a new one: every operation may happen twice
+    /// without harm.
     pub(super) async fn run<T, F>(self: &Arc<Self>, operation: impl Fn(Arc<Connection>) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        if let Some(connection) = self.open_already() {
-            match self.run_on(connection, &operation).await {
-                Err(failure) if failure.is_final && !failure.was_late => {}
-                done => return done,
-            }
+        match self.run_on(self.opened().await?, &operation).await {
+            Err(failure) if failure.is_final && !failure.was_late => {}
+            done => return done,
         }
         self.run_on(self.opened().await?, &operation).await
     }
@@ -57,14 +55,6 @@ impl Link {
             return Err(Failure::of_connection("another server has taken over at its address"));
         }
         done
-    }
-
-    /// The connection that is there.
-    fn open_already(&self) -> Option<Arc<Connection>> {
-        match &*self.state() {
-            State::Open(connection) if connection.is_usable() => Some(connection.clone()),
-            _ => None,
-        }
     }
 
     /// A connection, if need be a new one. It is made by a task of its own, so that an attempt which takes longer than anybody waits comes to its end.

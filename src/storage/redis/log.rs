@@ -72,26 +72,29 @@ impl RedisLog {
     async fn follow_now(&self, known: u64, wait: Duration) -> Result<PurgeNews, Failure> {
         let _turn = self.turn.lock().await;
         self.trimming.step_if_due(&self.server, &self.data).await;
-        self.waiting.run(|at| self.follow_at(at, known, wait)).await
+        let late = |_| Failure::unanswered("it doesn't answer who follows the purge log");
+        let follow = |at| async move {
+            let at: Arc<Connection> = at;
+            let busy = Busy { connection: &at, is_over: false };
+            let news = tokio::time::timeout(wait.saturating_add(PATIENCE), self.follow_at(&at, known, wait)).await;
+            busy.over(news.map_err(late)??)
+        };
+        self.waiting.run(follow).await
     }
 
     /// First where the log stands, then what came. In this order nothing that came is ever taken for nothing: the stream is read later than the head.
-    async fn follow_at(&self, at: Arc<Connection>, known: u64, wait: Duration) -> Result<PurgeNews, Failure> {
-        let busy = Busy { connection: &at, is_over: false };
-        let told = hello::ask(&HELLO, &self.server, known, &at, |call| call).await?;
+    async fn follow_at(&self, at: &Connection, known: u64, wait: Duration) -> Result<PurgeNews, Failure> {
+        let told = hello::ask(&HELLO, &self.server, known, at, |call| call).await?;
         if told.epoch != epoch_of(known) || told.number().saturating_sub(known) > MOST_NEWS.into() {
-            return Ok(busy.over(PurgeNews::Gap));
+            return Ok(PurgeNews::Gap);
         }
-        let wait = if told.number() > known { Duration::ZERO } else { wait };
-        let stream = self.server.settings.keyspace.log();
-        let reading = entries::since(&at, &stream, known, wait, MOST_NEWS);
-        let late = |_| Failure::unanswered("it doesn't answer who follows the purge log");
-        let found = tokio::time::timeout(wait.saturating_add(PATIENCE), reading).await.map_err(late)??;
-        let is_missing = found.is_empty() && told.number() > known;
-        if is_missing {
-            return Ok(busy.over(PurgeNews::Gap));
+        let has_come = told.number() > known;
+        let wait = if has_come { Duration::ZERO } else { wait };
+        let found = entries::since(at, &self.server.settings.keyspace.log(), known, wait, MOST_NEWS).await?;
+        if has_come && found.is_empty() {
+            return Ok(PurgeNews::Gap);
         }
-        Ok(busy.over(entries::news(known, found, told.floor(), self.server.shift())?))
+        entries::news(known, found, told.floor(), self.server.shift())
     }
 }
 
@@ -116,9 +119,9 @@ struct Busy<'a> {
 }
 
 impl Busy<'_> {
-    fn over<T>(mut self, outcome: T) -> T {
+    fn over<T>(mut self, news: T) -> Result<T, Failure> {
         self.is_over = true;
-        outcome
+        Ok(news)
     }
 }
 

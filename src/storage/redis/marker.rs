@@ -10,7 +10,7 @@ use super::keys;
 use crate::rfc9111::vary::{Matching, variant_key};
 
 /// What it begins with; a record begins otherwise.
-const MAGIC: &[u8; 4] = b"LDRM";
+const MAGIC: &[u8; 4] = b"LRDM";
 
 /// The length of what a record begins with as well: see `lua/marker.lua`.
 const HEADER: usize = 32;

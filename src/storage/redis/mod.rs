@@ -150,7 +150,7 @@ impl RedisStore {
     /// If it has none that can be read.
     #[cfg(feature = "redis-tls")]
     pub fn certificate_authorities(mut self, pem: &[u8]) -> Result<Self, RedisUrlError> {
-        self.settings.tls_mut().root_cert = Some(pem.to_vec());
+        self.settings.set_authorities(pem)?;
         self.client = self.settings.client()?;
         Ok(self.anew())
     }
@@ -161,8 +161,7 @@ impl RedisStore {
     /// If they can't be read.
     #[cfg(feature = "redis-tls")]
     pub fn client_certificate(mut self, certificate: &[u8], key: &[u8]) -> Result<Self, RedisUrlError> {
-        let (client_cert, client_key) = (certificate.to_vec(), key.to_vec());
-        self.settings.tls_mut().client_tls = Some(redis::ClientTlsConfig { client_cert, client_key });
+        self.settings.set_client_certificate(certificate, key);
         self.client = self.settings.client()?;
         Ok(self.anew())
     }

@@ -93,7 +93,24 @@ impl Settings {
     }
 
     #[cfg(feature = "redis-tls")]
-    pub(super) fn tls_mut(&mut self) -> &mut redis::TlsCertificates {
+    pub(super) fn set_authorities(&mut self, pem: &[u8]) -> Result<(), RedisUrlError> {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        // The client takes a text without any for one with none.
+        let first = CertificateDer::pem_slice_iter(pem).next();
+        let unusable = |reason: String| RedisUrlError::Certificates(reason);
+        first.ok_or_else(|| unusable("there is none".into()))?.map_err(|error| unusable(error.to_string()))?;
+        self.tls_mut().root_cert = Some(pem.to_vec());
+        Ok(())
+    }
+
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn set_client_certificate(&mut self, certificate: &[u8], key: &[u8]) {
+        let (client_cert, client_key) = (certificate.to_vec(), key.to_vec());
+        self.tls_mut().client_tls = Some(redis::ClientTlsConfig { client_cert, client_key });
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn tls_mut(&mut self) -> &mut redis::TlsCertificates {
         self.tls.get_or_insert(redis::TlsCertificates { client_tls: None, root_cert: None })
     }
 
@@ -123,7 +140,8 @@ fn connection_info(address: &str) -> Result<ConnectionInfo, RedisUrlError> {
     if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err(RedisUrlError::Url("certificates are always checked".into()));
     }
-    let redis = info.redis_settings().clone().set_lib_name("larder", env!("CARGO_PKG_VERSION"));
+    // It is known by its name; one command less that a user needs the right for.
+    let redis = info.redis_settings().clone().set_skip_set_lib_name();
     Ok(info.set_tcp_settings(tcp()).set_redis_settings(redis))
 }
 

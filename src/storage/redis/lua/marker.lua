@@ -7,22 +7,25 @@ local HEADER, DIGEST = 32, 22
 -- When a response began, as four numbers that count in this order; nothing where nothing is stored, or no record, or one that says of itself that it is from
 -- the future, which nothing could ever replace.
 local function order_of(header)
-  if #header < HEADER or string.sub(header, 1, 3) ~= 'LDR' then return nil end
+  if #header < HEADER or string.sub(header, 1, 3) ~= 'LRD' then return nil end
   local order = { struct.unpack('>I4I4I4I4', header, 9) }
   local soon = redis.call('TIME')[1] + 5
   return order[3] * 4294967.296 + order[4] / 1000 <= soon and order or nil
 end
 
+-- By so many milliseconds two instances may disagree about one moment.
+local UNSURE = 10
+
 local function is_later(one, other)
   if not one then return false end
-  for i = 1, 4 do
+  for i = 1, 2 do
     if one[i] ~= other[i] then return one[i] > other[i] end
   end
-  return false
+  return (one[3] - other[3]) * 4294967296 + one[4] - other[4] > UNSURE
 end
 
 local function read_marker(text)
-  if string.sub(text, 1, 4) ~= 'LDRM' or #text < HEADER + DIGEST + 2 then return nil end
+  if string.sub(text, 1, 4) ~= 'LRDM' or #text < HEADER + DIGEST + 2 then return nil end
   local generation = string.sub(text, HEADER + 1, HEADER + DIGEST)
   local length = struct.unpack('>I2', text, HEADER + DIGEST + 1)
   local at = HEADER + DIGEST + 3
@@ -42,7 +45,7 @@ end
 -- What is under a key: the order of the newest response there, and the marker if there is one.
 local function look(key)
   local header = redis.call('GETRANGE', key, 0, HEADER - 1)
-  if string.sub(header, 1, 4) ~= 'LDRM' then return order_of(header), nil end
+  if string.sub(header, 1, 4) ~= 'LRDM' then return order_of(header), nil end
   local marker = read_marker(redis.call('GET', key))
   return marker and marker.order, marker
 end

@@ -27,7 +27,7 @@ end
 
 local function set_marker(marker)
   local order = is_later(marker.order, new) and marker.order or new
-  local header = 'LDRM\1\0\0\0' .. struct.pack('>I4I4I4I4', unpack(order)) .. string.rep('\0', 8)
+  local header = 'LRDM\1\0\0\0' .. struct.pack('>I4I4I4I4', unpack(order)) .. string.rep('\0', 8)
   local text = header .. marker.generation .. struct.pack('>I2', #fields) .. fields .. table.concat(marker.digests)
   redis.call('SET', key, text, 'PX', math.max(lifetime, redis.call('PTTL', key)))
 end
