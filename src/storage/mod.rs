@@ -5,6 +5,8 @@ pub(crate) mod dynamic;
 mod lease;
 mod log;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 pub(crate) mod scan;
 mod tiered;
 
@@ -19,6 +21,8 @@ use smallvec::SmallVec;
 pub use self::lease::{Lease, LeaseToken, Released};
 pub use self::log::{LogFuture, PurgeLog, PurgeNews, PurgeSnapshot};
 pub use self::memory::{Eviction, MemoryStore};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStats, RedisStore, RedisUrlError};
 pub use self::tiered::Tiered;
 use crate::clock::Moment;
 use crate::error::StorageError;
@@ -38,6 +42,13 @@ pub struct Query<'a> {
     pub headers: &'a HeaderMap,
     /// When it is asked, by the clock of the cache.
     pub now: Moment,
+}
+
+impl<'a> Query<'a> {
+    /// A question; for whoever asks a store without a cache.
+    pub fn new(key: &'a CacheKey, headers: &'a HeaderMap, now: Moment) -> Self {
+        Self { key, headers, now }
+    }
 }
 
 /// A place to keep responses.
