@@ -20,7 +20,7 @@ use crate::rules::{Rule, check};
 use crate::service::Cache;
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
-use crate::storage::{MemoryStore, Storage};
+use crate::storage::{Guard, MemoryStore, Storage};
 
 /// A [`Layer`] that answers requests from a cache.
 ///
@@ -68,6 +68,21 @@ impl CacheLayer {
     /// Not here, but when a second cache is made over the store: by a setter after the layer was used.
     pub fn with_storage(storage: impl Storage) -> Self {
         Self::over(Backend::other(storage))
+    }
+
+    /// How the store is guarded, if it isn't the one in memory: how long it may take, and when it isn't asked any more. See [`Guard`] for what goes without saying.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::CacheLayer;
+    /// use larder::storage::{Guard, Storage};
+    ///
+    /// fn cache(storage: impl Storage) -> CacheLayer {
+    ///     CacheLayer::with_storage(storage).store_guard(Guard::default().deadline(Duration::from_millis(10)))
+    /// }
+    /// ```
+    pub fn store_guard(self, guard: Guard) -> Self {
+        self.set(|settings| settings.backend.guard_by(guard))
     }
 
     fn over(backend: Backend) -> Self {

@@ -1,10 +1,9 @@
 //! The store behind a cache: the one in memory, which answers at once and isn't paid for with a box, or any other, which is waited for.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::dynamic::{DynStorage, Only};
-use super::{MemoryStore, Storage, StorageUsage};
+use super::{Guard, GuardStats, MemoryStore, Storage, StorageUsage};
 use crate::fates::Fates;
 
 /// A store, its type erased unless it is the memory store.
@@ -16,7 +15,7 @@ pub(crate) enum Backend {
 
 impl Backend {
     pub(crate) fn other(storage: impl Storage) -> Self {
-        Self::Other(Arc::new(Only { storage, taken: AtomicBool::new(false) }))
+        Self::Other(Arc::new(Only::new(storage)))
     }
 
     /// The store for one cache. What is stored means something only together with the purges and the rules of its cache, so no two
@@ -54,6 +53,19 @@ impl Backend {
             Self::Memory(_) => "memory",
             Self::Other(_) => "a store of one's own",
         }
+    }
+
+    /// How the store is guarded, before it is first used. The one in memory needs no guard.
+    pub(crate) fn guard_by(&self, guard: Guard) {
+        if let Self::Other(other) = self {
+            other.guard_by(guard);
+        }
+    }
+
+    /// What the guard has seen; `None` where there is none.
+    pub(crate) fn guard_stats(&self) -> Option<GuardStats> {
+        let Self::Other(other) = self else { return None };
+        Some(other.guard_stats())
     }
 
     pub(crate) fn usage(&self) -> StorageUsage {
