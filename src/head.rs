@@ -14,7 +14,7 @@ use crate::rfc9111::date;
 use crate::rfc9111::validation::{EntityTag, Validators};
 
 /// The fields that usually differ between responses of one route.
-const OWN: [HeaderName; 6] =
+pub(crate) const OWN: [HeaderName; 6] =
     [header::DATE, header::ETAG, header::LAST_MODIFIED, header::EXPIRES, header::CONTENT_LOCATION, header::LOCATION];
 
 /// The values of own fields, in the order of [`OWN`].
@@ -84,6 +84,34 @@ impl StoredHead {
     }
 }
 
+/// What its [record](crate::record) is made of.
+#[cfg(feature = "record")]
+impl StoredHead {
+    /// All fields, with empty values in the places.
+    pub(crate) fn shared(&self) -> &HeaderMap {
+        &self.shared
+    }
+
+    /// Which of [`OWN`] have a value, by bit.
+    pub(crate) fn has_own(&self) -> u8 {
+        self.has_own
+    }
+
+    /// Their values, in that order.
+    pub(crate) fn own(&self) -> &[HeaderValue] {
+        &self.own
+    }
+
+    /// The head that is made of these.
+    pub(crate) fn of_parts(shared: Arc<HeaderMap>, own: SmallVec<[HeaderValue; 3]>, has_own: u8) -> Self {
+        let mut head = Self { shared, own, has_own, date: None, last_modified: None };
+        // A field that comes several times has no place among the own ones, and no date.
+        let date = |name| head.get_own(&name).and_then(|value| date::parse(value.as_bytes()));
+        (head.date, head.last_modified) = (date(header::DATE), date(header::LAST_MODIFIED));
+        head
+    }
+}
+
 /// The reserved places of a head, in their order.
 pub(crate) struct Places<'a>(http::header::ValuesMut<'a, HeaderValue>);
 
@@ -117,7 +145,7 @@ const MOST_HEADS: usize = 1024;
 
 /// A head that was seen this often gets values that live as long as the process: handing them out touches no counter, and above all none
 /// that all cores would contend for.
-const OFTEN: u32 = 4;
+pub(crate) const OFTEN: u32 = 4;
 
 /// The first heads get such values at once, up to so many bytes: most applications have no more.
 const LEAKED_AT_ONCE: usize = 16 << 10;
@@ -220,7 +248,7 @@ pub(crate) fn compact(head: &HeaderMap) -> HeaderMap {
 }
 
 /// A copy of `head` that lives as long as the process, unless more than `most` would then be given away.
-fn lasting(head: &HeaderMap, leaked: &mut usize, most: usize) -> Option<HeaderMap> {
+pub(crate) fn lasting(head: &HeaderMap, leaked: &mut usize, most: usize) -> Option<HeaderMap> {
     let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let texts = head.values().all(|value| value.to_str().is_ok());
     if !texts || *leaked + size > most {

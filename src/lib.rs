@@ -53,7 +53,7 @@
 //! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
 //! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
-//! | 2 | stores | [`storage`] |
+//! | 2 | stores | [`storage`], `record` (feature `record`) |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
 //! | 0 | the protocol, as pure functions | [`rfc9111`] |
 //!
@@ -67,6 +67,7 @@
 //!   `axum` and `config`, and the crates `serde`, `serde_json`, `subtle` and `form_urlencoded`.
 //! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
 //!   crate `metrics`.
+//! - `record`: stored responses and purges as bytes, for stores outside of the process: the module `record`. Adds the crates `twox-hash` and `hmac`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
 //!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
@@ -151,6 +152,8 @@ mod through;
 mod wholes;
 
 // Floor 2: stores.
+#[cfg(feature = "record")]
+pub mod record;
 pub mod storage;
 
 // Floor 1: values.

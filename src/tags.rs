@@ -129,6 +129,18 @@ impl Tags {
         self.bears_every
     }
 
+    /// The names, one in a line.
+    #[cfg(feature = "record")]
+    pub(crate) fn lines(&self) -> &str {
+        &self.names
+    }
+
+    /// The tags that a [record](crate::record) is of.
+    #[cfg(feature = "record")]
+    pub(crate) fn of_parts(hashes: Box<[u64]>, lines: &str, bears_every: bool) -> Self {
+        Self { hashes, names: lines.into(), bears_every }
+    }
+
     /// What is borne by either of both.
     pub(crate) fn joined(&self, other: &Self) -> Self {
         let mut names: Vec<&str> = self.names().chain(other.names()).collect();

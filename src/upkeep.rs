@@ -32,6 +32,33 @@ struct Marks {
     chance: AtomicU64,
 }
 
+/// What is to be done, without what was done so far: what its [record](crate::record) is made of.
+#[cfg(feature = "record")]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) sliding: Option<Duration>,
+    pub(crate) beta: Option<f64>,
+    pub(crate) within: Option<Duration>,
+    pub(crate) cost: u32,
+}
+
+#[cfg(feature = "record")]
+impl Upkeep {
+    pub(crate) fn wanted(&self) -> Wanted {
+        let Self { sliding, beta, within, cost, marks: _ } = *self;
+        Wanted { sliding, beta, within, cost }
+    }
+
+    /// The same for a copy that begins now: it wasn't used yet, and has its own chance. `None` where a rule can't have wanted that.
+    pub(crate) fn begun(wanted: Wanted, spread: u64) -> Option<Arc<Self>> {
+        let Wanted { sliding, beta, within, cost } = wanted;
+        let expiry = Expiry { jitter: None, sliding, refresh_ahead: beta, refresh_within: within };
+        let is_wanted = expiry.mistake().is_none();
+        let upkeep = Self::of(&expiry, true, Duration::from_micros(cost.into()), spread);
+        upkeep.filter(|_| is_wanted)
+    }
+}
+
 impl Upkeep {
     /// The bytes that it takes, with the counters of references.
     pub(crate) const SIZE: usize = size_of::<Self>() + size_of::<Marks>() + 4 * size_of::<usize>();

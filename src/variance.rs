@@ -47,6 +47,22 @@ impl Variance {
         (self.fields.len() == self.as_sent.len()).then(|| self.fields.iter().zip(lines))
     }
 
+    /// What its [record](crate::record) is made of: the lines as they came, or none where a field had several.
+    #[cfg(feature = "record")]
+    pub(crate) fn as_sent(&self) -> &[Option<HeaderValue>] {
+        &self.as_sent
+    }
+
+    /// The variance that is made of these.
+    #[cfg(feature = "record")]
+    pub(crate) fn of_parts(
+        fields: SmallVec<[HeaderName; 2]>,
+        key: VariantKey,
+        as_sent: SmallVec<[Option<HeaderValue>; 2]>,
+    ) -> Self {
+        Self { fields, key, as_sent }
+    }
+
     /// The bytes of its values.
     pub(crate) fn size(&self) -> usize {
         self.key.len() + self.as_sent.iter().flatten().map(HeaderValue::len).sum::<usize>()

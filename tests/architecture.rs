@@ -43,7 +43,7 @@ const FLOORS: [&[&str]; 6] = [
         "variance",
         "words",
     ],
-    &["storage"],
+    &["record", "storage"],
     &[
         "admission",
         "adoption",
