@@ -2,16 +2,12 @@
 
 mod support;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder::storage::testing::{Fault, Faulty, Operation};
-use larder::storage::{
-    Guard, GuardStats, Guarded, Lease, LeaseToken, MemoryStore, Query, Storage, StorageUsage, Variants, contract,
-    with_variant,
-};
-use larder::{CacheKey, CacheLayer, ManualClock, PurgeError, Selector, StorageError, StoredResponse};
+use larder::storage::{Guard, GuardStats, MemoryStore};
+use larder::{CacheLayer, ManualClock, PurgeError, Selector, StorageError};
 use support::bodies::*;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
@@ -290,129 +286,4 @@ fn the_error_of_a_refused_connection_is_known_by_its_cause() {
     assert!(StorageError::with_source("no", StorageError::with_source("inside", refused())).is_unreachable());
     assert!(!StorageError::with_source("no", reset).is_unreachable());
     assert!(!StorageError::new("no").is_unreachable());
-}
-
-#[tokio::test]
-async fn the_stores_that_are_shipped_keep_the_contract() {
-    contract::check(|| MemoryStore::new(64 << 20)).await.unwrap();
-    contract::check(store).await.unwrap();
-    contract::check(|| Guarded::new(store(), Guard::default().deadline(Duration::from_secs(60)))).await.unwrap();
-}
-
-/// A contract that a broken store passes would be none.
-#[tokio::test]
-async fn the_contract_names_the_promise_that_a_store_does_not_keep() {
-    // (what goes wrong, a word of the promise)
-    let rows = [
-        (Operation::Get, Fault::Lie, "what was put"),
-        (Operation::Get, Fault::Fail, "never put"),
-        (Operation::Put, Fault::Lie, "what was put"),
-        (Operation::Remove, Fault::Lie, "never put"),
-        (Operation::Clear, Fault::Lie, "cleared"),
-        (Operation::Clear, Fault::Fail, "cleared"),
-        (Operation::Erase, Fault::Fail, "erasure"),
-        (Operation::Lease, Fault::Lie, "lease"),
-        (Operation::Ping, Fault::Fail, "is there"),
-    ];
-    for (operation, fault, expected) in rows {
-        let broken = contract::check(|| {
-            let store = store();
-            store.set(operation, fault);
-            store
-        });
-        let broken = broken.await.expect_err("a broken store");
-        assert!(broken.promise().contains(expected), "{operation:?} {fault:?}: {broken}");
-    }
-}
-
-/// Stores that are wrong in what they keep, and not only in that they fail.
-#[tokio::test]
-async fn the_contract_finds_stores_that_keep_the_wrong_things() {
-    // (flaw, a word of the promise)
-    let rows = [
-        (Flaw::CutsKeys, "keys never meet"),
-        (Flaw::OneVariant, "each variant"),
-        (Flaw::LastStays, "`Vary`"),
-        (Flaw::TooMany, "oldest go"),
-        (Flaw::ErasesAll, "erasure"),
-        (Flaw::GrantsAll, "lease"),
-    ];
-    for (flaw, expected) in rows {
-        let broken = contract::check(|| Flawed { flaw, kept: Mutex::default() }).await;
-        let broken = broken.expect_err("a flawed store");
-        assert!(broken.promise().contains(expected), "{flaw:?}: {broken}");
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
-    /// Only path and query of a key count.
-    CutsKeys,
-    /// One response for each key.
-    OneVariant,
-    /// Whatever comes last stays.
-    LastStays,
-    /// The bound on variants isn't kept.
-    TooMany,
-    /// The erasure of one principal is that of all.
-    ErasesAll,
-    /// Leases are granted to everybody.
-    GrantsAll,
-}
-
-struct Flawed {
-    flaw: Flaw,
-    kept: Mutex<HashMap<Vec<u8>, Variants>>,
-}
-
-impl Flawed {
-    fn kept(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Variants>> {
-        self.kept.lock().expect("no holder panics")
-    }
-
-    fn key(&self, key: &CacheKey) -> Vec<u8> {
-        if self.flaw == Flaw::CutsKeys { key.resource().to_vec() } else { key.as_bytes().to_vec() }
-    }
-}
-
-impl Storage for Flawed {
-    async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
-        Ok(self.kept().get(&self.key(query.key)).cloned().unwrap_or_default())
-    }
-
-    async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {
-        let mut kept = self.kept();
-        let variants = kept.entry(self.key(key)).or_default();
-        *variants = match self.flaw {
-            Flaw::OneVariant => with_variant(&[], response, most),
-            Flaw::TooMany => with_variant(variants, response, 16),
-            Flaw::LastStays => {
-                let others = variants.iter().filter(|old| !old.same_variant(&response)).cloned();
-                [response.clone()].into_iter().chain(others).take(most).collect()
-            }
-            _ => with_variant(variants, response, most),
-        };
-        Ok(())
-    }
-
-    async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
-        Ok(self.kept().remove(&self.key(key)).is_some())
-    }
-
-    async fn erase(&self, _: &[u8; 16]) -> Result<(), StorageError> {
-        if self.flaw == Flaw::ErasesAll { self.clear().await } else { Ok(()) }
-    }
-
-    async fn lease(&self, _: &CacheKey, _: Duration) -> Result<Lease, StorageError> {
-        Ok(if self.flaw == Flaw::GrantsAll { Lease::Granted(LeaseToken([1; 16])) } else { Lease::Free })
-    }
-
-    async fn clear(&self) -> Result<(), StorageError> {
-        self.kept().clear();
-        Ok(())
-    }
-
-    fn usage(&self) -> StorageUsage {
-        StorageUsage::new(self.kept().len() as u64, 0, 0)
-    }
 }

@@ -8,15 +8,16 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::samples::{Sample, Samples, difference};
-use super::{Lease, LeaseToken, PurgeNews, Released, Storage};
+use super::{Lease, LeaseToken, PurgeLog, PurgeNews, Released, Storage};
 use crate::error::StorageError;
 use crate::key::{CacheKey, Part};
+use crate::purge_message::{PurgeMessage, PurgedThings};
 
 /// Tries a store. `make` is called for each promise and has to give an empty store with room for a few mebibytes, behind a namespace of its own where the place is shared. Takes a few
 /// seconds, since leases end with time; needs a tokio runtime with timers.
@@ -50,7 +51,7 @@ pub async fn check<S: Storage>(make: impl Fn() -> S) -> Result<(), BrokenPromise
     outlives_dropped_operations(s, &make()).await.map_err(promised("an operation dropped half-way harms no other"))?;
     serves_many(s, make()).await.map_err(promised("those who use it at the same time get what is theirs"))?;
     answers_pings(&make()).await.map_err(promised("a store that is there says so"))?;
-    tells_of_purges(&make()).await.map_err(promised("a log without news says so, in time"))
+    tells_of_purges(&make()).await.map_err(promised("a log tells of purges in order, without a gap, and in time"))
 }
 
 /// A promise that a store doesn't keep, and what it did instead.
@@ -386,9 +387,41 @@ async fn tells_of_purges(storage: &impl Storage) -> Kept {
     let Some(log) = storage.purge_log() else { return Ok(()) };
     let begin = log.snapshot().await?;
     expect(begin.floor <= begin.current, "the log forgot purges that it hasn't seen")?;
-    let news = tokio::time::timeout(LONG / 4, log.follow(begin.current, SOON)).await;
-    match news.map_err(|_| Broken("it waited longer than it may".into()))?? {
-        PurgeNews::Since { purges, .. } => expect(purges.is_empty(), "it told of purges that nobody made"),
-        PurgeNews::Gap => Err(Broken("it doesn't know its own number".into())),
+    let known = begin.current;
+    let quiet = told(&*log, known, SOON).await?;
+    expect(quiet.is_empty(), "it told of purges that nobody made")?;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    // Of one thing each: a log may remember the things that a purge touches one by one.
+    let place = |place, soft| {
+        let what = PurgedThings::Hashes { places: vec![place], tags: Vec::new(), authority: None };
+        PurgeMessage { what, soft }
+    };
+    let (hard, soft) = (place(1, None), place(u64::MAX, Some(time)));
+    let all = [(known + 1, hard.clone()), (known + 2, soft.clone())];
+    expect(since(log.append(&hard, known).await?)? == all[..1], "an appended purge isn't the next one")?;
+    // Known is what was known before: the news are then what is between, and the new one last.
+    expect(since(log.append(&soft, known).await?)? == all, "an appended purge came without those before it")?;
+    expect(told(&*log, known, LONG).await? == all, "it didn't tell of purges in order")?;
+    expect(told(&*log, known + 1, LONG).await? == all[1..], "it told of a purge that was known")?;
+    let now = log.snapshot().await?;
+    expect(now.current == known + 2, "its snapshot isn't of now")?;
+    expect(all.iter().all(|purge| now.purges.contains(purge)), "its snapshot lacks a purge")?;
+    if let Some(earlier) = now.current.checked_sub(1 << 32) {
+        let news = log.follow(earlier, SOON).await?;
+        expect(news == PurgeNews::Gap, "it went on where an earlier epoch was left")?;
+    }
+    Ok(())
+}
+
+/// What came since, within the time that it may take.
+async fn told(log: &dyn PurgeLog, known: u64, wait: Duration) -> Result<Vec<(u64, PurgeMessage)>, Broken> {
+    let news = timeout(wait + LONG / 6, log.follow(known, wait)).await;
+    since(news.map_err(|_| Broken("it waited longer than it may".into()))??)
+}
+
+fn since(news: PurgeNews) -> Result<Vec<(u64, PurgeMessage)>, Broken> {
+    match news {
+        PurgeNews::Since { purges, .. } => Ok(purges),
+        PurgeNews::Gap => Err(Broken("it lost the thread".into())),
     }
 }
