@@ -300,6 +300,10 @@ impl CacheCore {
     pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>, key: &CacheKey) -> Option<T> {
         answer
             .inspect_err(|error| {
+                if error.is_spared() {
+                    // The guard has counted it, and said once what is the matter.
+                    return;
+                }
                 let path = String::from_utf8_lossy(key.path());
                 more(&self.rules.route(&path).counters.store_errors, 1);
                 tracing::warn!(%error, "the cache goes on without its store for this request");

@@ -60,6 +60,7 @@ impl CacheHandle {
             waiting: cache.flights.waiting() as u64,
             fills_in_flight: cache.flights.len() as u64,
             fill_bytes: cache.budget.held() as u64,
+            guard: cache.settings.backend.guard_stats(),
         };
         cache.counters.snapshot(&cache.ledger, cache.settings.backend.usage(), now)
     }

@@ -20,7 +20,7 @@ use crate::rules::{Rule, check};
 use crate::service::Cache;
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
-use crate::storage::{MemoryStore, Storage};
+use crate::storage::{Guard, MemoryStore, Storage};
 
 /// A [`Layer`] that answers requests from a cache.
 ///
@@ -82,6 +82,21 @@ impl CacheLayer {
     /// As [`with_storage`](Self::with_storage).
     pub fn tiered(near: MemoryStore, far: impl Storage) -> Self {
         Self::over(Backend::tiered(near, far))
+    }
+
+    /// How the store is guarded, if it isn't the one in memory: how long it may take, and when it isn't asked any more. See [`Guard`] for what goes without saying.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::CacheLayer;
+    /// use larder::storage::{Guard, Storage};
+    ///
+    /// fn cache(storage: impl Storage) -> CacheLayer {
+    ///     CacheLayer::with_storage(storage).store_guard(Guard::default().deadline(Duration::from_millis(10)))
+    /// }
+    /// ```
+    pub fn store_guard(self, guard: Guard) -> Self {
+        self.set(|settings| settings.backend.guard_by(guard))
     }
 
     fn over(backend: Backend) -> Self {

@@ -7,7 +7,7 @@ use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::post::Writes;
 use crate::rfc9111::storability::DeclineReason;
-use crate::storage::StorageUsage;
+use crate::storage::{GuardStats, StorageUsage};
 
 /// What a cache did since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,8 +61,10 @@ pub struct Stats {
     pub quota_evictions: u64,
     /// Principals of `Policy::per` that have something stored, counted once for each rule.
     pub partitions: u64,
-    /// Operations that a store failed.
+    /// Operations that a store failed. Those that it was spared are in [`guard`](Self::guard).
     pub store_errors: u64,
+    /// What the guard of the store has seen; `None` where that is the one in memory.
+    pub guard: Option<GuardStats>,
     /// How long look-ups in the store took, where that isn't the one in memory.
     pub store_latency: Latency,
     /// What happened between a store in memory and another one behind it, or between instances that share one.
@@ -209,6 +211,7 @@ pub(crate) struct Gauges {
     pub(crate) waiting: u64,
     pub(crate) fills_in_flight: u64,
     pub(crate) fill_bytes: u64,
+    pub(crate) guard: Option<GuardStats>,
 }
 
 /// One more of something.
@@ -250,6 +253,7 @@ impl Counters {
             quota_evictions: read(&self.quota_evictions),
             partitions: now.partitions,
             store_errors: routes.sum(|route| read(&route.store_errors)),
+            guard: now.guard,
             store_latency: self.store_latency.latency(),
             tiers: self.tiers.snapshot(),
             compression: self.compression.snapshot(),
