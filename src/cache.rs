@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
@@ -17,6 +17,7 @@ use crate::boarding::Given;
 use crate::budget::FillBudget;
 use crate::clock::Moment;
 use crate::coder::Coders;
+use crate::coherence::Coherence;
 use crate::description::regime;
 use crate::error::StorageError;
 use crate::fates::{Became, Fates};
@@ -28,6 +29,7 @@ use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, QueryRule};
 use crate::ledger::Ledger;
 use crate::lookup::{Lookup, weigh};
+use crate::naming::Naming;
 use crate::outcome::ForwardReason;
 use crate::partition::{MakeRoom, Partitions};
 use crate::pieces::Pieces;
@@ -72,6 +74,9 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) fates: Arc<Fates>,
     pub(crate) purges: PurgeIndex,
+    pub(crate) coherence: Arc<Coherence>,
+    /// Ends the task that listens to the log.
+    pub(crate) _end: DropGuard,
     pub(crate) sweeper: Sweeper,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
@@ -130,16 +135,20 @@ impl CacheCore {
         let mut secret = [0; 32];
         // A machine without randomness: a process that can't have a secret key must not pretend to have one.
         getrandom::fill(&mut secret).expect("the operating system provides random numbers");
+        let coherence = Arc::new(Coherence::new(settings.backend.purge_log()));
+        let naming = if coherence.has_log() { Naming::Everywhere } else { Naming::default() };
         let state = Arc::new(State {
             mark: NEXT.fetch_add(1, Ordering::Relaxed),
             secret,
             counters: Counters::default(),
             ledger: Ledger::default(),
             fates,
-            purges: PurgeIndex::default(),
+            purges: PurgeIndex::new(naming.clone()),
+            _end: coherence.stopped.clone().drop_guard(),
+            coherence,
             sweeper: Sweeper::default(),
-            groups: Groups::default(),
-            searches: Searches::default(),
+            groups: Groups::new(naming.clone()),
+            searches: Searches::new(naming),
             wholes: Wholes::default(),
             flights: Arc::default(),
             hit_for_miss: HitForMiss::default(),
@@ -246,6 +255,11 @@ impl CacheCore {
     #[inline]
     pub(crate) fn is_valid(&self, stored: &StoredResponse, key: &CacheKey) -> bool {
         self.purges.is_valid(&stored.stamp, stored.received, key)
+    }
+
+    /// Whether what was found may still be used: no purge that is known touches it, and none that isn't known can have for long.
+    pub(crate) fn is_usable(&self, stored: &StoredResponse, key: &CacheKey, now: Moment) -> bool {
+        self.is_valid(stored, key) && self.coherence.allows(&stored.stamp, key, now)
     }
 
     pub(crate) fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {

@@ -216,8 +216,12 @@ fn of_limits(settings: &Settings) -> Vec<Described> {
         ("max_query_content", settings.max_query_content),
     ]
     .map(|(name, value)| (name, value.to_string()));
-    let times = [("max_wait", settings.max_wait), ("max_fill_age", settings.max_fill_age)]
-        .map(|(name, value)| (name, format!("{value:?}")));
+    let times = [
+        ("max_wait", settings.max_wait),
+        ("max_fill_age", settings.max_fill_age),
+        ("staleness_bound", settings.staleness_bound),
+    ]
+    .map(|(name, value)| (name, format!("{value:?}")));
     sizes.into_iter().chain(times).map(|(name, value)| described(name, value, Matters::Ahead)).collect()
 }
 
@@ -248,6 +252,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         max_waiting: _,
         max_wait: _,
         max_fill_age: _,
+        staleness_bound: _,
         eager_etag_size: _,
         compression: _,
         outcome_extension,

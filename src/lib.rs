@@ -113,6 +113,7 @@ mod boarding;
 mod budget;
 mod cache;
 mod coder;
+mod coherence;
 mod course;
 mod description;
 mod fill;
@@ -230,7 +231,7 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::route_stats::RouteStats;
 pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 pub use self::service::Cache;
-pub use self::stats::{CompressionStats, Stats};
+pub use self::stats::{CompressionStats, PurgeLogStats, Stats};
 pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.

@@ -200,7 +200,7 @@ impl<S> Cache<S> {
             let answer = call(inner, request).await;
             core.rules.get(outcome.rule).counters.handled(began, core.now());
             let response = answer?;
-            let invalidated = unanswered.answered(response.status(), response.headers());
+            let invalidated = unanswered.answered(response.status(), response.headers()).await;
             if let Some(Stored { errand, verdict, handler, received }) =
                 posted.and_then(|posted| posted.answered(&response, invalidated))
             {
@@ -217,6 +217,9 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
+        if !core.coherence.is_trusted(now) {
+            return self.look_up_in_doubt(core, request, ask, now);
+        }
         match &core.settings.backend {
             Backend::Memory(memory) => {
                 // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
@@ -234,7 +237,11 @@ impl<S> Cache<S> {
                 let (service, core, store) = (self.clone(), core.clone(), store.clone());
                 ResponseFuture::awaited(async move {
                     let found = store.get(Query { key: &ask.key, headers: request.headers(), now }).await;
-                    core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
+                    let then = core.now();
+                    core.counters.store_latency.record(then.monotonic.saturating_sub(now.monotonic));
+                    if !core.coherence.is_trusted(then) {
+                        return service.look_up_in_doubt(&core, request, ask, then).await;
+                    }
                     let variants = core.variants_or_none(found, &ask.key);
                     let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
                     let found = found.used(&ask, now);
@@ -245,6 +252,26 @@ impl<S> Cache<S> {
                 })
             }
         }
+    }
+
+    /// What others have purged isn't known, or not yet: nothing that is stored is used, unless an operator prefers what is near.
+    #[cold]
+    fn look_up_in_doubt<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            let (service, core) = (self.clone(), core.clone());
+            return ResponseFuture::awaited(async move {
+                core.coherence.begun().await;
+                let now = core.now();
+                service.look_up(&core, request, ask, now).await
+            });
+        }
+        let found = core.find_in_doubt(&ask, request.headers(), now).used(&ask, now);
+        self.answer(core, request, ask, now, found)
     }
 
     /// What the store has decides.

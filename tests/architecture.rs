@@ -52,6 +52,7 @@ const FLOORS: [&[&str]; 6] = [
         "budget",
         "cache",
         "coder",
+        "coherence",
         "course",
         "description",
         "fill",

@@ -14,6 +14,7 @@ use larder::storage::{MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, StorageError, StoredResponse};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use support::exchange::*;
+use support::shared_log::{Line, Server};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -163,6 +164,7 @@ async fn workload(recorder: &PrometheusRecorder) {
     crowds(recorder).await;
     clients_that_leave(recorder).await;
     store_that_fails(recorder).await;
+    instances_that_share_a_log(recorder).await;
 }
 
 async fn ordinary(recorder: &PrometheusRecorder) {
@@ -257,6 +259,21 @@ async fn store_that_fails(recorder: &PrometheusRecorder) {
     let house = House::around(Handler::saying(&[FRESH]), CacheLayer::with_storage(Broken));
     publish(recorder, &house);
     house.get("/").await;
+    publish(recorder, &house);
+}
+
+/// An instance that hears of purges, and one that can't write its own.
+async fn instances_that_share_a_log(recorder: &PrometheusRecorder) {
+    let store = || CacheLayer::with_storage(Server::default().store(Line::Open));
+    let house = House::around(Handler::saying(&[FRESH]), store());
+    publish(recorder, &house);
+    house.handle.purge(Selector::Everything).await.expect("the log can be written");
+    publish(recorder, &house);
+    let cut_off = CacheLayer::with_storage(Server::default().store(Line::Broken));
+    let house = House::around(Handler::saying(&[FRESH]), cut_off);
+    house.get("/").await;
+    house.handle.purge(Selector::Everything).await.expect_err("the log can't be written");
+    quiet().await;
     publish(recorder, &house);
 }
 

@@ -360,7 +360,11 @@ fn read_limits<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d>
     ] {
         *limit = section.size(name).map_or(*limit, |size| usize::try_from(size).unwrap_or(usize::MAX));
     }
-    for (name, limit) in [("max_wait", &mut settings.max_wait), ("max_fill_age", &mut settings.max_fill_age)] {
+    for (name, limit) in [
+        ("max_wait", &mut settings.max_wait),
+        ("max_fill_age", &mut settings.max_fill_age),
+        ("staleness_bound", &mut settings.staleness_bound),
+    ] {
         *limit = section.duration(name).unwrap_or(*limit);
     }
     for (name, limit, least) in [

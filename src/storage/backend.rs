@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::dynamic::{DynStorage, Only};
-use super::{MemoryStore, Storage, StorageUsage};
+use super::{MemoryStore, PurgeLog, Storage, StorageUsage};
 use crate::fates::Fates;
 
 /// A store, its type erased unless it is the memory store.
@@ -53,6 +53,14 @@ impl Backend {
         match self {
             Self::Memory(_) => "memory",
             Self::Other(_) => "a store of one's own",
+        }
+    }
+
+    /// The log of the store, if several instances share it.
+    pub(crate) fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Other(other) => other.purge_log(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod ports;
 pub mod redis;
 #[cfg(feature = "admin")]
 pub mod schema;
+pub mod shared_log;
 pub mod sockets;
 pub mod traces;
 pub mod traffic;

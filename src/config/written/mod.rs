@@ -85,6 +85,7 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         max_waiting: _,
         max_wait: _,
         max_fill_age: _,
+        staleness_bound: _,
         eager_etag_size: _,
         max_query_content: _,
         compression: _,
@@ -217,6 +218,7 @@ impl Written {
         for (name, limit, usual) in [
             ("max_wait", settings.max_wait, usual.max_wait),
             ("max_fill_age", settings.max_fill_age, usual.max_fill_age),
+            ("staleness_bound", settings.staleness_bound, usual.staleness_bound),
         ] {
             if limit != usual {
                 let limit = self.duration(name, limit);
