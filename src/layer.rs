@@ -324,6 +324,14 @@ impl CacheLayer {
         self.set(|settings| settings.partition_secret = Some(secret))
     }
 
+    /// How long after a purge was acknowledged on another instance this one may still serve what it touched, where the store has a [log of purges](Storage::purge_log); 1 second by default. Where the log has been
+    /// silent for longer, nothing that is stored is used, and requests go to the handler ([`ForwardReason::Distrusted`](crate::ForwardReason::Distrusted)).
+    ///
+    /// The log is asked four times within it, and four times a second at least. Less than a tenth of a second asks more of a network than it may give: then hits come and go.
+    pub fn staleness_bound(self, longest: Duration) -> Self {
+        self.set(|settings| settings.staleness_bound = longest)
+    }
+
     /// The largest content that gets an `ETag` already on the first answer, if the handler has it ready as a whole, in bytes; 16 KiB by default. Larger
     /// ones get it from the first hit on.
     pub fn eager_etag_size(self, bytes: usize) -> Self {

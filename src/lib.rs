@@ -117,6 +117,7 @@ mod budget;
 mod cache;
 mod coder;
 mod commit;
+mod coherence;
 mod course;
 mod description;
 mod drops;
@@ -238,7 +239,7 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::route_stats::RouteStats;
 pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 pub use self::service::Cache;
-pub use self::stats::{CompressionStats, Stats, TierStats};
+pub use self::stats::{CompressionStats, PurgeLogStats, Stats, TierStats};
 pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.

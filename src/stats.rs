@@ -69,6 +69,8 @@ pub struct Stats {
     pub store_latency: Latency,
     /// What happened between a store in memory and another one behind it, or between instances that share one.
     pub tiers: TierStats,
+    /// What is known of the log over which instances tell each other what they purge; `None` where the store has none.
+    pub purge_log: Option<PurgeLogStats>,
     /// What compression of stored content did.
     pub compression: CompressionStats,
     /// What the store holds.
@@ -125,6 +127,28 @@ impl TierCounters {
             lease_waits_timed_out: read(&self.lease_waits_timed_out),
         }
     }
+}
+
+/// What an instance knows of the log of purges that it shares with others ([`Storage::purge_log`](crate::storage::Storage::purge_log)), and what came of it since the cache was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeLogStats {
+    /// What is stored is used now: all purges of others were known less than [`CacheLayer::staleness_bound`](crate::CacheLayer::staleness_bound) ago, and none of this instance's own is owed.
+    pub trusted: bool,
+    /// The number of the newest purge that is known.
+    pub number: u64,
+    /// How long ago all purges were known; `None` if that never was so.
+    pub silence: Option<std::time::Duration>,
+    /// Purges of this instance that aren't in the log yet, now.
+    pub owed: u64,
+    /// Purges that were not in the log at once.
+    pub unwritten: u64,
+    /// Purges that were heard of, this instance's own among them.
+    pub heard: u64,
+    /// How often it began from a snapshot: once at the beginning, and wherever the log had a gap or a new epoch.
+    pub snapshots: u64,
+    /// Exchanges with the log that failed.
+    pub failures: u64,
 }
 
 /// What compression of stored content did since the cache was made (`CacheLayer::compress`). The bytes are sums over all responses that were ever
@@ -212,6 +236,7 @@ pub(crate) struct Gauges {
     pub(crate) fills_in_flight: u64,
     pub(crate) fill_bytes: u64,
     pub(crate) guard: Option<GuardStats>,
+    pub(crate) purge_log: Option<PurgeLogStats>,
 }
 
 /// One more of something.
@@ -239,6 +264,7 @@ impl Counters {
             waiting: now.waiting,
             fills_in_flight: now.fills_in_flight,
             fill_bytes: now.fill_bytes,
+            purge_log: now.purge_log,
             fills_handed_over: read(&self.fills_handed_over),
             fills_abandoned: read(&self.fills_abandoned),
             bypassed: outcomes(|outcome| matches!(outcome, Outcome::Bypass(_))),

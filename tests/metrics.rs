@@ -16,6 +16,7 @@ use larder::{CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, S
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use support::depot::Depot;
 use support::exchange::*;
+use support::shared_log::{Line, Server};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -166,6 +167,7 @@ async fn workload(recorder: &PrometheusRecorder) {
     clients_that_leave(recorder).await;
     store_that_fails(recorder).await;
     instances_that_share_a_store(recorder).await;
+    instances_that_share_a_log(recorder).await;
 }
 
 async fn ordinary(recorder: &PrometheusRecorder) {
@@ -299,6 +301,21 @@ async fn store_that_fails(recorder: &PrometheusRecorder) {
         }
         publish(recorder, &house);
     }
+}
+
+/// An instance that hears of purges, and one that can't write its own.
+async fn instances_that_share_a_log(recorder: &PrometheusRecorder) {
+    let store = || CacheLayer::with_storage(Server::default().store(Line::Open));
+    let house = House::around(Handler::saying(&[FRESH]), store());
+    publish(recorder, &house);
+    house.handle.purge(Selector::Everything).await.expect("the log can be written");
+    publish(recorder, &house);
+    let cut_off = CacheLayer::with_storage(Server::default().store(Line::Broken));
+    let house = House::around(Handler::saying(&[FRESH]), cut_off);
+    house.get("/").await;
+    house.handle.purge(Selector::Everything).await.expect_err("the log can't be written");
+    quiet().await;
+    publish(recorder, &house);
 }
 
 /// A store that is out of order.

@@ -32,7 +32,7 @@ use crate::fates::MissCause;
 use crate::handle::CacheHandle;
 use crate::outcome::Outcome;
 use crate::rfc9111::storability::DeclineReason;
-use crate::stats::Stats;
+use crate::stats::{PurgeLogStats, Stats};
 use crate::storage::GuardStats;
 use crate::tally::{RouteCounters, read};
 
@@ -188,6 +188,7 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
     ];
     gauges.into_iter().for_each(|(metric, value)| sheet.gauge(metric, value));
     stats.guard.iter().for_each(|guard| publish_guard(sheet, guard));
+    stats.purge_log.iter().for_each(|log| publish_log(sheet, log));
     let compression = &stats.compression;
     let results = [
         ("done", compression.done),
@@ -201,4 +202,13 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
     for (form, bytes) in [("plain", compression.plain_bytes), ("coded", compression.coded_bytes)] {
         sheet.counter(&name::COMPRESSION_BYTES, &[("form", form)], bytes);
     }
+}
+
+fn publish_log(sheet: &Sheet, log: &PurgeLogStats) {
+    sheet.gauge(&name::PURGE_LOG_TRUSTED, u64::from(log.trusted));
+    sheet.gauge(&name::PURGES_OWED, log.owed);
+    sheet.counter(&name::PURGE_LOG_SNAPSHOTS, &[], log.snapshots);
+    sheet.counter(&name::PURGE_LOG_FAILURES, &[], log.failures);
+    sheet.counter(&name::PURGES_HEARD, &[], log.heard);
+    sheet.counter(&name::PURGES_UNWRITTEN, &[], log.unwritten);
 }

@@ -91,6 +91,12 @@ metrics! {
     WAITING = gauge("larder_waiting", "Requests that wait for another one's answer");
     FILLS_IN_FLIGHT = gauge("larder_fills_in_flight", "Requests that are with the handler, or whose answers are on their way into the store");
     FILL_BYTES = bytes(gauge("larder_fill_bytes", "Bytes on their way into the store"));
+    PURGE_LOG_TRUSTED = gauge("larder_purge_log_trusted", "1 while what is stored is used; 0 while the log of purges is silent, or a purge isn't in it yet");
+    PURGE_LOG_SNAPSHOTS = counter("larder_purge_log_snapshots_total", "How often the purges of all instances were loaded anew");
+    PURGE_LOG_FAILURES = counter("larder_purge_log_failures_total", "Exchanges with the log of purges that failed");
+    PURGES_HEARD = counter("larder_purges_heard_total", "Purges that came over the log");
+    PURGES_OWED = gauge("larder_purges_owed", "Purges that aren't in the log yet");
+    PURGES_UNWRITTEN = counter("larder_purges_unwritten_total", "Purges that were not in the log at once");
     COMPRESSIONS = counter("larder_compressions_total", "Stored responses that were looked at for compression, by what came of it");
     COMPRESSION_BYTES = bytes(counter("larder_compression_bytes_total", "Bytes of what was compressed, before and after"));
 }

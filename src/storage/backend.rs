@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::dynamic::{DynStorage, Only};
-use super::{Guard, GuardStats, MemoryStore, Storage, StorageUsage};
+use super::{Guard, GuardStats, MemoryStore, PurgeLog, Storage, StorageUsage};
 use crate::fates::Fates;
 
 /// One store or two. The near one isn't paid for with a box, nor with a look at whether there is another one where it has the answer.
@@ -71,6 +71,11 @@ impl Backend {
     /// What the guard has seen; `None` where there is none.
     pub(crate) fn guard_stats(&self) -> Option<GuardStats> {
         self.far.as_ref().map(|far| far.guard_stats())
+    }
+
+    /// The log of the far store, if several instances share it.
+    pub(crate) fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {
+        self.far.as_ref()?.purge_log()
     }
 
     /// What the cache holds: of two stores, the far one has all, and the near one knows better how much that is in memory.

@@ -15,6 +15,7 @@ pub mod redis;
 #[cfg(feature = "admin")]
 pub mod schema;
 pub mod shelf;
+pub mod shared_log;
 pub mod sockets;
 pub mod traces;
 pub mod traffic;
