@@ -14,8 +14,8 @@ pub mod purges;
 pub mod redis;
 #[cfg(feature = "admin")]
 pub mod schema;
-pub mod shelf;
 pub mod shared_log;
+pub mod shelf;
 pub mod sockets;
 pub mod traces;
 pub mod traffic;

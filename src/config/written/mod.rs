@@ -7,7 +7,6 @@ mod policy;
 mod tests;
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compression::Compression;
