@@ -6,6 +6,7 @@ pub mod depot;
 pub mod desk;
 pub mod exchange;
 pub mod fault_proxy;
+pub mod fleet;
 pub mod log;
 pub mod neighbours;
 pub mod ports;
