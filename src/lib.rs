@@ -108,6 +108,7 @@ mod written;
 mod admission;
 mod adoption;
 mod background;
+mod behind;
 mod boarding;
 mod budget;
 mod cache;

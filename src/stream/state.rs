@@ -174,7 +174,7 @@ impl State {
             }
             self.share_all();
             let capacity = memory.clamp(1, PIECE);
-            self.gathered = self.charged.core.pieces.take(capacity);
+            self.gathered = self.charged.core.take_piece(capacity);
             (data, memory) = (rest, memory.saturating_sub(capacity));
         }
     }
