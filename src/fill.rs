@@ -151,12 +151,17 @@ pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
 impl CacheCore {
     /// Empty memory of this capacity, to gather content in.
     pub(crate) fn take_piece(&self, capacity: usize) -> BytesMut {
-        self.pieces.take(capacity, self.budget.left(self.settings.max_fill_bytes))
+        self.pieces.take(capacity, self.room_for_free_pieces())
     }
 
     /// What was gathered is elsewhere now.
     pub(crate) fn give_back_piece(&self, piece: Bytes) {
-        self.pieces.give_back(piece, self.budget.left(self.settings.max_fill_bytes));
+        self.pieces.give_back(piece, self.room_for_free_pieces());
+    }
+
+    /// A part of what fills may still take. So what lies free goes long before they have taken all, and they find room where it lay.
+    fn room_for_free_pieces(&self) -> usize {
+        self.budget.left(self.settings.max_fill_bytes) / 4
     }
 }
 

@@ -10,7 +10,7 @@ use crate::sync::{Mutex, MutexGuard, PoisonError};
 /// The size of a piece.
 pub(crate) const PIECE: usize = 64 << 10;
 
-/// How many are kept at most for those who come next: 16 MiB. They keep within what fills may hold, together with what fills do hold.
+/// How many are kept at most for those who come next: 16 MiB.
 const MOST: usize = 256;
 
 /// Pieces that nobody has at the moment.

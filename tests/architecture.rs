@@ -46,6 +46,7 @@ const FLOORS: [&[&str]; 6] = [
         "admission",
         "adoption",
         "background",
+        "behind",
         "boarding",
         "budget",
         "cache",
