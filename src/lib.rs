@@ -112,6 +112,7 @@ mod written;
 mod admission;
 mod adoption;
 mod background;
+mod behind;
 mod boarding;
 mod budget;
 mod cache;

@@ -48,6 +48,7 @@ const FLOORS: [&[&str]; 6] = [
         "admission",
         "adoption",
         "background",
+        "behind",
         "boarding",
         "budget",
         "cache",

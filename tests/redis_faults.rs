@@ -136,8 +136,8 @@ async fn slow_broken_off_and_flapping_networks() {
 async fn one_instance_is_cut_off() {
     let server = server!();
     let proxy = FaultProxy::before(server.address());
-    let fleet =
-        Plan::default().start(|number| layer(number, store(if number == 0 { proxy.address() } else { server.address() })));
+    let fleet = Plan::default()
+        .start(|number| layer(number, store(if number == 0 { proxy.address() } else { server.address() })));
     fleet.works().await;
     for fault in [Fault::Partition, Fault::Blackhole, Fault::Refuse] {
         proxy.set(fault);
@@ -241,7 +241,8 @@ async fn a_part_of_what_is_known_of_purges_is_lost() {
     let fleet = healthy(&server).await;
     for _ in 0..4 {
         let Reply::List(keys) = server.command(&["KEYS", "larder:*faults*"]) else { panic!("not a list") };
-        let keys: Vec<String> = keys.iter().map(Reply::text).filter(|key| !key.contains(":r:") && !key.contains(":p:")).collect();
+        let keys: Vec<String> =
+            keys.iter().map(Reply::text).filter(|key| !key.contains(":r:") && !key.contains(":p:")).collect();
         assert!(!keys.is_empty());
         for key in keys {
             server.command(&["DEL", &key]);
@@ -298,8 +299,19 @@ async fn records_are_damaged_or_foreign() {
             0 => server.command(&["SETRANGE", &key, "4", "\u{7f}"]),
             1 => server.command(&["SETRANGE", &key, &place, "X"]),
             2 => server.command(&["SET", &key, "not a record"]),
-            3 => server.command(&["EVAL", "return redis.call('SET', KEYS[1], string.sub(redis.call('GET', KEYS[1]) or '', 1, ARGV[1]))", "1", &key, &place]),
-            4 => server.command(&["EVAL", "return redis.call('SET', KEYS[1], (redis.call('GET', KEYS[1]) or '') .. 'more')", "1", &key]),
+            3 => server.command(&[
+                "EVAL",
+                "return redis.call('SET', KEYS[1], string.sub(redis.call('GET', KEYS[1]) or '', 1, ARGV[1]))",
+                "1",
+                &key,
+                &place,
+            ]),
+            4 => server.command(&[
+                "EVAL",
+                "return redis.call('SET', KEYS[1], (redis.call('GET', KEYS[1]) or '') .. 'more')",
+                "1",
+                &key,
+            ]),
             _ => server.command(&["COPY", &key, &other, "REPLACE"]),
         };
         fleet.goes_on(MOMENT / 10).await;

@@ -156,12 +156,7 @@ impl Plan {
 }
 
 impl Fleet {
-    fn spawn<F: Future<Output = ()> + Send + 'static>(
-        &mut self,
-        instance: Instance,
-        n: usize,
-        load: fn(Client) -> F,
-    ) {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, instance: Instance, n: usize, load: fn(Client) -> F) {
         let zipf = Zipf::new(self.origin.pages.len());
         let chance = Chance((instance.number * 100 + n) as u64);
         let (origin, seen, is_over) = (self.origin.clone(), self.seen.clone(), self.is_over.clone());
@@ -195,7 +190,12 @@ impl Fleet {
             more && self.seen.purges.load(Ordering::SeqCst) > purges + 6
         };
         while !enough() {
-            assert!(Instant::now() < until, "it doesn't work again: hits {hits:?}, now {:?}; {:?}", self.hits(), self.seen);
+            assert!(
+                Instant::now() < until,
+                "it doesn't work again: hits {hits:?}, now {:?}; {:?}",
+                self.hits(),
+                self.seen
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -270,7 +270,10 @@ impl Client {
             version.is_some_and(|version| version >= required && content == self.origin.content(page, version));
         if !is_right {
             let (number, shown) = (self.instance.number, content.chars().take(40).collect::<String>());
-            let wrong = format!("instance {number}, page {page}, version {required} or newer: {shown:?}, {:?}", response.headers());
+            let wrong = format!(
+                "instance {number}, page {page}, version {required} or newer: {shown:?}, {:?}",
+                response.headers()
+            );
             self.seen.wrong.lock().expect("nobody panics").push(wrong);
         }
     }
