@@ -97,6 +97,7 @@ mod follow;
 mod future;
 mod handle;
 mod layer;
+mod outbound;
 mod posted;
 mod purging;
 mod representation;
@@ -115,8 +116,11 @@ mod boarding;
 mod budget;
 mod cache;
 mod coder;
+mod coherence;
+mod commit;
 mod course;
 mod description;
+mod drops;
 mod fill;
 mod flight;
 mod groups;
@@ -124,6 +128,7 @@ mod hit_for_miss;
 mod hottest;
 mod invalidate;
 mod labels;
+mod leasing;
 mod ledger;
 mod live;
 mod lookup;
@@ -143,6 +148,7 @@ mod route_stats;
 mod rules;
 mod search;
 mod settings;
+mod shared_reads;
 mod spans;
 mod stats;
 mod strategy;
@@ -151,6 +157,7 @@ mod sweep;
 mod tagging;
 mod target;
 mod through;
+mod tiers;
 mod wholes;
 
 // Floor 2: stores.
@@ -232,7 +239,7 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::route_stats::RouteStats;
 pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 pub use self::service::Cache;
-pub use self::stats::{CompressionStats, Stats};
+pub use self::stats::{CompressionStats, PurgeLogStats, Stats, TierStats};
 pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.
@@ -274,3 +281,8 @@ struct Guide;
 #[cfg(all(doctest, feature = "admin"))]
 #[doc = include_str!("../docs/admin.md")]
 struct AdminChapter;
+
+/// The example in the chapter on records, as a doc test.
+#[cfg(all(doctest, feature = "record"))]
+#[doc = include_str!("../docs/record.md")]
+struct RecordChapter;

@@ -23,7 +23,6 @@ use crate::response::StoredResponse;
 use crate::selector::{DryRun, PurgeError, Selector};
 use crate::stats::add;
 use crate::storage::MemoryStore;
-use crate::storage::backend::Backend;
 use crate::storage::scan::Entry;
 
 /// How many entries are looked at before others run; fewer where there are patterns to hold each of them against.
@@ -90,8 +89,12 @@ impl Sweep {
                 (swept, patience) = (current, PATIENCE);
             }
             self.state.observations.hold(&self.state.purges);
-            self.state.purges.retire(swept.min(oldest));
-            if self.state.purges.live() == 0 && self.is_done(swept) {
+            // What is elsewhere wasn't walked through: there the log alone says what may be forgotten.
+            let retires = !self.state.coherence.has_log();
+            if retires {
+                self.state.purges.retire(swept.min(oldest));
+            }
+            if (!retires || self.state.purges.live() == 0) && self.is_done(swept) {
                 return;
             }
             patience -= 1;
@@ -156,7 +159,7 @@ impl Sweep {
 impl CacheCore {
     /// Has the store swept, now or after the pause of the sweep that is running.
     pub(crate) fn sweep_soon(&self) {
-        let Backend::Memory(memory) = &self.settings.backend else { return };
+        let Some(memory) = &self.settings.backend.near else { return };
         // Outside of a runtime nobody sweeps: entries go when they are replaced or evicted, and the floor bounds what is remembered.
         if self.is_closing() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -193,7 +196,7 @@ impl CacheCore {
 
     /// Visits all that is stored, in steps between which others run.
     pub(crate) async fn walk(&self, mut visit: impl FnMut(Entry<'_>) + Send) -> Result<(), PurgeError> {
-        let Backend::Memory(memory) = &self.settings.backend else { return Err(PurgeError::Unscannable) };
+        let Some(memory) = &self.settings.backend.near else { return Err(PurgeError::Unscannable) };
         let mut scan = memory.scan();
         while scan.step(STEP, &mut visit) {
             yield_now().await;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod bodies;
+pub mod depot;
 #[cfg(feature = "admin")]
 pub mod desk;
 pub mod exchange;
@@ -13,6 +14,7 @@ pub mod purges;
 pub mod redis;
 #[cfg(feature = "admin")]
 pub mod schema;
+pub mod shared_log;
 pub mod shelf;
 pub mod sockets;
 pub mod traces;
