@@ -69,7 +69,7 @@ pub struct Stats {
     pub tiers: TierStats,
     /// What compression of stored content did.
     pub compression: CompressionStats,
-    /// What the store holds.
+    /// What the store holds; of two, the one in memory.
     pub storage: StorageUsage,
 }
 

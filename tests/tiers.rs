@@ -442,6 +442,22 @@ async fn a_change_of_settings_does_not_send_everybody_to_the_far_store() {
     assert_eq!(depot.take_journal(), Vec::<&str>::new());
 }
 
+/// A file sets up the memory, and leaves what is behind it.
+#[tokio::test]
+async fn a_file_says_how_much_is_near_and_keeps_the_far_store() {
+    let (depot, handler) = (Depot::default(), Handler::saying(&[FRESH]));
+    let file = "[store]\ncapacity = '2MiB'\n[limits]\nnear_ttl = '5s'".parse().expect("it is right");
+    let house = House::around(handler, tiered(&depot).configured(&file).expect("memory stays memory"));
+    settled(&house, "/").await;
+    assert_eq!((depot.len(), house.handle.stats().storage.entries), (1, 1));
+    house.advance(5);
+    depot.take_journal();
+    settled(&house, "/").await;
+    assert_eq!(depot.take_journal(), ["get"]);
+    let far_only = CacheLayer::with_storage(depot.clone());
+    assert!(far_only.configured(&file).is_err(), "a file puts no memory before a store of code's own");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refresh_ahead_looks_whether_another_instance_was_faster() {
     let depot = Depot::default();
