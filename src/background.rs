@@ -155,6 +155,7 @@ impl CacheCore {
         self.closing.store(true, Ordering::Release);
         self.closed.cancel();
         self.sweeper.end();
+        self.coherence.stopped.cancel();
         self.tasks.close();
     }
 

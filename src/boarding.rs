@@ -1,6 +1,7 @@
 //! On the way to the handler: whether a request goes there itself, or waits for the answer to another one that did (RFC 9111 §4, "collapsed").
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -105,7 +106,11 @@ impl CacheCore {
         };
         // A part is of no use for others.
         let joinable = !ask.range || self.wants_whole(ask, previous, now);
-        let bounds = Bounds { waiting: self.settings.max_waiting, age: self.settings.max_fill_age, joinable };
+        let (waiting, age) = (self.settings.max_waiting, self.settings.max_fill_age);
+        // What others purged since it began isn't known while nothing is trusted.
+        let trusted = self.coherence.is_trusted(now);
+        let oldest = if trusted { Duration::MAX } else { self.settings.staleness_bound };
+        let bounds = Bounds { waiting, age, oldest, joinable };
         match self.flights.board(&stamp, &ask.key, authority, call, bounds, fits) {
             Seat::Lead(flight) => Boarding::Lead(Departure { flight, stamp, changes, asked }),
             Seat::Follow(follower) => Boarding::Follow(follower),
@@ -171,6 +176,26 @@ impl CacheCore {
         Some(Variance::of(fields, headers, self.settings.matching))
     }
 
+    /// What may be used while nothing is trusted: what is near and nothing that this instance purged touches, if an operator prefers that.
+    pub(crate) fn find_in_doubt(&self, ask: &Ask, headers: &HeaderMap, now: Moment) -> Lookup {
+        let nothing = Lookup::Miss(ForwardReason::Distrusted);
+        let Some(memory) = &self.settings.backend.near else { return nothing };
+        if !self.coherence.prefers_near(now) {
+            return nothing;
+        }
+        let found = memory
+            .read(&ask.key, |variants| self.choose(variants, ask, headers, now).map(|stored| Arc::new(stored.clone())));
+        self.in_doubt(found, ask, now)
+    }
+
+    /// What was found near, as far as it may be used while nothing is trusted.
+    pub(crate) fn in_doubt(&self, found: Lookup, ask: &Ask, now: Moment) -> Lookup {
+        match found.response() {
+            Some(stored) if self.coherence.allows(&stored.stamp, &ask.key, now) => found,
+            _ => Lookup::Miss(ForwardReason::Distrusted),
+        }
+    }
+
     /// What was stored between the look at the store and the departure; those who wait look for it as well.
     pub(crate) fn stored_meanwhile(
         &self,
@@ -181,6 +206,7 @@ impl CacheCore {
         departure: &Departure,
     ) -> Option<Arc<StoredResponse>> {
         let missed = matches!(why, ForwardReason::UriMiss | ForwardReason::VaryMiss | ForwardReason::Stale);
+        let missed = missed && self.coherence.is_trusted(now);
         let memory = self.settings.backend.near.as_ref()?;
         if !missed || ask.strategy != Strategy::CacheFirst || !departure.flight.is_joinable() {
             return None;

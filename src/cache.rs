@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
@@ -17,6 +17,7 @@ use crate::boarding::Given;
 use crate::budget::FillBudget;
 use crate::clock::Moment;
 use crate::coder::Coders;
+use crate::coherence::Coherence;
 use crate::description::regime;
 use crate::drops::Drops;
 use crate::error::StorageError;
@@ -29,6 +30,7 @@ use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, QueryRule};
 use crate::ledger::Ledger;
 use crate::lookup::{Lookup, weigh};
+use crate::naming::Naming;
 use crate::outcome::ForwardReason;
 use crate::partition::Partitions;
 use crate::pieces::Pieces;
@@ -43,7 +45,6 @@ use crate::search::Searches;
 use crate::settings::Settings;
 use crate::shared_reads::SharedReads;
 use crate::stats::Counters;
-use crate::storage::Variants;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
 use crate::through::Through;
@@ -75,6 +76,9 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) fates: Arc<Fates>,
     pub(crate) purges: PurgeIndex,
+    pub(crate) coherence: Arc<Coherence>,
+    /// Ends the task that listens to the log.
+    pub(crate) _end: DropGuard,
     pub(crate) sweeper: Sweeper,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
@@ -141,9 +145,9 @@ impl CacheCore {
         let fates = Arc::new(Fates::new(settings.clock.clone()));
         settings.backend = settings.backend.of_its_own(&fates);
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let far = settings.backend.far.as_ref();
-        let is_shared = far.is_some_and(|far| far.purge_log().is_some());
-        let shares_partitions = settings.partition_secret.is_some() || !is_shared;
+        let coherence = Arc::new(Coherence::new(settings.backend.purge_log()));
+        let naming = if coherence.has_log() { Naming::Everywhere } else { Naming::default() };
+        let shares_partitions = settings.partition_secret.is_some() || !coherence.has_log();
         let secret = settings.partition_secret.unwrap_or_else(secret_of_this_process);
         let state = Arc::new(State {
             mark: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -152,10 +156,12 @@ impl CacheCore {
             counters: Counters::default(),
             ledger: Ledger::default(),
             fates,
-            purges: PurgeIndex::default(),
+            purges: PurgeIndex::new(naming.clone()),
+            _end: coherence.stopped.clone().drop_guard(),
+            coherence,
             sweeper: Sweeper::default(),
-            groups: Groups::default(),
-            searches: Searches::default(),
+            groups: Groups::new(naming.clone()),
+            searches: Searches::new(naming),
             wholes: Wholes::default(),
             flights: Arc::default(),
             reads: SharedReads::default(),
@@ -269,6 +275,11 @@ impl CacheCore {
         self.purges.is_valid(&stored.stamp, stored.received, key)
     }
 
+    /// Whether what was found may still be used: no purge that is known touches it, and none that isn't known can have for long.
+    pub(crate) fn is_usable(&self, stored: &StoredResponse, key: &CacheKey, now: Moment) -> bool {
+        self.is_valid(stored, key) && self.coherence.allows(&stored.stamp, key, now)
+    }
+
     pub(crate) fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
         if stored.variance.fields.is_empty() {
             return true;
@@ -293,13 +304,13 @@ impl CacheCore {
     }
 
     /// What a store answered; an error is counted, logged, and as if there were nothing.
-    pub(crate) fn variants_or_none(&self, answer: Result<Variants, StorageError>, key: &CacheKey) -> Variants {
-        self.note_store_error(answer, key).unwrap_or_default()
-    }
-
     pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>, key: &CacheKey) -> Option<T> {
         answer
             .inspect_err(|error| {
+                if error.is_spared() {
+                    // The guard has counted it, and said once what is the matter.
+                    return;
+                }
                 let path = String::from_utf8_lossy(key.path());
                 more(&self.rules.route(&path).counters.store_errors, 1);
                 tracing::warn!(%error, "the cache goes on without its store for this request");

@@ -198,8 +198,9 @@ impl Following<'_> {
     }
 
     fn stand_in(&self, disconnected: bool) -> Option<Arc<StoredResponse>> {
-        let previous = self.previous.filter(|previous| self.core.is_valid(previous, &self.ask.key))?;
-        may_stand_in(self.ask, previous, self.core.now(), disconnected).then(|| previous.clone())
+        let now = self.core.now();
+        let previous = self.previous.filter(|previous| self.core.is_usable(previous, &self.ask.key, now))?;
+        may_stand_in(self.ask, previous, now, disconnected).then(|| previous.clone())
     }
 
     /// What is stored, where the handler failed the other request or took too long.

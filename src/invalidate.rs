@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
+use crate::coherence::Outdated;
 use crate::error::StorageError;
 use crate::fates::Became;
 use crate::key::{CacheKey, Origin};
@@ -21,15 +22,19 @@ impl CacheCore {
     pub(crate) async fn purge(&self, selector: &Selector, soft: bool) -> Result<Receipt, PurgeError> {
         let target = self.target(selector, |key, any| self.searches.touch(key, any))?;
         let force = if soft { Force::Soft(self.now()) } else { Force::Hard };
-        let number = self.purge_target(&target, force);
+        let (number, reach) = if self.coherence.has_log() {
+            (self.purge_everywhere(&target, force).await?, Reach::AllInstances)
+        } else {
+            (self.purge_target(&target, force), Reach::ThisProcess)
+        };
         count(&self.counters.purges);
         if !soft {
             self.erase(selector, number).await?;
         }
-        Ok(Receipt { number, reach: Reach::ThisProcess, refreshing: None })
+        Ok(Receipt { number, reach, refreshing: None })
     }
 
-    /// Purges by number. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.
+    /// Purges by a number of this process. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.
     pub(crate) fn purge_target(&self, target: &Target, force: Force) -> u64 {
         let number = self.purges.purge(target, force);
         self.flights.close(target);
@@ -96,55 +101,48 @@ impl CacheCore {
     /// Makes a resource invalid after a write (§4.4): fills in flight are sealed, what is stored goes.
     ///
     /// In memory the key is deleted and the number of purges stays, so that writes cost readers nothing. That isn't enough where
-    /// keys have additions that the write doesn't know, or where the store is far away: there the resource is purged by number.
+    /// keys have additions that the write doesn't know, or where the store is far away: there the resource is purged by number, on all instances that share it.
     ///
     /// Without an `authority` the target is meant on every host.
-    pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str) {
+    pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str, outdated: &mut Outdated) {
         count(&self.counters.invalidations);
         for key in self.resource_keys(authority.unwrap_or_default(), target) {
             let stamp = self.purges.stamp(&key, 0);
-            self.purge_with(authority, &key, &stamp);
+            self.purge_with(authority, &key, &stamp, outdated);
             if authority.is_none() {
-                let number = self.purge_target(&Target::place(stamp.path), Force::Hard);
-                self.fates.note_part(key.path_and_query(), Became::Written, number);
+                outdated.purge(Target::place(stamp.path), Force::Hard, Some(key.path_and_query()));
                 continue;
             }
             self.flights.seal_resource(&stamp);
             let backend = &self.settings.backend;
             backend.near.iter().for_each(|near| _ = near.remove_because(&key, Became::Written));
-            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) {
-                let number = self.purge_target(&Target::place(stamp.resource), Force::Hard);
-                self.fates.note_part(key.resource(), Became::Written, number);
+            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) || self.coherence.has_log() {
+                outdated.purge(Target::place(stamp.resource), Force::Hard, Some(key.resource()));
             }
         }
     }
 
     /// Purges what goes with a resource that is written to: what shares a group with it (RFC 9875 §2.2.1), and not what shares one with that; and
     /// what is stored for other spellings of it.
-    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp) {
+    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp, outdated: &mut Outdated) {
         if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
-            self.purge_tags(authority, &tags);
+            outdated.purge(self.tags_on(authority, &tags), Force::Hard, None);
         }
-        self.purge_spellings(authority, key);
+        // What answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
+        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
+            outdated.purge(self.tags_on(authority, &[tag]), Force::Hard, None);
+        }
     }
 
     /// Makes groups invalid that the response to a write names (RFC 9875 §3). They are of its origin only.
-    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String]) {
+    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String], outdated: &mut Outdated) {
         count(&self.counters.invalidations);
-        self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
+        outdated.purge(self.tags_on(origin.authority, &self.groups.of_write(origin, names)), Force::Hard, None);
     }
 
-    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
-    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) {
-        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
-            self.purge_tags(authority, &[tag]);
-        }
-    }
-
-    /// Purges by tag, under one number, what has one of these tags; on the authority only, if there is one.
-    fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
-        let authority = authority.map(|authority| self.groups.authority(Some(authority)));
-        self.purge_target(&Target::tags(tags, authority), Force::Hard);
+    /// What has one of these tags; on the authority only, if there is one.
+    fn tags_on(&self, authority: Option<&[u8]>, tags: &[u64]) -> Target {
+        Target::tags(tags, authority.map(|authority| self.groups.authority(Some(authority))))
     }
 
     /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.

@@ -53,7 +53,8 @@ impl Live {
         self.current.store(next.clone());
         next.observations.begin_anew(&running.rules, &next.rules);
         if next.has_too_many_retired() {
-            let number = next.purge_target(&Target::Everything, Force::Hard);
+            next.purge_at_once(&Target::Everything, Force::Hard);
+            let number = next.purges.current();
             next.fates.note_all(number);
             if let Some(memory) = &next.settings.backend.near {
                 memory.clear_now(Some(number));

@@ -18,6 +18,7 @@ impl CacheCore {
             ForwardReason::Stale if self.is_softly_purged(ask) => MissCause::Purged,
             ForwardReason::Stale => MissCause::Expired,
             ForwardReason::Request | ForwardReason::NetworkFirst => MissCause::Asked,
+            ForwardReason::Distrusted => MissCause::Distrusted,
             ForwardReason::UriMiss
             | ForwardReason::OnlyIfCached
             | ForwardReason::CacheOnly

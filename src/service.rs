@@ -192,7 +192,7 @@ impl<S> Cache<S> {
             let answer = call(inner, request).await;
             core.rules.get(outcome.rule).counters.handled(began, core.now());
             let response = answer?;
-            let invalidated = unanswered.answered(response.status(), response.headers());
+            let invalidated = unanswered.answered(response.status(), response.headers()).await;
             if let Some(Stored { errand, verdict, handler, received }) =
                 posted.and_then(|posted| posted.answered(&response, invalidated))
             {
@@ -209,6 +209,9 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
+        if !core.coherence.is_trusted(now) {
+            return self.look_up_in_doubt(core, request, ask, now);
+        }
         let found = match &core.settings.backend.near {
             // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
             Some(near) => near.read(&ask.key, |variants| {
@@ -248,6 +251,26 @@ impl<S> Cache<S> {
             let found = core.look_far(&far, &mut ask, request.headers(), now, near).await;
             service.answer(&core, request, ask, now, found).await
         })
+    }
+
+    /// What others have purged isn't known, or not yet: nothing that is stored is used, unless an operator prefers what is near.
+    #[cold]
+    fn look_up_in_doubt<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            let (service, core) = (self.clone(), core.clone());
+            return ResponseFuture::awaited(async move {
+                core.coherence.begun().await;
+                let now = core.now();
+                service.look_up(&core, request, ask, now).await
+            });
+        }
+        let found = core.find_in_doubt(&ask, request.headers(), now).used(&ask, now);
+        self.answer(core, request, ask, now, found)
     }
 
     /// What the store has decides.

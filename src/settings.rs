@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) max_wait: Duration,
     /// How old a fill without an answer may be for others to wait for it.
     pub(crate) max_fill_age: Duration,
+    /// How long what others purged may still be served, where instances share a log.
+    pub(crate) staleness_bound: Duration,
     /// Bodies up to this size are complete, hashed and stored before the first answer goes out, if the handler has them ready.
     pub(crate) eager_etag_size: usize,
     pub(crate) compression: Compression,
@@ -106,6 +108,7 @@ impl Settings {
             max_waiting: 65_536,
             max_wait: Duration::from_secs(30),
             max_fill_age: Duration::from_secs(10),
+            staleness_bound: Duration::from_secs(1),
             eager_etag_size: 16 << 10,
             compression: Compression::off(),
             observe_answers: true,

@@ -89,8 +89,12 @@ impl Sweep {
                 (swept, patience) = (current, PATIENCE);
             }
             self.state.observations.hold(&self.state.purges);
-            self.state.purges.retire(swept.min(oldest));
-            if self.state.purges.live() == 0 && self.is_done(swept) {
+            // What is elsewhere wasn't walked through: there the log alone says what may be forgotten.
+            let retires = !self.state.coherence.has_log();
+            if retires {
+                self.state.purges.retire(swept.min(oldest));
+            }
+            if (!retires || self.state.purges.live() == 0) && self.is_done(swept) {
                 return;
             }
             patience -= 1;

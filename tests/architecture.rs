@@ -53,6 +53,7 @@ const FLOORS: [&[&str]; 6] = [
         "cache",
         "coder",
         "commit",
+        "coherence",
         "course",
         "description",
         "drops",

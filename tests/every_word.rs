@@ -24,6 +24,7 @@ use larder::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::depot::Depot;
 use support::exchange::*;
+use support::shared_log::{Line, Server};
 use support::traces::Traces;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt};
@@ -303,9 +304,15 @@ fn of_forward(reason: ForwardReason) -> Scene {
         }
         ForwardReason::NetworkFirst => saying(&[FRESH]).under(network_first()).later(1, &[]),
         ForwardReason::CacheOnly => saying(&[FRESH]).under(Policy::from_origin().strategy(Strategy::CacheOnly)),
+        ForwardReason::Distrusted => saying(&[FRESH]).with(|_| cut_off()),
         ForwardReason::Crowded => together().with(|layer| layer.max_waiting(0)),
         other => panic!("no row for {other:?}"),
     }
+}
+
+/// A cache over a store whose log of purges can't be reached.
+fn cut_off() -> CacheLayer {
+    CacheLayer::with_storage(Server::default().store(Line::Broken))
 }
 
 /// The body's type is as in [`House`].

@@ -366,6 +366,7 @@ fn read_limits<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d>
         ("max_wait", &mut settings.max_wait),
         ("max_fill_age", &mut settings.max_fill_age),
         ("max_lease_wait", &mut settings.max_lease_wait),
+        ("staleness_bound", &mut settings.staleness_bound),
     ] {
         *limit = section.duration(name).unwrap_or(*limit);
     }

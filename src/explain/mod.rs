@@ -59,6 +59,10 @@ impl CacheHandle {
     /// ```
     pub async fn explain(&self, request: &Request<()>) -> Explanation {
         let core = self.live.load_full();
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            core.coherence.begun().await;
+        }
         let now = core.now();
         core.explain(request, now).await
     }
@@ -138,6 +142,7 @@ impl CacheCore {
             variance.to_string()
         });
         let Peeked { found, variants, store_error } = self.peek(&ask, headers, now).await;
+        let found = if self.coherence.is_trusted(now) { found } else { self.in_doubt(found, &ask, now) };
         let chosen = found.response().cloned();
         let (found, earlier) = match found {
             Lookup::Earlier(stored) => match self.weigh_earlier(&stored, &ask, now) {

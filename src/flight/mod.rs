@@ -136,6 +136,8 @@ pub(crate) struct Bounds {
     pub(crate) waiting: usize,
     /// How old a flight may be for others to join while it has no answer.
     pub(crate) age: Duration,
+    /// How old it must not be though it has one.
+    pub(crate) oldest: Duration,
     /// Whether others may join the one that is begun.
     pub(crate) joinable: bool,
 }
@@ -174,9 +176,13 @@ impl<T: Clone> Flights<T> {
             if ticket.key != *key || theirs.regime != call.regime || theirs.authorization != call.authorization {
                 continue;
             }
+            let age = call.began.since(theirs.began);
+            if age >= bounds.oldest {
+                continue;
+            }
             let mut progress = ticket.progress();
             let joins = match &progress.stage {
-                Stage::Asked => call.began.since(theirs.began) <= bounds.age && fits(theirs, None),
+                Stage::Asked => age <= bounds.age && fits(theirs, None),
                 Stage::Given(given) => fits(theirs, Some(given)),
                 Stage::Alone | Stage::Failed | Stage::Again => false,
             };

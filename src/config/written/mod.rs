@@ -7,7 +7,6 @@ mod policy;
 mod tests;
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compression::Compression;
@@ -90,6 +89,7 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         max_lease_wait: _,
         near_ttl: _,
         partition_secret: _,
+        staleness_bound: _,
         eager_etag_size: _,
         max_query_content: _,
         compression: _,
@@ -223,6 +223,7 @@ impl Written {
             ("max_wait", settings.max_wait, usual.max_wait),
             ("max_fill_age", settings.max_fill_age, usual.max_fill_age),
             ("max_lease_wait", settings.max_lease_wait, usual.max_lease_wait),
+            ("staleness_bound", settings.staleness_bound, usual.staleness_bound),
         ] {
             if limit != usual {
                 let limit = self.duration(name, limit);

@@ -48,6 +48,7 @@ fn a_file_reads_back_as_it_is() {
         max_fill_age = '1m'
         max_lease_wait = '250ms'
         near_ttl = '5s'
+        staleness_bound = '500ms'
         eager_etag_size = 0
         max_query_content = 9
         [compression]
