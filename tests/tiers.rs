@@ -50,7 +50,7 @@ async fn what_is_near_is_sent_without_waiting_and_without_asking() {
     assert_eq!(depot.take_journal(), Vec::<&str>::new());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)] // What waits at a gate must not run out of time on a busy machine.
 async fn what_a_handler_answers_goes_to_both_once() {
     let depot = Depot::default();
     let house = one(&depot, Handler::saying(&[FRESH]), |layer| layer);
@@ -87,7 +87,7 @@ async fn what_is_far_is_copied_as_it_is() {
     assert_eq!((entries(&first), entries(&second)), (vec![1, 0], vec![1, 0]), "each counts its own");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)] // What waits at a gate must not run out of time on a busy machine.
 async fn a_herd_before_an_empty_near_store_is_one_read() {
     let (depot, handler) = (Depot::default(), Handler::saying(&[FRESH]));
     let [first, second] = instances(&depot, &handler, |layer| layer);
@@ -247,7 +247,7 @@ async fn a_write_makes_both_invalid() {
 }
 
 /// What an answer speaks against is removed by key, which leaves no number behind.
-#[tokio::test]
+#[tokio::test(start_paused = true)] // What waits at a gate must not run out of time on a busy machine.
 async fn what_was_read_before_it_was_removed_is_not_copied_behind_that() {
     let (depot, leave) = (Depot::default(), Arc::new(Semaphore::new(0)));
     let gate = leave.clone();
