@@ -54,6 +54,8 @@ pub(crate) struct Ask {
     pub(crate) conditions: bool,
     pub(crate) range: bool,
     pub(crate) strategy: Strategy,
+    /// The far store couldn't say what it has, so it isn't asked anything else for this request.
+    pub(crate) store_failed: bool,
 }
 
 /// The target of an unsafe method.
@@ -242,6 +244,7 @@ impl Ask {
             conditions: false,
             range: false,
             strategy: route.policy.strategy,
+            store_failed: false,
         }
     }
 

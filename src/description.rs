@@ -220,9 +220,11 @@ fn of_limits(settings: &Settings) -> Vec<Described> {
         ("max_wait", settings.max_wait),
         ("max_fill_age", settings.max_fill_age),
         ("staleness_bound", settings.staleness_bound),
+        ("max_lease_wait", settings.max_lease_wait),
     ]
     .map(|(name, value)| (name, format!("{value:?}")));
-    sizes.into_iter().chain(times).map(|(name, value)| described(name, value, Matters::Ahead)).collect()
+    let near = [("near_ttl", duration(&settings.near_ttl))];
+    sizes.into_iter().chain(times).chain(near).map(|(name, value)| described(name, value, Matters::Ahead)).collect()
 }
 
 /// What is stored has the form that it has, and can always be decoded.
@@ -253,6 +255,10 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         max_wait: _,
         max_fill_age: _,
         staleness_bound: _,
+        max_lease_wait: _,
+        near_ttl: _,
+        // What is stored was named by the one that the cache was made with, and stays so.
+        partition_secret: _,
         eager_etag_size: _,
         compression: _,
         outcome_extension,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use crate::boarding::is_passing;
 use crate::cache::CacheCore;
 use crate::pieces::Pieces;
 use crate::plan::Plan;
@@ -144,6 +145,9 @@ pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
         plan.core.remember(plan.asked, false, plan.core.now());
     }
     plan.flight.decline();
+    if is_passing(reason) {
+        plan.flight.lent().iter().for_each(|lent| lent.has_failed());
+    }
     plan.core.note_stored(&plan.route, &plan.key, Err(reason));
     spans::decline(&plan.span, reason);
     tracing::debug!(key = ?plan.key.without_query(), reason = reason.as_str(), "not stored");

@@ -15,7 +15,6 @@ use crate::purged::Force;
 use crate::response::Stamp;
 use crate::selector::{PurgeError, Reach, Receipt, Selector};
 use crate::stats::count;
-use crate::storage::backend::Backend;
 use crate::target::Target;
 
 impl CacheCore {
@@ -24,7 +23,10 @@ impl CacheCore {
         let target = self.target(selector, |key, any| self.searches.touch(key, any))?;
         let force = if soft { Force::Soft(self.now()) } else { Force::Hard };
         let (number, reach) = if self.coherence.has_log() {
-            (self.purge_everywhere(&target, force).await?, Reach::AllInstances)
+            // Others know their principals by keys of their own.
+            let is_told = self.shares_partitions || !matches!(selector, Selector::Partition(_));
+            let target = if is_told { &target } else { &Target::Everything };
+            (self.purge_everywhere(target, force).await?, Reach::AllInstances)
         } else {
             (self.purge_target(&target, force), Reach::ThisProcess)
         };
@@ -46,29 +48,33 @@ impl CacheCore {
     /// Deletes what is known by key of what was purged, and tells what became of it. The sweep finds all else that is in memory.
     async fn erase(&self, selector: &Selector, number: u64) -> Result<(), StorageError> {
         let purged = Became::Purged { number: Some(number) };
-        match (selector, &self.settings.backend) {
-            (Selector::Partition(principal), backend) => {
+        let (near, far) = (&self.settings.backend.near, &self.settings.backend.far);
+        match selector {
+            Selector::Partition(principal) => {
                 let mut failed = None;
                 for key in self.partitions.take(&digest(&self.secret, principal)) {
-                    match backend {
-                        Backend::Memory(memory) => _ = memory.remove_because(&key, purged),
-                        // One that fails must not keep the others there.
-                        Backend::Other(other) => {
-                            self.fates.note(key.as_bytes(), purged);
-                            failed = other.remove(&key).await.err().or(failed);
-                        }
+                    match near {
+                        Some(near) => _ = near.remove_because(&key, purged),
+                        None => self.fates.note(key.as_bytes(), purged),
                     }
+                    // One that fails must not keep the others there.
+                    if let Some(far) = far {
+                        failed = far.remove(&key).await.err().or(failed);
+                    }
+                }
+                // What other instances have stored there.
+                if let Some(far) = far.as_ref().filter(|_| self.shares_partitions) {
+                    failed = far.erase(&digest(&self.secret, principal)).await.err().or(failed);
                 }
                 failed.map_or(Ok(()), Err)
             }
-            (Selector::Everything, Backend::Memory(memory)) => {
+            Selector::Everything => {
                 self.fates.note_all(number);
-                memory.clear_now(Some(number));
-                Ok(())
-            }
-            (Selector::Everything, Backend::Other(other)) => {
-                self.fates.note_all(number);
-                other.clear().await
+                near.iter().for_each(|near| near.clear_now(Some(number)));
+                match far {
+                    Some(far) => far.clear().await,
+                    None => Ok(()),
+                }
             }
             _ => Ok(()),
         }
@@ -82,15 +88,16 @@ impl CacheCore {
 
     /// Drops what is stored under a key, and leaves fills in flight alone.
     pub(crate) fn drop_key(self: &Arc<Self>, key: &CacheKey) {
-        match &self.settings.backend {
-            Backend::Memory(memory) => drop(memory.remove_now(key)),
-            Backend::Other(other) => {
-                let (cache, other, key) = (self.clone(), other.clone(), key.clone());
-                self.spawn(async move {
-                    let removed = other.remove(&key).await;
-                    cache.note_store_error(removed, &key);
-                });
-            }
+        let backend = &self.settings.backend;
+        let dropping = backend.far.as_ref().map(|far| (self.begin_drop(key), far.clone()));
+        backend.near.iter().for_each(|near| _ = near.remove_now(key));
+        if let Some((dropping, far)) = dropping {
+            let (cache, key) = (self.clone(), key.clone());
+            self.spawn(async move {
+                let _until_removed = dropping;
+                let removed = far.remove(&key).await;
+                cache.note_store_error(removed, &key);
+            });
         }
     }
 
@@ -110,14 +117,9 @@ impl CacheCore {
                 continue;
             }
             self.flights.seal_resource(&stamp);
-            let by_key = match &self.settings.backend {
-                Backend::Memory(memory) => {
-                    memory.remove_because(&key, Became::Written);
-                    !self.keys_have_additions.load(Ordering::Acquire)
-                }
-                Backend::Other(_) => false,
-            };
-            if !by_key || self.coherence.has_log() {
+            let backend = &self.settings.backend;
+            backend.near.iter().for_each(|near| _ = near.remove_because(&key, Became::Written));
+            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) {
                 outdated.purge(Target::place(stamp.resource), Force::Hard, Some(key.resource()));
             }
         }

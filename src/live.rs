@@ -9,7 +9,6 @@ use crate::description::changes;
 use crate::purged::Force;
 use crate::reload::{Reload, ReloadError};
 use crate::settings::Settings;
-use crate::storage::backend::Backend;
 use crate::target::Target;
 
 /// A cache through all its generations.
@@ -57,7 +56,7 @@ impl Live {
             next.purge_at_once(&Target::Everything, Force::Hard);
             let number = next.purges.current();
             next.fates.note_all(number);
-            if let Backend::Memory(memory) = &next.settings.backend {
+            if let Some(memory) = &next.settings.backend.near {
                 memory.clear_now(Some(number));
             }
         }

@@ -142,6 +142,7 @@ meanings! { DeclineReason:
     Self::BodyTooLarge => "its content is over the limit", "limit", "`CacheLayer::max_body_size`";
     Self::FillBudget => "all fills together hold too much", "limit", "`CacheLayer::max_fill_bytes`";
     Self::PartitionQuota => "it alone is more than its principal may have", "limit", "`Policy::quota`";
+    Self::PartitionSecret => "it is for one principal, and the instances that share the only store have no common secret", "safe default", "`CacheLayer::partition_secret`";
     Self::Incomplete => "its content broke off, or its length isn't its `Content-Length`", "RFC 9111 §3.3", "a handler that ends what it begins";
     Self::Trailers => "it came with trailers, which a stored response can't repeat", "safe default", "a handler that sends none";
     Self::Purged => "a purge or a write came while it was on its way", "RFC 9111 §4.4", "";

@@ -86,6 +86,8 @@ pub(crate) struct Stamp {
     pub(crate) partition: Option<u64>,
     /// It was held against all purges up to this number: hard ones don't touch it, and soft ones have marked it.
     verified: AtomicU64,
+    /// How long after its arrival it came to the near store, or was last found in the far one: since then, what happened to it elsewhere may have been missed.
+    pub(crate) near_since: Duration,
     /// How many nanoseconds after its arrival a soft purge made it stale; the largest number for never. Written before `verified`, so who reads that first sees it.
     stale_from: AtomicU64,
 }
@@ -111,6 +113,7 @@ impl Clone for Stamp {
             tags: self.tags.clone(),
             partition: self.partition,
             verified,
+            near_since: self.near_since,
             stale_from,
         }
     }
@@ -119,15 +122,16 @@ impl Clone for Stamp {
 impl Stamp {
     pub(crate) fn new(number: u64, resource: u64, path: u64) -> Self {
         let (verified, stale_from) = (AtomicU64::new(number), AtomicU64::new(UNMARKED));
-        Self { number, resource, path, tags: None, partition: None, verified, stale_from }
+        let near_since = Duration::ZERO;
+        Self { number, resource, path, tags: None, partition: None, verified, near_since, stale_from }
     }
 
-    /// Bears these tags as well. They are news, so earlier looks at the purges say nothing.
     /// The same as if it had been asked for at `number`, and no purge had been looked at since.
     pub(crate) fn as_of(&self, number: u64) -> Self {
         Self { tags: self.tags.clone(), partition: self.partition, ..Self::new(number, self.resource, self.path) }
     }
 
+    /// Bears these tags as well. They are news, so earlier looks at the purges say nothing.
     pub(crate) fn add_tags(&mut self, tags: Arc<Tags>) {
         self.tags = Some(match &self.tags {
             Some(own) => Arc::new(own.joined(&tags)),
@@ -229,6 +233,17 @@ impl StoredResponse {
     #[inline]
     pub(crate) fn approach(&self) {
         let _ = self.body.is_unique();
+    }
+
+    /// Whether it came to the near store, or was found in the far one, less than `ttl` ago.
+    pub(crate) fn is_near_for_less_than(&self, ttl: Duration, now: Moment) -> bool {
+        now.since(self.received).saturating_sub(self.stamp.near_since) < ttl
+    }
+
+    /// The same, without a byte of the memory that it was read into.
+    pub(crate) fn in_memory_of_its_own(&self, heads: &SharedHeads) -> Self {
+        let (head, body) = heads.store(self.headers(), &self.reserved(), self.body.clone());
+        Self { head, body, ..self.clone() }
     }
 
     /// Whether both answer the same variant of their resource.

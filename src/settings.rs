@@ -18,6 +18,12 @@ use crate::storage::backend::Backend;
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) backend: Backend,
+    /// How long what is near may be used before the far store is asked once more; `None` for as long as it is fresh.
+    pub(crate) near_ttl: Option<Duration>,
+    /// How long a request waits for another instance's answer.
+    pub(crate) max_lease_wait: Duration,
+    /// Keys the digests of principals on all instances.
+    pub(crate) partition_secret: Option<[u8; 32]>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) otherwise: Policy,
     pub(crate) clock: Arc<dyn Clock>,
@@ -72,6 +78,9 @@ impl Settings {
     pub(crate) fn new(backend: Backend) -> Self {
         Self {
             backend,
+            near_ttl: None,
+            max_lease_wait: Duration::from_secs(1),
+            partition_secret: None,
             rules: Vec::new(),
             otherwise: Policy::from_origin(),
             clock: Arc::new(SystemClock::default()),

@@ -67,6 +67,8 @@ pub struct Stats {
     pub store_latency: Latency,
     /// What is known of the log over which instances tell each other what they purge; `None` where the store has none.
     pub purge_log: Option<PurgeLogStats>,
+    /// What happened between a store in memory and another one behind it, or between instances that share one.
+    pub tiers: TierStats,
     /// What compression of stored content did.
     pub compression: CompressionStats,
     /// What the store holds.
@@ -107,6 +109,44 @@ pub struct PurgeLogStats {
     pub snapshots: u64,
     /// Exchanges with the log that failed.
     pub failures: u64,
+}
+
+/// What happened between stores, and between instances that share one, since the cache was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierStats {
+    /// Responses that were copied from the other store to the one in memory ([`CacheLayer::tiered`](crate::CacheLayer::tiered)).
+    pub promoted: u64,
+    /// Look-ups that were answered by what another request was asking the store already.
+    pub reads_shared: u64,
+    /// Leases that this instance had: requests that went to the handler for all instances.
+    pub leases: u64,
+    /// Requests that another instance's answer was found for.
+    pub leases_awaited: u64,
+    /// Requests that waited for another instance as long as they may ([`CacheLayer::max_lease_wait`](crate::CacheLayer::max_lease_wait)).
+    pub lease_waits_timed_out: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TierCounters {
+    pub(crate) promoted: AtomicU64,
+    pub(crate) reads_shared: AtomicU64,
+    pub(crate) leases: AtomicU64,
+    pub(crate) leases_awaited: AtomicU64,
+    pub(crate) lease_waits_timed_out: AtomicU64,
+}
+
+impl TierCounters {
+    fn snapshot(&self) -> TierStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TierStats {
+            promoted: read(&self.promoted),
+            reads_shared: read(&self.reads_shared),
+            leases: read(&self.leases),
+            leases_awaited: read(&self.leases_awaited),
+            lease_waits_timed_out: read(&self.lease_waits_timed_out),
+        }
+    }
 }
 
 /// What compression of stored content did since the cache was made (`CacheLayer::compress`). The bytes are sums over all responses that were ever
@@ -177,6 +217,7 @@ pub(crate) struct Counters {
     pub(crate) quota_evictions: AtomicU64,
     /// Look-ups in a store that isn't in memory.
     pub(crate) store_latency: Histogram,
+    pub(crate) tiers: TierCounters,
     pub(crate) compression: CompressionCounters,
 }
 
@@ -236,6 +277,7 @@ impl Counters {
             partitions: now.partitions,
             store_errors: routes.sum(|route| read(&route.store_errors)),
             store_latency: self.store_latency.latency(),
+            tiers: self.tiers.snapshot(),
             compression: self.compression.snapshot(),
             storage,
         }

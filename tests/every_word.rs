@@ -22,6 +22,7 @@ use larder::{
     Selector, StaleReason, Strategy,
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
+use support::depot::Depot;
 use support::exchange::*;
 use support::shared_log::{Line, Server};
 use support::traces::Traces;
@@ -379,6 +380,8 @@ fn of_decline(reason: DeclineReason) -> Scene {
         FillBudget => streaming(&[FRESH], || vec![Ok(Frame::data(Bytes::from("too much at once")))])
             .with(|layer| layer.max_fill_bytes(3).eager_etag_size(0)),
         PartitionQuota => saying(&[FRESH]).under(Policy::per(|_: &_| Some("me"), MINUTE).quota(3, 9)),
+        PartitionSecret => saying(&[FRESH])
+            .with(|_| CacheLayer::with_storage(Depot::with_log()).otherwise(Policy::per(|_: &_| Some("me"), MINUTE))),
         Incomplete => streaming(&[FRESH], || vec![Ok(Frame::data(Bytes::from("a"))), Err(Failure)]),
         Trailers => {
             streaming(&[FRESH], || vec![Ok(Frame::data(Bytes::from("a"))), Ok(Frame::trailers(HeaderMap::new()))])

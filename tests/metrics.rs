@@ -13,6 +13,7 @@ use larder::metrics::{DURATION_BUCKETS, Publisher, describe};
 use larder::storage::{MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, StorageError, StoredResponse};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use support::depot::Depot;
 use support::exchange::*;
 use support::shared_log::{Line, Server};
 use tokio::sync::Semaphore;
@@ -165,6 +166,7 @@ async fn workload(recorder: &PrometheusRecorder) {
     clients_that_leave(recorder).await;
     store_that_fails(recorder).await;
     instances_that_share_a_log(recorder).await;
+    instances_that_share_a_store(recorder).await;
 }
 
 async fn ordinary(recorder: &PrometheusRecorder) {
@@ -252,6 +254,31 @@ async fn clients_that_leave(recorder: &PrometheusRecorder) {
         house.advance(61);
         house.get("/").await;
         publish(recorder, &house);
+    }
+}
+
+/// One asks for both; a herd before an empty near store reads once; and somebody waits for an instance that died.
+async fn instances_that_share_a_store(recorder: &PrometheusRecorder) {
+    tokio::time::pause();
+    let (depot, (gate, handler)) = (Depot::default(), gated(&[FRESH]));
+    let layer = || CacheLayer::tiered(MemoryStore::new(1 << 20), depot.clone());
+    let house = || House::around(handler.clone(), layer());
+    let (first, second, third) = (house(), house(), house());
+    let asking = [begin(&first).await, begin(&second).await];
+    gate.add_permits(9);
+    for asked in asking {
+        asked.await.expect("no panic");
+    }
+    quiet().await;
+    futures_util::future::join(third.get("/"), third.get("/")).await;
+    let key = depot.keys().pop().expect("one is stored");
+    depot.lose_all();
+    depot.lend_to_the_dead(&key, secs(9));
+    let fourth = house();
+    fourth.get("/").await;
+    tokio::time::resume();
+    for house in [&first, &second, &third, &fourth] {
+        publish(recorder, house);
     }
 }
 

@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::{Admin, Json};
 use crate::key::CacheKey;
 use crate::storage::Query;
-use crate::storage::backend::Backend;
 
 #[derive(Serialize)]
 struct Health {
@@ -28,13 +27,13 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// Answers 200 while all is well, and 503 where a request to the cache couldn't be answered from its store.
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Response {
     let core = admin.handle.live.load_full();
-    let is_reachable = match &core.settings.backend {
-        Backend::Memory(_) => true,
-        Backend::Other(other) => {
+    let is_reachable = match &core.settings.backend.far {
+        None => true,
+        Some(far) => {
             // Nothing has such a key: every path begins with a slash.
             let (key, headers) = (CacheKey::new(b"", "health", None), HeaderMap::new());
             let asked =
-                tokio::time::timeout(LONGEST, other.get(Query { key: &key, headers: &headers, now: core.now() })).await;
+                tokio::time::timeout(LONGEST, far.get(Query { key: &key, headers: &headers, now: core.now() })).await;
             matches!(asked, Ok(Ok(_)))
         }
     };

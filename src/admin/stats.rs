@@ -45,7 +45,17 @@ pub(super) struct Answer {
     fill_bytes: u64,
     fills_handed_over: u64,
     fills_abandoned: u64,
+    tiers: Tiers,
     compression: Compression,
+}
+
+#[derive(Serialize)]
+struct Tiers {
+    promoted: u64,
+    reads_shared: u64,
+    leases: u64,
+    leases_awaited: u64,
+    lease_waits_timed_out: u64,
 }
 
 #[derive(Serialize)]
@@ -81,7 +91,7 @@ impl Admin {
 impl Answer {
     fn of(stats: &Stats, tags_count: u64) -> Self {
         let declined = stats.declined.iter().map(|(reason, count)| (reason.to_string(), *count));
-        let compression = &stats.compression;
+        let (tiers, compression) = (&stats.tiers, &stats.compression);
         Self {
             total_entries: stats.storage.entries,
             total_size_mb: stats.storage.bytes as f64 / f64::from(1 << 20),
@@ -114,6 +124,13 @@ impl Answer {
             fill_bytes: stats.fill_bytes,
             fills_handed_over: stats.fills_handed_over,
             fills_abandoned: stats.fills_abandoned,
+            tiers: Tiers {
+                promoted: tiers.promoted,
+                reads_shared: tiers.reads_shared,
+                leases: tiers.leases,
+                leases_awaited: tiers.leases_awaited,
+                lease_waits_timed_out: tiers.lease_waits_timed_out,
+            },
             compression: Compression {
                 done: compression.done,
                 not_worth: compression.not_worth,

@@ -161,6 +161,11 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
         (&name::WAITS_REFUSED, stats.waits_refused),
         (&name::FILLS_HANDED_OVER, stats.fills_handed_over),
         (&name::FILLS_ABANDONED, stats.fills_abandoned),
+        (&name::PROMOTED, stats.tiers.promoted),
+        (&name::READS_SHARED, stats.tiers.reads_shared),
+        (&name::LEASES, stats.tiers.leases),
+        (&name::LEASES_AWAITED, stats.tiers.leases_awaited),
+        (&name::LEASE_WAITS_TIMED_OUT, stats.tiers.lease_waits_timed_out),
     ];
     counters.into_iter().for_each(|(metric, value)| sheet.counter(metric, &[], value));
     let gauges = [

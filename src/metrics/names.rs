@@ -74,6 +74,11 @@ metrics! {
     WAITS_REFUSED = counter("larder_waits_refused_total", "Requests that may not wait since too many did");
     FILLS_HANDED_OVER = counter("larder_fills_handed_over_total", "Fills that went on in the background when their client left");
     FILLS_ABANDONED = counter("larder_fills_abandoned_total", "Fills that ended when their client left, since too much ran in the background");
+    PROMOTED = counter("larder_promoted_total", "Responses copied from the far store to the one in memory");
+    READS_SHARED = counter("larder_reads_shared_total", "Look-ups in the far store that were answered by what another request was asking it");
+    LEASES = counter("larder_leases_total", "Requests that went to the handler for all instances that share the store");
+    LEASES_AWAITED = counter("larder_leases_awaited_total", "Requests that another instance's answer was found for");
+    LEASE_WAITS_TIMED_OUT = counter("larder_lease_waits_timed_out_total", "Requests that waited for another instance as long as they may");
     STORE_ENTRIES = gauge("larder_store_entries", "Keys with something stored, as the store says");
     STORE_BYTES = bytes(gauge("larder_store_bytes", "Bytes in the store, as it counts them"));
     PARTITIONS = gauge("larder_partitions", "Principals that have something stored");

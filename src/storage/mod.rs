@@ -1,11 +1,12 @@
 //! Where responses are kept. [`Storage`] is the seam: [`MemoryStore`] is the default, and any other backend can be brought along.
 
 pub(crate) mod backend;
-mod dynamic;
+pub(crate) mod dynamic;
 mod lease;
 mod log;
 mod memory;
 pub(crate) mod scan;
+mod tiered;
 
 use std::borrow::Borrow;
 use std::future::Future;
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 pub use self::lease::{Lease, LeaseToken, Released};
 pub use self::log::{LogFuture, PurgeLog, PurgeNews, PurgeSnapshot};
 pub use self::memory::{Eviction, MemoryStore};
+pub use self::tiered::Tiered;
 use crate::clock::Moment;
 use crate::error::StorageError;
 use crate::key::CacheKey;

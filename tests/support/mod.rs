@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod bodies;
+pub mod depot;
 #[cfg(feature = "admin")]
 pub mod desk;
 pub mod exchange;
