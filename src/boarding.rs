@@ -1,6 +1,7 @@
 //! On the way to the handler: whether a request goes there itself, or waits for the answer to another one that did (RFC 9111 §4, "collapsed").
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -13,7 +14,6 @@ use crate::outcome::{ForwardReason, StaleReason};
 use crate::response::{Stamp, StoredResponse};
 use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::storability::DeclineReason;
-use crate::storage::backend::Backend;
 use crate::strategy::Strategy;
 use crate::stream::Stream;
 use crate::variance::Variance;
@@ -106,7 +106,11 @@ impl CacheCore {
         };
         // A part is of no use for others.
         let joinable = !ask.range || self.wants_whole(ask, previous, now);
-        let bounds = Bounds { waiting: self.settings.max_waiting, age: self.settings.max_fill_age, joinable };
+        let (waiting, age) = (self.settings.max_waiting, self.settings.max_fill_age);
+        // What others purged since it began isn't known while nothing is trusted.
+        let trusted = self.coherence.is_trusted(now);
+        let oldest = if trusted { Duration::MAX } else { self.settings.staleness_bound };
+        let bounds = Bounds { waiting, age, oldest, joinable };
         match self.flights.board(&stamp, &ask.key, authority, call, bounds, fits) {
             Seat::Lead(flight) => Boarding::Lead(Departure { flight, stamp, changes, asked }),
             Seat::Follow(follower) => Boarding::Follow(follower),
@@ -161,15 +165,35 @@ impl CacheCore {
         why: ForwardReason,
         previous: Option<&StoredResponse>,
     ) -> Option<Variance> {
-        let fields = match (previous, &self.settings.backend) {
+        let fields = match (previous, &self.settings.backend.near) {
             (Some(previous), _) => Some(previous.variance.fields.clone()),
-            (None, Backend::Memory(memory)) if why == ForwardReason::VaryMiss => {
+            (None, Some(memory)) if why == ForwardReason::VaryMiss => {
                 memory.read(&ask.key, |variants| variants.first().map(|stored| stored.variance.fields.clone()))
             }
             _ => None,
         };
         let fields = fields.filter(|fields| !fields.is_empty())?;
         Some(Variance::of(fields, headers, self.settings.matching))
+    }
+
+    /// What may be used while nothing is trusted: what is near and nothing that this instance purged touches, if an operator prefers that.
+    pub(crate) fn find_in_doubt(&self, ask: &Ask, headers: &HeaderMap, now: Moment) -> Lookup {
+        let nothing = Lookup::Miss(ForwardReason::Distrusted);
+        let Some(memory) = &self.settings.backend.near else { return nothing };
+        if !self.coherence.prefers_near(now) {
+            return nothing;
+        }
+        let found = memory
+            .read(&ask.key, |variants| self.choose(variants, ask, headers, now).map(|stored| Arc::new(stored.clone())));
+        self.in_doubt(found, ask, now)
+    }
+
+    /// What was found near, as far as it may be used while nothing is trusted.
+    pub(crate) fn in_doubt(&self, found: Lookup, ask: &Ask, now: Moment) -> Lookup {
+        match found.response() {
+            Some(stored) if self.coherence.allows(&stored.stamp, &ask.key, now) => found,
+            _ => Lookup::Miss(ForwardReason::Distrusted),
+        }
     }
 
     /// What was stored between the look at the store and the departure; those who wait look for it as well.
@@ -182,13 +206,16 @@ impl CacheCore {
         departure: &Departure,
     ) -> Option<Arc<StoredResponse>> {
         let missed = matches!(why, ForwardReason::UriMiss | ForwardReason::VaryMiss | ForwardReason::Stale);
-        let Backend::Memory(memory) = &self.settings.backend else { return None };
+        let missed = missed && self.coherence.is_trusted(now);
+        let memory = self.settings.backend.near.as_ref()?;
         if !missed || ask.strategy != Strategy::CacheFirst || !departure.flight.is_joinable() {
             return None;
         }
         let stored =
             memory.read(&ask.key, |variants| match self.choose(variants, ask, headers, now).used(ask, now) {
-                Lookup::Fresh(stored) | Lookup::Ahead(stored) => Some(Arc::new(stored.clone())),
+                Lookup::Fresh(stored) | Lookup::Ahead(stored) if self.is_current(stored, now) => {
+                    Some(Arc::new(stored.clone()))
+                }
                 _ => None,
             })?;
         departure.flight.again();
@@ -200,21 +227,24 @@ impl CacheCore {
         if shared { self.hit_for_miss.clear(asked) } else { self.hit_for_miss.mark(asked, now) }
     }
 
-    /// The same of an answer that isn't stored, where the reason says something about the next one: not where it lies in this request, in
-    /// what became of its content, or in an error, which a hostile request may have provoked.
+    /// The same of an answer that isn't stored, where the reason says something about the next one.
     pub(crate) fn remember_declined(&self, asked: u64, reason: DeclineReason, now: Moment) {
-        let passing = matches!(
-            reason,
-            DeclineReason::RequestNoStore
-                | DeclineReason::ErrorStatus
-                | DeclineReason::Status
-                | DeclineReason::Incomplete
-                | DeclineReason::FillBudget
-                | DeclineReason::Purged
-                | DeclineReason::Shutdown
-        );
-        if !passing {
+        if !is_passing(reason) {
             self.remember(asked, false, now);
         }
     }
+}
+
+/// Whether the reason lies in one request, in what became of its content, or in an error, which a hostile request may have provoked.
+pub(crate) fn is_passing(reason: DeclineReason) -> bool {
+    matches!(
+        reason,
+        DeclineReason::RequestNoStore
+            | DeclineReason::ErrorStatus
+            | DeclineReason::Status
+            | DeclineReason::Incomplete
+            | DeclineReason::FillBudget
+            | DeclineReason::Purged
+            | DeclineReason::Shutdown
+    )
 }

@@ -1,4 +1,4 @@
-//! [`CacheCore`]: what all clones of a layer share, and the three things done with it: look up, commit, invalidate.
+//! [`CacheCore`]: what all clones of a layer share, and how it finds what is meant among what is stored.
 
 use std::borrow::Borrow;
 use std::ops::Deref;
@@ -6,21 +6,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
 use crate::adoption::{NotAdopted, adopt};
-use crate::background::{Background, turns};
+use crate::background::Background;
+use crate::behind::Behind;
 use crate::boarding::Given;
 use crate::budget::FillBudget;
 use crate::clock::Moment;
 use crate::coder::Coders;
+use crate::coherence::Coherence;
 use crate::description::regime;
+use crate::drops::Drops;
 use crate::error::StorageError;
 use crate::fates::{Became, Fates};
-use crate::flight::{Flight, Flights};
+use crate::flight::Flights;
 use crate::groups::Groups;
 use crate::head::SharedHeads;
 use crate::hit_for_miss::HitForMiss;
@@ -28,21 +30,21 @@ use crate::hit_status::HitStatus;
 use crate::key::{CacheKey, QueryRule};
 use crate::ledger::Ledger;
 use crate::lookup::{Lookup, weigh};
+use crate::naming::Naming;
 use crate::outcome::ForwardReason;
-use crate::partition::{MakeRoom, Partitions};
+use crate::partition::Partitions;
 use crate::pieces::Pieces;
 use crate::policy::Policy;
 use crate::purge::PurgeIndex;
 use crate::report::Observations;
-use crate::response::{Stamp, StoredResponse};
+use crate::response::StoredResponse;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Matching, prefers_language};
 use crate::rules::Rules;
 use crate::search::Searches;
 use crate::settings::Settings;
-use crate::stats::{Counters, count};
-use crate::storage::Variants;
-use crate::storage::backend::Backend;
+use crate::shared_reads::SharedReads;
+use crate::stats::Counters;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
 use crate::through::Through;
@@ -66,21 +68,29 @@ pub(crate) struct CacheCore {
 pub(crate) struct State {
     /// Tells its layers from those of other caches.
     pub(crate) mark: u64,
-    /// Keys the digests of principals; new for every process.
+    /// Keys the digests of principals; new for every process unless the application gave one.
     pub(crate) secret: [u8; 32],
+    /// What is for one principal may lie in the far store: others that share it make the same digests, or nobody shares it.
+    pub(crate) shares_partitions: bool,
     pub(crate) counters: Counters,
     pub(crate) ledger: Ledger,
     pub(crate) fates: Arc<Fates>,
     pub(crate) purges: PurgeIndex,
+    pub(crate) coherence: Arc<Coherence>,
+    /// Ends the task that listens to the log.
+    pub(crate) _end: DropGuard,
     pub(crate) sweeper: Sweeper,
     pub(crate) groups: Groups,
     pub(crate) searches: Searches,
     pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
+    pub(crate) reads: SharedReads,
+    pub(crate) drops: Drops,
+    /// The far store has granted a lease or refused one.
+    pub(crate) leases_are_known: AtomicBool,
     pub(crate) hit_for_miss: HitForMiss,
     pub(crate) pieces: Pieces,
-    /// Work that keeps a processor busy takes turns.
-    pub(crate) turns: Arc<Semaphore>,
+    pub(crate) behind: Arc<Behind>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
     pub(crate) coders: Coders,
@@ -113,6 +123,13 @@ impl Deref for CacheCore {
     }
 }
 
+fn secret_of_this_process() -> [u8; 32] {
+    let mut secret = [0; 32];
+    // A machine without randomness: a process that can't have a secret key must not pretend to have one.
+    getrandom::fill(&mut secret).expect("the operating system provides random numbers");
+    secret
+}
+
 fn rules(settings: &Settings, ledger: &Ledger) -> Rules {
     let rules = Rules::new(&settings.rules, settings.otherwise.clone());
     rules.under(|policy| regime(policy, settings)).counting_in(ledger)
@@ -127,24 +144,31 @@ impl CacheCore {
         let fates = Arc::new(Fates::new(settings.clock.clone()));
         settings.backend = settings.backend.of_its_own(&fates);
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let mut secret = [0; 32];
-        // A machine without randomness: a process that can't have a secret key must not pretend to have one.
-        getrandom::fill(&mut secret).expect("the operating system provides random numbers");
+        let coherence = Arc::new(Coherence::new(settings.backend.purge_log()));
+        let naming = if coherence.has_log() { Naming::Everywhere } else { Naming::default() };
+        let shares_partitions = settings.partition_secret.is_some() || !coherence.has_log();
+        let secret = settings.partition_secret.unwrap_or_else(secret_of_this_process);
         let state = Arc::new(State {
             mark: NEXT.fetch_add(1, Ordering::Relaxed),
             secret,
+            shares_partitions,
             counters: Counters::default(),
             ledger: Ledger::default(),
             fates,
-            purges: PurgeIndex::default(),
+            purges: PurgeIndex::new(naming.clone()),
+            _end: coherence.stopped.clone().drop_guard(),
+            coherence,
             sweeper: Sweeper::default(),
-            groups: Groups::default(),
-            searches: Searches::default(),
+            groups: Groups::new(naming.clone()),
+            searches: Searches::new(naming),
             wholes: Wholes::default(),
             flights: Arc::default(),
+            reads: SharedReads::default(),
+            drops: Drops::default(),
+            leases_are_known: AtomicBool::new(false),
             hit_for_miss: HitForMiss::default(),
             pieces: Pieces::default(),
-            turns: turns(),
+            behind: Arc::default(),
             partitions: Arc::default(),
             budget: FillBudget::default(),
             coders: Coders::default(),
@@ -168,6 +192,8 @@ impl CacheCore {
     pub(crate) fn succeeded_by(&self, mut settings: Settings) -> Self {
         settings.backend = self.settings.backend.clone();
         settings.clock = self.settings.clock.clone();
+        // What is stored was named by the one of now.
+        settings.partition_secret = self.settings.partition_secret;
         let (rules, state) = (rules(&settings, &self.ledger), self.state.clone());
         let retired = self.retired_for(&rules);
         let known = self.hit_status.name() == settings.switches.name;
@@ -248,6 +274,11 @@ impl CacheCore {
         self.purges.is_valid(&stored.stamp, stored.received, key)
     }
 
+    /// Whether what was found may still be used: no purge that is known touches it, and none that isn't known can have for long.
+    pub(crate) fn is_usable(&self, stored: &StoredResponse, key: &CacheKey, now: Moment) -> bool {
+        self.is_valid(stored, key) && self.coherence.allows(&stored.stamp, key, now)
+    }
+
     pub(crate) fn matches(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
         if stored.variance.fields.is_empty() {
             return true;
@@ -263,111 +294,6 @@ impl CacheCore {
         only_language && language.is_some_and(|language| prefers_language(request, language.as_bytes()))
     }
 
-    /// Stores a response, unless a purge touched it or the cache has ended, and gives it to the followers. In memory it is there when this returns. `confirmed` is what the response whose content
-    /// it has is held against purges by, where a handler confirmed that.
-    pub(crate) fn commit(
-        self: &Arc<Self>,
-        flight: Flight<Given>,
-        key: &CacheKey,
-        response: &Arc<StoredResponse>,
-        confirmed: Option<&Stamp>,
-    ) -> Result<(), DeclineReason> {
-        let flight = Arc::new(flight);
-        let committed = self.put(&flight, key, response, confirmed);
-        match committed {
-            Ok(()) => flight.give(Given::Stored(response.clone())),
-            // Dropped, it has failed: one of those who wait asks anew.
-            Err(DeclineReason::Purged) => {}
-            Err(_) => flight.decline(),
-        }
-        committed
-    }
-
-    /// Whether no hard purge touched what `response` confirms, since the handler was asked; a soft one marks it.
-    fn still_holds(&self, confirmed: &Stamp, response: &StoredResponse, key: &CacheKey) -> bool {
-        let is_valid = self.purges.is_valid(confirmed, response.received, key);
-        // What was held against purges is what it was: the mark says nothing about them.
-        response.stamp.hold(confirmed.stale_from(), response.stamp.verified());
-        is_valid
-    }
-
-    fn put(
-        self: &Arc<Self>,
-        flight: &Arc<Flight<Given>>,
-        key: &CacheKey,
-        response: &Arc<StoredResponse>,
-        confirmed: Option<&Stamp>,
-    ) -> Result<(), DeclineReason> {
-        if self.abandon.is_cancelled() {
-            return Err(DeclineReason::Shutdown);
-        }
-        if response.charge.as_ref().is_some_and(|charge| weight(key, response) > charge.quota.bytes) {
-            // What it was to take the place of isn't good any more.
-            self.drop_key(key);
-            return Err(DeclineReason::PartitionQuota);
-        }
-        if key.has_additions() {
-            self.keys_have_additions.store(true, Ordering::Release);
-        }
-        let most = self.settings.max_variants;
-        let is_valid =
-            || self.is_valid(response, key) && confirmed.is_none_or(|stamp| self.still_holds(stamp, response, key));
-        let committed = match &self.settings.backend {
-            Backend::Memory(memory) => flight.commit(is_valid, || {
-                self.fates.note_stored(key, response.stamp.number);
-                memory.put_now(key, response, most);
-                let numbers = |variants: &[StoredResponse]| {
-                    variants.iter().filter_map(|variant| Some(variant.charge.as_ref()?.number)).collect()
-                };
-                let room = self.keep_quota(key, response, || Some(memory.read(key, numbers)));
-                for oldest in &room.oldest {
-                    memory.remove_now(oldest);
-                }
-                if room.other_variants {
-                    memory.remove_now(key);
-                    self.fates.note_stored(key, response.stamp.number);
-                    memory.put_now(key, response, most);
-                }
-            }),
-            // A purge that comes while the store is at work has a larger number than this response, so that it is never read.
-            Backend::Other(other) => flight.commit(is_valid, || {
-                let (cache, other, key, response) = (self.clone(), other.clone(), key.clone(), response.clone());
-                // Until the store has it, those who come have it from the flight.
-                let until_stored = flight.clone();
-                self.spawn(async move {
-                    let _until_stored = until_stored;
-                    cache.fates.note_stored(&key, response.stamp.number);
-                    let put = other.put(&key, response.clone(), most).await;
-                    cache.note_store_error(put, &key);
-                    let mut room = cache.keep_quota(&key, &response, || None);
-                    // Erased while the store was at work: it is never read, but it must go as well.
-                    if response.charge.is_some() && !cache.is_valid(&response, &key) {
-                        room.oldest.push(key.clone());
-                    }
-                    for key in room.oldest.iter().chain(room.other_variants.then_some(&key)) {
-                        let removed = other.remove(key).await;
-                        cache.note_store_error(removed, key);
-                    }
-                });
-            }),
-        };
-        committed.then_some(()).ok_or(DeclineReason::Purged)
-    }
-
-    /// Accounts a response that was stored for its principal, and says what has to leave so that the quota is kept. `stored` is as for
-    /// [`Partitions::enter`].
-    fn keep_quota(
-        &self,
-        key: &CacheKey,
-        response: &StoredResponse,
-        stored: impl FnOnce() -> Option<Vec<u64>>,
-    ) -> MakeRoom {
-        let Some(charge) = &response.charge else { return MakeRoom::default() };
-        let room = self.partitions.enter(charge, key, weight(key, response), stored);
-        room.oldest.iter().for_each(|_| count(&self.counters.quota_evictions));
-        room
-    }
-
     /// An answer was stored, or not: counted, and remembered of its key.
     pub(crate) fn note_stored(&self, route: &RouteCounters, key: &CacheKey, result: Result<(), DeclineReason>) {
         route.stored(result);
@@ -377,22 +303,17 @@ impl CacheCore {
     }
 
     /// What a store answered; an error is counted, logged, and as if there were nothing.
-    pub(crate) fn variants_or_none(&self, answer: Result<Variants, StorageError>, key: &CacheKey) -> Variants {
-        self.note_store_error(answer, key).unwrap_or_default()
-    }
-
     pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>, key: &CacheKey) -> Option<T> {
         answer
             .inspect_err(|error| {
+                if error.is_spared() {
+                    // The guard has counted it, and said once what is the matter.
+                    return;
+                }
                 let path = String::from_utf8_lossy(key.path());
                 more(&self.rules.route(&path).counters.store_errors, 1);
                 tracing::warn!(%error, "the cache goes on without its store for this request");
             })
             .ok()
     }
-}
-
-/// What a stored response counts against a quota.
-pub(crate) fn weight(key: &CacheKey, response: &StoredResponse) -> u64 {
-    (key.as_bytes().len() + response.size()) as u64
 }

@@ -4,20 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use crate::boarding::Given;
-use crate::cache::{CacheCore, weight};
+use crate::cache::CacheCore;
 use crate::codec::encode;
+use crate::commit::{FarPut, weight};
 use crate::flight::Flight;
 use crate::form::Form;
 use crate::key::CacheKey;
 use crate::plainly::Plainly;
 use crate::response::StoredResponse;
 use crate::stats::{add, count};
-use crate::storage::Query;
-use crate::storage::backend::Backend;
 
 /// Who compresses: as many at a time as there are processors, and content of bounded size waiting for them.
 #[derive(Debug)]
@@ -55,9 +53,9 @@ pub(crate) struct Job {
     core: Arc<CacheCore>,
     key: CacheKey,
     stored: Arc<StoredResponse>,
-    /// In a store that isn't in memory the response is looked up and then replaced, and what comes between is noticed here.
+    /// The far store gets it later than it was committed: what comes between is noticed here.
     flight: Option<Flight<Given>>,
-    place: Place,
+    _place: Place,
 }
 
 /// A place in the queue; free again when it is dropped.
@@ -84,42 +82,56 @@ impl Job {
             count(&core.counters.compression.skipped);
             return None;
         }
-        let place = Place { core: core.clone(), bytes };
-        let flight = matches!(core.settings.backend, Backend::Other(_)).then(|| {
+        let _place = Place { core: core.clone(), bytes };
+        let flight = core.far_for(key).map(|_| {
             let flight = core.flights.begin(&stored.stamp, key, core.groups.authority(key.origin().authority), None);
             flight.know_tags(stored.stamp.tags.clone());
             flight
         });
-        Some(Self { core: core.clone(), key: key.clone(), stored: stored.clone(), flight, place })
+        Some(Self { core: core.clone(), key: key.clone(), stored: stored.clone(), flight, _place })
     }
 
-    /// Does it behind the answer. A shutdown waits for it as for all work of the cache.
-    pub(crate) fn spawn(self) {
-        self.core.clone().spawn(self.run());
+    /// Does it behind the answer, and gives what came of it to the far store. A shutdown waits for it as for all work of the cache.
+    pub(crate) fn spawn(self, far: Option<FarPut>) {
+        self.core.clone().spawn(async move {
+            let seen = self.core.drops_seen(&self.key);
+            let response = self.run().await.unwrap_or_else(|| self.stored.clone());
+            // What was removed by key meanwhile bears no number that would keep it from coming back.
+            let stays = || self.core.drops.unless_dropped(seen, || ()).is_some();
+            if let Some(far) = far
+                && stays()
+                && self.is_wanted()
+            {
+                far.run(response).await;
+            }
+        });
     }
 
-    async fn run(self) {
-        let Ok(_turn) = self.core.coders.free.acquire().await else { return };
+    /// Returns the response in another form, if it has one now.
+    async fn run(&self) -> Option<Arc<StoredResponse>> {
+        let _turn = self.core.coders.free.acquire().await.ok()?;
         // While it waited, something else may have been stored in its place.
         if self.core.is_closing() || !self.is_still_there() {
-            return;
+            return None;
         }
         let (content, compression) = (self.stored.body.clone(), self.core.settings.compression);
         let coding = self.core.tasks.spawn_blocking(move || encode(&content, &compression));
         // A coder that panics, as none should, leaves the content as it is.
-        let Ok(coded) = coding.await else { return };
-        self.replace(coded).await;
-        drop(self.place);
+        Some(Arc::new(self.replace(coding.await.ok()?)))
     }
 
     /// Whether it is worth beginning; memory tells at once.
     fn is_still_there(&self) -> bool {
-        match &self.core.settings.backend {
-            Backend::Memory(memory) => {
-                memory.read(&self.key, |variants| variants.iter().any(|other| self.is_meant(other)))
-            }
-            Backend::Other(_) => self.flight.as_ref().is_some_and(|flight| !flight.is_closed()),
+        match &self.core.settings.backend.near {
+            Some(near) => near.read(&self.key, |variants| variants.iter().any(|other| self.is_meant(other))),
+            None => self.flight.as_ref().is_none_or(|flight| !flight.is_closed()),
         }
+    }
+
+    /// Whether neither a write nor a purge touched it since it was committed.
+    fn is_wanted(&self) -> bool {
+        let is_valid = || self.core.is_valid(&self.stored, &self.key);
+        self.flight.as_ref().is_none_or(|flight| flight.commit(is_valid, || ()))
     }
 
     /// Whether `other`, which is stored now, has the very content that was compressed, and is of use still. While that is in hand, nothing else can lie at its
@@ -129,27 +141,26 @@ impl Job {
         other.form == Form::Plain && same && self.core.is_valid(other, &self.key)
     }
 
-    /// Puts what was made in the place of what it was made from, if that is still there and no purge has touched it.
-    async fn replace(&self, coded: Option<Bytes>) {
+    /// Puts what was made in the place of what it was made from, if that is still there and no purge has touched it. Returns the response with what was made.
+    fn replace(&self, coded: Option<Bytes>) -> StoredResponse {
         let plain = self.stored.body.len();
         let by = self.core.settings.compression.coder();
         let (form, body) = match coded.clone().zip(by) {
             Some((coded, by)) => (Form::Coded { by, length: u32::try_from(plain).unwrap_or(u32::MAX) }, coded),
             None => (Form::Settled, self.stored.body.clone()),
         };
-        let counters = &self.core.counters.compression;
-        let replaced = match &self.core.settings.backend {
-            Backend::Memory(memory) => memory.change_now(&self.key, |other| {
-                self.is_meant(other).then(|| other.in_form(form, body.clone(), &self.core.heads))
-            }),
-            Backend::Other(_) if coded.is_some() => self.replace_elsewhere(form, body).await,
-            Backend::Other(_) => None,
+        let in_form = |of: &StoredResponse| of.in_form(form, body.clone(), &self.core.heads);
+        let replaced = match &self.core.settings.backend.near {
+            Some(near) => near.change_now(&self.key, |other| self.is_meant(other).then(|| in_form(other))),
+            // It isn't anywhere yet, and may not be wanted any more.
+            None => self.is_wanted().then(|| in_form(&self.stored)),
         };
-        match (coded, replaced) {
+        let counters = &self.core.counters.compression;
+        match (coded, &replaced) {
             (None, _) => count(&counters.not_worth),
             (Some(coded), Some(response)) => {
                 if let Some(charge) = &response.charge {
-                    self.core.partitions.resize(charge, weight(&self.key, &response));
+                    self.core.partitions.resize(charge, weight(&self.key, response));
                 }
                 count(&counters.done);
                 add(&counters.plain_bytes, plain as u64);
@@ -157,39 +168,6 @@ impl Job {
             }
             (Some(_), None) => count(&counters.skipped),
         }
-    }
-
-    /// In a store that isn't in memory: by its contract nothing that was removed before comes back, and what was purged since this response was
-    /// stored has sealed the flight, or will have a larger number than the response.
-    async fn replace_elsewhere(&self, form: Form, body: Bytes) -> Option<StoredResponse> {
-        let Backend::Other(other) = &self.core.settings.backend else { return None };
-        let headers = HeaderMap::new();
-        let found = other.get(Query { key: &self.key, headers: &headers, now: self.core.now() }).await;
-        let variants = self.core.variants_or_none(found, &self.key);
-        let is_same = |found: &StoredResponse| {
-            let stored = &self.stored;
-            found.form == Form::Plain
-                && found.received == stored.received
-                && found.stamp.number == stored.stamp.number
-                && found.same_variant(stored)
-                && found.body == stored.body
-        };
-        let found = variants.iter().find(|found| is_same(found))?;
-        let response = Arc::new(found.in_form(form, body, &self.core.heads));
-        let flight = self.flight.as_ref()?;
-        let (core, store, key) = (self.core.clone(), other.clone(), self.key.clone());
-        let coded = response.clone();
-        let most = core.settings.max_variants;
-        let is_valid = || self.core.is_valid(&response, &self.key);
-        let committed = flight.commit(is_valid, || {
-            core.clone().spawn(async move {
-                core.note_store_error(store.put(&key, coded.clone(), most).await, &key).unwrap_or_default();
-                // Erased while the store was at work: it is never read, but it must go as well.
-                if coded.charge.is_some() && !core.is_valid(&coded, &key) {
-                    core.note_store_error(store.remove(&key).await, &key);
-                }
-            });
-        });
-        committed.then(|| StoredResponse::clone(&response))
+        replaced.unwrap_or_else(|| in_form(&self.stored))
     }
 }

@@ -66,7 +66,7 @@ impl Decoded {
     #[cold]
     fn give_up(&self) -> Corrupt {
         count(&self.core.counters.compression.corrupt);
-        self.core.purge_target(&Target::place(self.resource), Force::Hard);
+        self.core.purge_behind(Target::place(self.resource), Force::Hard);
         tracing::warn!(target: "larder", "a stored response can't be decoded, and is dropped");
         Corrupt
     }

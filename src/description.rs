@@ -216,9 +216,15 @@ fn of_limits(settings: &Settings) -> Vec<Described> {
         ("max_query_content", settings.max_query_content),
     ]
     .map(|(name, value)| (name, value.to_string()));
-    let times = [("max_wait", settings.max_wait), ("max_fill_age", settings.max_fill_age)]
-        .map(|(name, value)| (name, format!("{value:?}")));
-    sizes.into_iter().chain(times).map(|(name, value)| described(name, value, Matters::Ahead)).collect()
+    let times = [
+        ("max_wait", settings.max_wait),
+        ("max_fill_age", settings.max_fill_age),
+        ("max_lease_wait", settings.max_lease_wait),
+        ("staleness_bound", settings.staleness_bound),
+    ]
+    .map(|(name, value)| (name, format!("{value:?}")));
+    let near = [("near_ttl", duration(&settings.near_ttl))];
+    sizes.into_iter().chain(times).chain(near).map(|(name, value)| described(name, value, Matters::Ahead)).collect()
 }
 
 /// What is stored has the form that it has, and can always be decoded.
@@ -248,6 +254,11 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         max_waiting: _,
         max_wait: _,
         max_fill_age: _,
+        max_lease_wait: _,
+        near_ttl: _,
+        // What is stored was named by the one that the cache was made with, and stays so.
+        partition_secret: _,
+        staleness_bound: _,
         eager_etag_size: _,
         compression: _,
         outcome_extension,

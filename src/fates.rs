@@ -66,11 +66,13 @@ pub enum MissCause {
     Settings,
     /// The client wanted it anew, what is stored wants to be validated on each use, or the strategy asks the handler first.
     Asked,
+    /// Whether another instance has purged it isn't known, so it wasn't looked for.
+    Distrusted,
     /// It was stored, and is gone: dropped for what an answer said or for a quota, or a store of one's own let go of it without saying why.
     Lost,
 }
 
-every!(MissCause: FirstSeen Expired Evicted Purged Written Variant Declined Settings Asked Lost);
+every!(MissCause: FirstSeen Expired Evicted Purged Written Variant Declined Settings Asked Distrusted Lost);
 
 impl MissCause {
     /// A short name that doesn't change, for metrics and logs.
@@ -85,6 +87,7 @@ impl MissCause {
             Self::Declined => "declined",
             Self::Settings => "settings",
             Self::Asked => "asked",
+            Self::Distrusted => "distrusted",
             Self::Lost => "lost",
         }
     }
@@ -171,13 +174,12 @@ impl Fates {
 
     /// Everything was purged by `number`.
     pub(crate) fn note_all(&self, number: u64) {
-        self.all.fetch_max(number, Ordering::Relaxed);
+        self.all.fetch_max(u64::from(counted(number)), Ordering::Relaxed);
     }
 
     fn set(&self, id: u64, became: Became, number: u64) {
         let number = if let Became::Purged { number: Some(number) } = became { number } else { number };
-        // Four thousand million purges, or eight years, are as far as it counts.
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let number = counted(number);
         let said = Entry { became, number, second: self.second() }.packed();
         let place =
             &self.chunk(id).get_or_init(|| Box::new(std::array::from_fn(|_| Place::default())))[id as usize % TOGETHER];
@@ -206,6 +208,11 @@ impl Fates {
     fn second(&self) -> u64 {
         self.clock.now().monotonic.as_secs().min((1 << SECOND_BITS) - 1)
     }
+}
+
+/// The number of a purge among those of its epoch, where a log numbers them. Four thousand million are as far as it counts.
+fn counted(number: u64) -> u32 {
+    number as u32
 }
 
 impl Entry {

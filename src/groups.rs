@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::key::{CacheKey, Origin};
+use crate::naming::{Named, Naming};
 use crate::response::Stamp;
 use crate::rfc9111::groups::{CACHE_GROUPS, named};
 
@@ -20,26 +21,21 @@ const ANY: Origin<'static> = Origin { authority: None, scheme: None };
 
 /// Makes tags of groups, and knows which groups the responses of a resource were in.
 pub(crate) struct Groups {
-    hasher: ahash::RandomState,
+    naming: Naming,
     /// By the hash of a resource, and of its path: what a write to it makes invalid as well. RFC 9875 §2.2.1 leaves that to the
     /// cache, so what is forgotten here costs no promise.
     links: moka::sync::Cache<u64, Arc<[u64]>>,
 }
 
-impl Default for Groups {
-    fn default() -> Self {
-        let size = |_: &u64, tags: &Arc<[u64]>| u32::try_from(128 + size_of_val(&**tags)).unwrap_or(u32::MAX);
-        Self {
-            hasher: ahash::RandomState::new(),
-            links: moka::sync::Cache::builder().weigher(size).max_capacity(LINKS).build(),
-        }
-    }
-}
-
 impl Groups {
+    pub(crate) fn new(naming: Naming) -> Self {
+        let size = |_: &u64, tags: &Arc<[u64]>| u32::try_from(128 + size_of_val(&**tags)).unwrap_or(u32::MAX);
+        Self { naming, links: moka::sync::Cache::builder().weigher(size).max_capacity(LINKS).build() }
+    }
+
     /// The hash of an authority, by which the flights to it are found.
     pub(crate) fn authority(&self, authority: Option<&[u8]>) -> u64 {
-        self.hasher.hash_one(authority)
+        self.naming.hash(Named::Authority, &[authority])
     }
 
     /// The tags of a response, none for most: of each of its groups on its own origin, and then of each on any origin.
@@ -69,7 +65,7 @@ impl Groups {
 
     /// The tag of a group, or of the responses in too many.
     fn tag(&self, origin: Origin<'_>, name: Option<&str>) -> u64 {
-        self.hasher.hash_one((origin.authority, origin.scheme, name))
+        self.naming.hash(Named::Tag, &[origin.authority, origin.scheme, name.map(str::as_bytes)])
     }
 
     /// Remembers the groups of a response by what a write to its resource is known as: its resource, or its path on any authority.

@@ -45,10 +45,25 @@ impl CacheHandle {
     /// It takes effect at once, however much it touches. Memory is given back behind it, by a walk through the store that the runtime gets to between requests.
     ///
     /// # Errors
-    /// [`PurgeError::Uri`](crate::PurgeError::Uri), [`Tag`](crate::PurgeError::Tag) or [`Pattern`](crate::PurgeError::Pattern) if the selector is none; nothing was purged then. [`Storage`](crate::PurgeError::Storage) if the store couldn't
+    /// [`PurgeError::Uri`](crate::PurgeError::Uri), [`Tag`](crate::PurgeError::Tag) or [`Pattern`](crate::PurgeError::Pattern) if the selector is none; nothing was purged then. [`Log`](crate::PurgeError::Log) if other
+    /// instances can't be told. [`Storage`](crate::PurgeError::Storage) if the store couldn't
     /// give the memory back; the purge has taken effect all the same.
     pub fn purge(&self, selector: Selector) -> Purge {
         Purge::new(self.live.clone(), selector)
+    }
+
+    /// Prefers what is stored in this process, for so long from now, to the [bound](CacheLayer::staleness_bound) on what others have purged: for an operator who knows that the store which instances share is
+    /// out of reach, and that the handler can't bear all requests meanwhile. What this instance itself purged isn't served all the same. `Duration::ZERO` ends it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let handle = larder::CacheLayer::in_memory(1 << 20).handle();
+    /// handle.serve_near_for(Duration::from_secs(600));
+    /// ```
+    pub fn serve_near_for(&self, duration: Duration) {
+        let core = self.live.load();
+        core.coherence.prefer_near(core.now(), duration);
+        tracing::warn!(target: "larder", "what is stored in this process is served for {duration:?}, whatever other instances purge");
     }
 
     /// What the cache did so far, and what its store holds.
@@ -60,6 +75,8 @@ impl CacheHandle {
             waiting: cache.flights.waiting() as u64,
             fills_in_flight: cache.flights.len() as u64,
             fill_bytes: cache.budget.held() as u64,
+            guard: cache.settings.backend.guard_stats(),
+            purge_log: cache.coherence.stats(&cache.purges, cache.now()),
         };
         cache.counters.snapshot(&cache.ledger, cache.settings.backend.usage(), now)
     }

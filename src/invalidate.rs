@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
+use crate::coherence::Outdated;
 use crate::error::StorageError;
 use crate::fates::Became;
 use crate::key::{CacheKey, Origin};
@@ -14,7 +15,6 @@ use crate::purged::Force;
 use crate::response::Stamp;
 use crate::selector::{PurgeError, Reach, Receipt, Selector};
 use crate::stats::count;
-use crate::storage::backend::Backend;
 use crate::target::Target;
 
 impl CacheCore {
@@ -22,15 +22,22 @@ impl CacheCore {
     pub(crate) async fn purge(&self, selector: &Selector, soft: bool) -> Result<Receipt, PurgeError> {
         let target = self.target(selector, |key, any| self.searches.touch(key, any))?;
         let force = if soft { Force::Soft(self.now()) } else { Force::Hard };
-        let number = self.purge_target(&target, force);
+        let (number, reach) = if self.coherence.has_log() {
+            // Others know their principals by keys of their own.
+            let is_told = self.shares_partitions || !matches!(selector, Selector::Partition(_));
+            let target = if is_told { &target } else { &Target::Everything };
+            (self.purge_everywhere(target, force).await?, Reach::AllInstances)
+        } else {
+            (self.purge_target(&target, force), Reach::ThisProcess)
+        };
         count(&self.counters.purges);
         if !soft {
             self.erase(selector, number).await?;
         }
-        Ok(Receipt { number, reach: Reach::ThisProcess, refreshing: None })
+        Ok(Receipt { number, reach, refreshing: None })
     }
 
-    /// Purges by number. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.
+    /// Purges by a number of this process. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.
     pub(crate) fn purge_target(&self, target: &Target, force: Force) -> u64 {
         let number = self.purges.purge(target, force);
         self.flights.close(target);
@@ -41,29 +48,33 @@ impl CacheCore {
     /// Deletes what is known by key of what was purged, and tells what became of it. The sweep finds all else that is in memory.
     async fn erase(&self, selector: &Selector, number: u64) -> Result<(), StorageError> {
         let purged = Became::Purged { number: Some(number) };
-        match (selector, &self.settings.backend) {
-            (Selector::Partition(principal), backend) => {
+        let (near, far) = (&self.settings.backend.near, &self.settings.backend.far);
+        match selector {
+            Selector::Partition(principal) => {
                 let mut failed = None;
                 for key in self.partitions.take(&digest(&self.secret, principal)) {
-                    match backend {
-                        Backend::Memory(memory) => _ = memory.remove_because(&key, purged),
-                        // One that fails must not keep the others there.
-                        Backend::Other(other) => {
-                            self.fates.note(key.as_bytes(), purged);
-                            failed = other.remove(&key).await.err().or(failed);
-                        }
+                    match near {
+                        Some(near) => _ = near.remove_because(&key, purged),
+                        None => self.fates.note(key.as_bytes(), purged),
                     }
+                    // One that fails must not keep the others there.
+                    if let Some(far) = far {
+                        failed = far.remove(&key).await.err().or(failed);
+                    }
+                }
+                // What other instances have stored there.
+                if let Some(far) = far.as_ref().filter(|_| self.shares_partitions) {
+                    failed = far.erase(&digest(&self.secret, principal)).await.err().or(failed);
                 }
                 failed.map_or(Ok(()), Err)
             }
-            (Selector::Everything, Backend::Memory(memory)) => {
+            Selector::Everything => {
                 self.fates.note_all(number);
-                memory.clear_now(Some(number));
-                Ok(())
-            }
-            (Selector::Everything, Backend::Other(other)) => {
-                self.fates.note_all(number);
-                other.clear().await
+                near.iter().for_each(|near| near.clear_now(Some(number)));
+                match far {
+                    Some(far) => far.clear().await,
+                    None => Ok(()),
+                }
             }
             _ => Ok(()),
         }
@@ -77,75 +88,64 @@ impl CacheCore {
 
     /// Drops what is stored under a key, and leaves fills in flight alone.
     pub(crate) fn drop_key(self: &Arc<Self>, key: &CacheKey) {
-        match &self.settings.backend {
-            Backend::Memory(memory) => drop(memory.remove_now(key)),
-            Backend::Other(other) => {
-                let (cache, other, key) = (self.clone(), other.clone(), key.clone());
-                self.spawn(async move {
-                    let removed = other.remove(&key).await;
-                    cache.note_store_error(removed, &key);
-                });
-            }
+        let backend = &self.settings.backend;
+        let dropping = backend.far.as_ref().map(|far| (self.begin_drop(key), far.clone()));
+        backend.near.iter().for_each(|near| _ = near.remove_now(key));
+        if let Some((dropping, far)) = dropping {
+            let (cache, key) = (self.clone(), key.clone());
+            self.spawn(async move {
+                let _until_removed = dropping;
+                let removed = far.remove(&key).await;
+                cache.note_store_error(removed, &key);
+            });
         }
     }
 
     /// Makes a resource invalid after a write (§4.4): fills in flight are sealed, what is stored goes.
     ///
     /// In memory the key is deleted and the number of purges stays, so that writes cost readers nothing. That isn't enough where
-    /// keys have additions that the write doesn't know, or where the store is far away: there the resource is purged by number.
+    /// keys have additions that the write doesn't know, or where the store is far away: there the resource is purged by number, on all instances that share it.
     ///
     /// Without an `authority` the target is meant on every host.
-    pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str) {
+    pub(crate) fn invalidate(&self, authority: Option<&[u8]>, target: &str, outdated: &mut Outdated) {
         count(&self.counters.invalidations);
         for key in self.resource_keys(authority.unwrap_or_default(), target) {
             let stamp = self.purges.stamp(&key, 0);
-            self.purge_with(authority, &key, &stamp);
+            self.purge_with(authority, &key, &stamp, outdated);
             if authority.is_none() {
-                let number = self.purge_target(&Target::place(stamp.path), Force::Hard);
-                self.fates.note_part(key.path_and_query(), Became::Written, number);
+                outdated.purge(Target::place(stamp.path), Force::Hard, Some(key.path_and_query()));
                 continue;
             }
             self.flights.seal_resource(&stamp);
-            let by_key = match &self.settings.backend {
-                Backend::Memory(memory) => {
-                    memory.remove_because(&key, Became::Written);
-                    !self.keys_have_additions.load(Ordering::Acquire)
-                }
-                Backend::Other(_) => false,
-            };
-            if !by_key {
-                let number = self.purge_target(&Target::place(stamp.resource), Force::Hard);
-                self.fates.note_part(key.resource(), Became::Written, number);
+            let backend = &self.settings.backend;
+            backend.near.iter().for_each(|near| _ = near.remove_because(&key, Became::Written));
+            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) {
+                outdated.purge(Target::place(stamp.resource), Force::Hard, Some(key.resource()));
             }
         }
     }
 
     /// Purges what goes with a resource that is written to: what shares a group with it (RFC 9875 §2.2.1), and not what shares one with that; and
     /// what is stored for other spellings of it.
-    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp) {
+    fn purge_with(&self, authority: Option<&[u8]>, key: &CacheKey, stamp: &Stamp, outdated: &mut Outdated) {
         if let Some(tags) = self.groups.linked(if authority.is_none() { stamp.path } else { stamp.resource }) {
-            self.purge_tags(authority, &tags);
+            outdated.purge(self.tags_on(authority, &tags), Force::Hard, None);
         }
-        self.purge_spellings(authority, key);
+        // What answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
+        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
+            outdated.purge(self.tags_on(authority, &[tag]), Force::Hard, None);
+        }
     }
 
     /// Makes groups invalid that the response to a write names (RFC 9875 §3). They are of its origin only.
-    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String]) {
+    pub(crate) fn invalidate_groups(&self, origin: Origin<'_>, names: &[String], outdated: &mut Outdated) {
         count(&self.counters.invalidations);
-        self.purge_tags(origin.authority, &self.groups.of_write(origin, names));
+        outdated.purge(self.tags_on(origin.authority, &self.groups.of_write(origin, names)), Force::Hard, None);
     }
 
-    /// Purges what answers this URI though it was stored for another one of its path, by `No-Vary-Search`.
-    pub(crate) fn purge_spellings(&self, authority: Option<&[u8]>, key: &CacheKey) {
-        if let Some(tag) = self.searches.touch(key, authority.is_none()) {
-            self.purge_tags(authority, &[tag]);
-        }
-    }
-
-    /// Purges by tag, under one number, what has one of these tags; on the authority only, if there is one.
-    fn purge_tags(&self, authority: Option<&[u8]>, tags: &[u64]) {
-        let authority = authority.map(|authority| self.groups.authority(Some(authority)));
-        self.purge_target(&Target::tags(tags, authority), Force::Hard);
+    /// What has one of these tags; on the authority only, if there is one.
+    fn tags_on(&self, authority: Option<&[u8]>, tags: &[u64]) -> Target {
+        Target::tags(tags, authority.map(|authority| self.groups.authority(Some(authority))))
     }
 
     /// The keys of a path with query: as its rule canonicalises it, and as rules of earlier generations may have.

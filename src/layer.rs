@@ -20,7 +20,7 @@ use crate::rules::{Rule, check};
 use crate::service::Cache;
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
-use crate::storage::{MemoryStore, Storage};
+use crate::storage::{Guard, MemoryStore, Storage};
 
 /// A [`Layer`] that answers requests from a cache.
 ///
@@ -59,7 +59,7 @@ impl CacheLayer {
 
     /// A cache in memory with a store that was set up by hand, for another eviction or a bound on the number of entries.
     pub fn with_memory(store: MemoryStore) -> Self {
-        Self::over(Backend::Memory(Arc::new(store)))
+        Self::over(Backend::memory(store))
     }
 
     /// A cache over any store. One store serves one cache.
@@ -68,6 +68,35 @@ impl CacheLayer {
     /// Not here, but when a second cache is made over the store: by a setter after the layer was used.
     pub fn with_storage(storage: impl Storage) -> Self {
         Self::over(Backend::other(storage))
+    }
+
+    /// A cache in memory before any store, which may be far away and shared by several instances: what is fresh in memory is sent from there, and all else is asked of the other
+    /// store, from which what is fresh is copied to memory. What a handler answers goes to both. Memory needs room for what is asked for often, and no more.
+    ///
+    /// What instances that share a store purge reaches the memory of all of them over its [purge log](Storage::purge_log). Where a store has none, it should be shared by nobody, or
+    /// [`near_ttl`](Self::near_ttl) be set: then that is how long a purge, or a write, elsewhere may go unnoticed here.
+    ///
+    /// A store that is slow or down costs misses at most: then what is in memory is still sent.
+    ///
+    /// # Panics
+    /// As [`with_storage`](Self::with_storage).
+    pub fn tiered(near: MemoryStore, far: impl Storage) -> Self {
+        Self::over(Backend::tiered(near, far))
+    }
+
+    /// How the store is guarded, if it isn't the one in memory: how long it may take, and when it isn't asked any more. See [`Guard`] for what goes without saying.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::CacheLayer;
+    /// use larder::storage::{Guard, Storage};
+    ///
+    /// fn cache(storage: impl Storage) -> CacheLayer {
+    ///     CacheLayer::with_storage(storage).store_guard(Guard::default().deadline(Duration::from_millis(10)))
+    /// }
+    /// ```
+    pub fn store_guard(self, guard: Guard) -> Self {
+        self.set(|settings| settings.backend.guard_by(guard))
     }
 
     fn over(backend: Backend) -> Self {
@@ -270,6 +299,37 @@ impl CacheLayer {
     /// goes to the handler as well, and those after it wait for that one.
     pub fn max_fill_age(self, longest: Duration) -> Self {
         self.set(|settings| settings.max_fill_age = longest)
+    }
+
+    /// How long what is in memory before [another store](Self::tiered) may be sent before that is asked once more; for as long as it is fresh by default. Then it is sent on only if that store
+    /// has the same. Without effect where there is one store.
+    pub fn near_ttl(self, longest: Duration) -> Self {
+        self.set(|settings| settings.near_ttl = Some(longest))
+    }
+
+    /// How long a request waits for the answer to one of another instance, where instances share a store that has [leases](crate::storage::Lease); one second by default. Then it goes to the
+    /// handler as well. With zero nobody waits.
+    pub fn max_lease_wait(self, longest: Duration) -> Self {
+        self.set(|settings| settings.max_lease_wait = longest)
+    }
+
+    /// The key under which principals are digested ([`Policy::per`]), to be the same random bytes on all instances that share a store, and secret: who knows it can find out for whom
+    /// something is stored by trying names.
+    ///
+    /// By default each process makes its own. Then what is for one principal is kept in memory only, where the store is shared: nobody else could find it there, nor erase it later. Without
+    /// memory before the store it isn't kept at all ([`DeclineReason::PartitionSecret`](crate::DeclineReason::PartitionSecret)).
+    ///
+    /// It can't be changed while the cache runs.
+    pub fn partition_secret(self, secret: [u8; 32]) -> Self {
+        self.set(|settings| settings.partition_secret = Some(secret))
+    }
+
+    /// How long after a purge was acknowledged on another instance this one may still serve what it touched, where the store has a [log of purges](Storage::purge_log); 1 second by default. Where the log has been
+    /// silent for longer, nothing that is stored is used, and requests go to the handler ([`ForwardReason::Distrusted`](crate::ForwardReason::Distrusted)).
+    ///
+    /// The log is asked four times within it, and four times a second at least. Less than a tenth of a second asks more of a network than it may give: then hits come and go.
+    pub fn staleness_bound(self, longest: Duration) -> Self {
+        self.set(|settings| settings.staleness_bound = longest)
     }
 
     /// The largest content that gets an `ETag` already on the first answer, if the handler has it ready as a whole, in bytes; 16 KiB by default. Larger

@@ -68,6 +68,8 @@
 //! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
 //!   crate `metrics`.
 //! - `record`: stored responses and purges as bytes, for stores outside of the process: the module `record`. Adds the crates `twox-hash` and `hmac`.
+//! - `redis`: responses in Redis or Valkey, for several instances: `storage::RedisStore`. Adds `record`, the client `redis` and what that is made of. `redis-tls` adds
+//!   `rustls`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
 //!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
@@ -95,6 +97,7 @@ mod follow;
 mod future;
 mod handle;
 mod layer;
+mod outbound;
 mod posted;
 mod purging;
 mod representation;
@@ -109,12 +112,16 @@ mod written;
 mod admission;
 mod adoption;
 mod background;
+mod behind;
 mod boarding;
 mod budget;
 mod cache;
 mod coder;
+mod coherence;
+mod commit;
 mod course;
 mod description;
+mod drops;
 mod fill;
 mod flight;
 mod groups;
@@ -122,6 +129,7 @@ mod hit_for_miss;
 mod hottest;
 mod invalidate;
 mod labels;
+mod leasing;
 mod ledger;
 mod live;
 mod lookup;
@@ -141,6 +149,7 @@ mod route_stats;
 mod rules;
 mod search;
 mod settings;
+mod shared_reads;
 mod spans;
 mod stats;
 mod strategy;
@@ -149,6 +158,7 @@ mod sweep;
 mod tagging;
 mod target;
 mod through;
+mod tiers;
 mod wholes;
 
 // Floor 2: stores.
@@ -174,6 +184,7 @@ mod hit_status;
 mod key;
 mod meanings;
 mod naming;
+mod nearby;
 mod outcome;
 mod partition;
 mod pattern;
@@ -230,7 +241,7 @@ pub use self::rfc9111::storability::DeclineReason;
 pub use self::route_stats::RouteStats;
 pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refreshing, Selector};
 pub use self::service::Cache;
-pub use self::stats::{CompressionStats, Stats};
+pub use self::stats::{CompressionStats, PurgeLogStats, Stats, TierStats};
 pub use self::strategy::Strategy;
 
 /// The examples in the README, as doc tests.
@@ -257,6 +268,11 @@ struct NeighboursChapter;
 #[cfg(all(doctest, feature = "axum", feature = "metrics"))]
 #[doc = include_str!("../docs/metrics.md")]
 struct MetricsChapter;
+
+/// The examples in the chapter on Redis, as doc tests.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../docs/redis.md")]
+struct RedisChapter;
 
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

@@ -9,7 +9,6 @@ use crate::description::changes;
 use crate::purged::Force;
 use crate::reload::{Reload, ReloadError};
 use crate::settings::Settings;
-use crate::storage::backend::Backend;
 use crate::target::Target;
 
 /// A cache through all its generations.
@@ -54,9 +53,10 @@ impl Live {
         self.current.store(next.clone());
         next.observations.begin_anew(&running.rules, &next.rules);
         if next.has_too_many_retired() {
-            let number = next.purge_target(&Target::Everything, Force::Hard);
+            next.purge_at_once(&Target::Everything, Force::Hard);
+            let number = next.purges.current();
             next.fates.note_all(number);
-            if let Backend::Memory(memory) = &next.settings.backend {
+            if let Some(memory) = &next.settings.backend.near {
                 memory.clear_now(Some(number));
             }
         }

@@ -94,6 +94,8 @@ meanings! { ForwardReason:
         "another `Policy::strategy`";
     Self::CacheOnly => "the rule's strategy wants an answer from the store or none, and there is none: 504", "as set",
         "another `Policy::strategy`";
+    Self::Distrusted => "what other instances purged isn't known at the moment, so that nothing stored may be used", "as set",
+        "a store whose log of purges can be reached; `CacheLayer::staleness_bound`; `CacheHandle::serve_near_for`";
     Self::Crowded => "too many requests wait for others: 503", "limit", "`CacheLayer::max_waiting`";
 }
 
@@ -140,6 +142,7 @@ meanings! { DeclineReason:
     Self::BodyTooLarge => "its content is over the limit", "limit", "`CacheLayer::max_body_size`";
     Self::FillBudget => "all fills together hold too much", "limit", "`CacheLayer::max_fill_bytes`";
     Self::PartitionQuota => "it alone is more than its principal may have", "limit", "`Policy::quota`";
+    Self::PartitionSecret => "it is for one principal, and the instances that share the only store have no common secret", "safe default", "`CacheLayer::partition_secret`";
     Self::Incomplete => "its content broke off, or its length isn't its `Content-Length`", "RFC 9111 §3.3", "a handler that ends what it begins";
     Self::Trailers => "it came with trailers, which a stored response can't repeat", "safe default", "a handler that sends none";
     Self::Purged => "a purge or a write came while it was on its way", "RFC 9111 §4.4", "";
@@ -181,6 +184,8 @@ meanings! { MissCause:
     Self::Settings => "the settings or the rule are other ones now, and forbid to use what is stored", "as set", "";
     Self::Asked => "the client wanted it anew, what is stored wants to be validated on each use, or the strategy asks the handler first", "RFC 9111 §5.2",
         "a request or a response without `no-cache`; another `Policy::strategy`";
+    Self::Distrusted => "whether another instance has purged it isn't known, so it wasn't looked for", "as set",
+        "a store whose log of purges can be reached; `CacheLayer::staleness_bound`; `CacheHandle::serve_near_for`";
     Self::Lost => "it was stored, and is gone: dropped for what an answer said or for a quota, or a store of one's own let go of it", "limit",
         "`Policy::quota`";
 }

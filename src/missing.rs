@@ -4,7 +4,6 @@ use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::fates::{Became, MissCause};
 use crate::outcome::ForwardReason;
-use crate::storage::backend::Backend;
 
 impl CacheCore {
     /// Counts why a request goes to the handler.
@@ -19,6 +18,7 @@ impl CacheCore {
             ForwardReason::Stale if self.is_softly_purged(ask) => MissCause::Purged,
             ForwardReason::Stale => MissCause::Expired,
             ForwardReason::Request | ForwardReason::NetworkFirst => MissCause::Asked,
+            ForwardReason::Distrusted => MissCause::Distrusted,
             ForwardReason::UriMiss
             | ForwardReason::OnlyIfCached
             | ForwardReason::CacheOnly
@@ -54,13 +54,13 @@ impl CacheCore {
 
     /// Whether something lies in memory under the key that a soft purge made stale.
     fn is_softly_purged(&self, ask: &Ask) -> bool {
-        let Backend::Memory(memory) = &self.settings.backend else { return false };
+        let Some(memory) = &self.settings.backend.near else { return false };
         memory.peek(&ask.key, |variants| variants.iter().any(|stored| stored.stamp.stale_from().is_some()))
     }
 
     /// Whether something lies in memory under the key that no purge has touched; `None` where nothing does.
     fn is_there(&self, ask: &Ask) -> Option<bool> {
-        let Backend::Memory(memory) = &self.settings.backend else { return None };
+        let Some(memory) = &self.settings.backend.near else { return None };
         memory.peek(&ask.key, |variants| {
             let valid = variants.iter().any(|stored| self.is_valid(stored, &ask.key));
             (!variants.is_empty()).then_some(valid)

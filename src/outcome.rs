@@ -101,6 +101,8 @@ pub enum ForwardReason {
     NetworkFirst,
     /// [`Strategy::CacheOnly`](crate::Strategy::CacheOnly), and nothing usable is stored: the cache answered 504 itself.
     CacheOnly,
+    /// What other instances purged isn't known at the moment ([`CacheLayer::staleness_bound`](crate::CacheLayer::staleness_bound)), so that nothing stored may be used.
+    Distrusted,
     /// Too many requests wait for others already ([`CacheLayer::max_waiting`](crate::CacheLayer::max_waiting)): the cache answered 503 itself.
     Crowded,
 }
@@ -187,6 +189,7 @@ impl ForwardReason {
             Self::OnlyIfCached => "only-if-cached",
             Self::NetworkFirst => "network-first",
             Self::CacheOnly => "cache-only",
+            Self::Distrusted => "distrusted",
             Self::Crowded => "crowded",
         }
     }
@@ -297,15 +300,16 @@ impl CacheOutcome {
 }
 
 /// Adds the word of RFC 9211 §2.2 for `reason`. It has none for a strategy: "The cache was configured to not handle this request" is the
-/// nearest, and the strategy's own name is the detail.
+/// nearest, and the strategy's own name is the detail; nor for distrust, where what is there can't be used to satisfy the request: a "miss".
 fn forwarded(text: &mut SmallVec<[u8; 96]>, reason: ForwardReason) -> Option<&'static str> {
     text.extend_from_slice(b"; fwd=");
-    if reason == ForwardReason::NetworkFirst {
-        text.extend_from_slice(b"bypass");
-        return Some(reason.as_str());
-    }
-    text.extend_from_slice(reason.as_str().as_bytes());
-    None
+    let nearest: Option<&[u8]> = match reason {
+        ForwardReason::NetworkFirst => Some(b"bypass"),
+        ForwardReason::Distrusted => Some(b"miss"),
+        _ => None,
+    };
+    text.extend_from_slice(nearest.unwrap_or(reason.as_str().as_bytes()));
+    nearest.map(|_| reason.as_str())
 }
 
 fn append_number(text: &mut SmallVec<[u8; 96]>, number: i64) {
@@ -460,6 +464,10 @@ mod tests {
             (
                 stored(Outcome::Revalidated(ForwardReason::NetworkFirst), 0, 60),
                 "larder; fwd=bypass; fwd-status=304; ttl=60; detail=network-first",
+            ),
+            (
+                new(Outcome::Miss(ForwardReason::Distrusted)).stored(Ok(())),
+                "larder; fwd=miss; stored; detail=distrusted",
             ),
             (new(Outcome::Bypass(BypassReason::NetworkOnly)), "larder; fwd=bypass; detail=network-only"),
             (new(Outcome::Bypass(BypassReason::Method)), "larder; fwd=method"),

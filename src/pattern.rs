@@ -18,6 +18,9 @@ pub(crate) struct Pattern(Arc<Compiled>);
 #[derive(Debug)]
 struct Compiled {
     regex: Regex,
+    /// As it was written.
+    text: Box<str>,
+    is_glob: bool,
     /// With what every text that is meant begins; empty where that isn't known.
     prefix: String,
 }
@@ -68,14 +71,29 @@ impl Pattern {
             }
         }
         regex.push_str(r"\z");
-        Ok(Self(Arc::new(Compiled { regex: compile(&regex).map_err(malformed)?, prefix })))
+        Ok(Self(Arc::new(Compiled {
+            regex: compile(&regex).map_err(malformed)?,
+            text: text.into(),
+            is_glob: true,
+            prefix,
+        })))
     }
 
     /// Finds a match anywhere, unless it is tied to an end.
     pub(crate) fn regex(text: &str) -> Result<Self, Malformed> {
         let compiled = check(text).and_then(|()| compile(text));
         let regex = compiled.map_err(|reason| Malformed { pattern: beginning(text), reason })?;
-        Ok(Self(Arc::new(Compiled { regex, prefix: String::new() })))
+        Ok(Self(Arc::new(Compiled { regex, text: text.into(), is_glob: false, prefix: String::new() })))
+    }
+
+    /// As it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Whether it is a glob; else it is a regular expression.
+    pub(crate) fn is_glob(&self) -> bool {
+        self.0.is_glob
     }
 
     /// Whether a text is meant.

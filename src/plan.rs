@@ -106,6 +106,10 @@ pub(crate) struct Draft<'a> {
 impl Draft<'_> {
     /// The fields that it varies by, or what forbids to store it.
     fn nominated(&self) -> Result<SmallVec<[HeaderName; 2]>, DeclineReason> {
+        let far_only = self.core.settings.backend.near.is_none();
+        if far_only && !self.core.shares_partitions && self.key.partition().is_some() {
+            return Err(DeclineReason::PartitionSecret);
+        }
         let announced = announced_length(self.head).or(self.exact);
         let quota = self.policy.partition_quota();
         if quota.is_some_and(|quota| announced.is_some_and(|length| length > quota.bytes)) {
@@ -261,7 +265,7 @@ impl Plan {
             route: self.route.clone(),
         });
         let compression = coder::Job::begin(&self.core, &self.key, &stored);
-        let committed = self.core.commit(self.flight, &self.key, &stored, self.confirmed.as_ref());
+        let committed = self.core.commit(self.flight, &self.key, &stored, self.confirmed.as_ref(), compression);
         self.core.note_stored(&self.route, &self.key, committed);
         committed.err().into_iter().for_each(|reason| spans::decline(&self.span, reason));
         if let Some(trail) = self.trail {
@@ -270,9 +274,6 @@ impl Plan {
         }
         if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
             self.core.drop_key(&hidden);
-        }
-        if let Some(job) = compression.filter(|_| committed.is_ok()) {
-            job.spawn();
         }
         committed.map(|()| stored)
     }

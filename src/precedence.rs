@@ -252,7 +252,7 @@ mod tests {
             delay: Duration::ZERO,
             spread: 0,
         };
-        judge(&arrival, policy, &Settings::new(Backend::Memory(MemoryStore::new(1).into())))
+        judge(&arrival, policy, &Settings::new(Backend::memory(MemoryStore::new(1))))
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Moment;
 use crate::key::CacheKey;
+use crate::naming::{Named, Naming};
 use crate::partition;
 use crate::pattern::Pattern;
 use crate::purged::{Force, Purged, Verdict};
@@ -49,7 +50,7 @@ pub(crate) struct PurgeIndex {
     widest: AtomicU64,
     /// Purges take turns, so that numbers are published in order.
     turn: Mutex<()>,
-    hasher: ahash::RandomState,
+    naming: Naming,
 }
 
 /// Purges of what a pattern means, or of everything.
@@ -61,6 +62,12 @@ struct Wide {
 
 impl Default for PurgeIndex {
     fn default() -> Self {
+        Self::new(Naming::default())
+    }
+}
+
+impl PurgeIndex {
+    pub(crate) fn new(naming: Naming) -> Self {
         let hasher = hasher();
         Self {
             number: AtomicU64::new(0),
@@ -70,12 +77,10 @@ impl Default for PurgeIndex {
             wide: Mutex::new([].into()),
             widest: AtomicU64::new(0),
             turn: Mutex::new(()),
-            hasher,
+            naming,
         }
     }
-}
 
-impl PurgeIndex {
     /// The number of the newest purge; to be read before the handler is called.
     pub(crate) fn current(&self) -> u64 {
         self.number.load(Ordering::Acquire)
@@ -83,8 +88,9 @@ impl PurgeIndex {
 
     /// What the response to a request for `key`, sent to the handler at `number`, is held against purges by.
     pub(crate) fn stamp(&self, key: &CacheKey, number: u64) -> Stamp {
-        let of = |part: &[u8]| self.hasher.hash_one(part);
-        let stamp = Stamp::new(number, of(key.resource()), of(key.path_and_query()));
+        let of = |named, part: &[u8]| self.naming.hash(named, &[Some(part)]);
+        let resource = of(Named::Resource, key.resource());
+        let stamp = Stamp::new(number, resource, of(Named::Path, key.path_and_query()));
         stamp.in_partition(key.partition().map(|id| partition::place(&id)))
     }
 
@@ -138,6 +144,35 @@ impl PurgeIndex {
     pub(crate) fn purge(&self, target: &Target, force: Force) -> u64 {
         let _turn = lock(&self.turn);
         let number = self.number.load(Ordering::Relaxed) + 1;
+        self.enter(number, target, force);
+        // Who sees the number sees the purge.
+        self.number.store(number, Ordering::Release);
+        number
+    }
+
+    /// Enters a purge that a log has numbered. One that was heard of already is passed over; those come in order, so that none is missing when its number is current.
+    pub(crate) fn apply(&self, number: u64, target: &Target, force: Force) {
+        let _turn = lock(&self.turn);
+        if number > self.number.load(Ordering::Relaxed) {
+            self.enter(number, target, force);
+            self.number.store(number, Ordering::Release);
+        }
+    }
+
+    /// Goes on from what a log remembers, in any order, up to `current`. All up to the number of now is known already, and what isn't remembered any more is at or below `floor`.
+    pub(crate) fn begin_again(&self, floor: u64, current: u64, mut remembered: Vec<(u64, Target, Force)>) {
+        let _turn = lock(&self.turn);
+        let known = self.number.load(Ordering::Relaxed);
+        // First: nobody may be found valid for want of what was forgotten.
+        self.forget(floor);
+        remembered.sort_by_key(|(number, ..)| *number);
+        for (number, target, force) in remembered.iter().filter(|(number, ..)| *number > known) {
+            self.enter(*number, target, *force);
+        }
+        self.number.store(known.max(current), Ordering::Release);
+    }
+
+    fn enter(&self, number: u64, target: &Target, force: Force) {
         let is_remembered = match (target, force) {
             (Target::Hashes(hashes), _) => hashes.all().all(|hash| self.remember(hash, number, force)),
             (Target::Pattern(pattern), _) => self.remember_wide(Some(pattern), number, force),
@@ -147,9 +182,6 @@ impl PurgeIndex {
         if !is_remembered {
             self.forget(number);
         }
-        // Who sees the number sees the purge.
-        self.number.store(number, Ordering::Release);
-        number
     }
 
     fn remember(&self, hash: u64, number: u64, force: Force) -> bool {
@@ -182,7 +214,9 @@ impl PurgeIndex {
 
     /// All that is stored was held against the purges up to this one, and no fill in flight is older: they are forgotten.
     pub(crate) fn retire(&self, number: u64) {
-        self.forget(number);
+        if number > self.floor.load(Ordering::Relaxed) {
+            self.forget(number);
+        }
     }
 
     /// Forgets the purges up to this one. From now on what wasn't held against all of them counts as purged.

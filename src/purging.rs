@@ -62,6 +62,7 @@ impl Purge {
     /// Makes the purge.
     async fn make(self) -> Result<Receipt, PurgeError> {
         let core = self.live.load_full();
+        self.live.keep_coherent();
         let mut receipt = core.purge(&self.selector, self.soft).await?;
         if let Some(most) = self.refresh {
             let target = core.target(&self.selector, |key, any| core.searches.known_tag(key, any))?;

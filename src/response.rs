@@ -26,54 +26,62 @@ use crate::upkeep::Upkeep;
 use crate::variance::Variance;
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
+// In this order in memory: what a plain hit reads comes first, and lies together.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct StoredResponse {
-    pub(crate) status: StatusCode,
-    /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
-    pub(crate) head: StoredHead,
-    pub(crate) body: Bytes,
-    /// Whether the content is coded, by the cache.
-    pub(crate) form: Form,
-    /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
-    pub(crate) terms: Terms,
-    /// When its head arrived.
-    pub(crate) received: Moment,
-    /// Which variant of its resource it is (§4.1).
-    pub(crate) variance: Arc<Variance>,
-    pub(crate) origin: Origin,
-    /// A `Cache-Control` that is written anew on each answer.
-    pub(crate) downstream: Option<Arc<Downstream>>,
-    pub(crate) stamp: Stamp,
     /// What the rule and the settings said when it was stored.
     pub(crate) regime: Regime,
+    /// Which variant of its resource it is (§4.1).
+    pub(crate) variance: Arc<Variance>,
+    /// What is done about it while it is fresh; `None` for most. Copies share it.
+    pub(crate) upkeep: Option<Arc<Upkeep>>,
+    /// When its head arrived.
+    pub(crate) received: Moment,
+    /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
+    pub(crate) terms: Terms,
+    pub(crate) body: Bytes,
+    /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
+    pub(crate) head: StoredHead,
+    /// A `Cache-Control` that is written anew on each answer.
+    pub(crate) downstream: Option<Arc<Downstream>>,
+    /// Whether the content is coded, by the cache.
+    pub(crate) form: Form,
+    pub(crate) status: StatusCode,
+    pub(crate) origin: Origin,
+    pub(crate) stamp: Stamp,
     /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
     pub(crate) keep: Duration,
     /// Its place in the account of its principal, if it is for one.
     pub(crate) charge: Option<Arc<Charge>>,
-    /// What is done about it while it is fresh; `None` for most. Copies share it.
-    pub(crate) upkeep: Option<Arc<Upkeep>>,
     /// What the route counts under which it was stored.
     pub(crate) route: Arc<RouteCounters>,
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(crate) struct Origin {
-    /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime, and what else the head lacks of what decides on its use.
-    pub(crate) replaced: Option<Arc<HeaderMap>>,
     /// `ETag` is the cache's own.
     pub(crate) own_etag: bool,
     /// `Last-Modified` is the cache's own.
     pub(crate) own_last_modified: bool,
     /// The last line of `Vary` is the cache's own.
     pub(crate) own_vary: bool,
+    /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime, and what else the head lacks of what decides on its use.
+    pub(crate) replaced: Option<Arc<HeaderMap>>,
     /// What the handler said by extension: kept for a 304, which may come without.
     pub(crate) handler: Option<Arc<Cached>>,
 }
 
 /// The numbers by which a response is held against purges.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Stamp {
+    /// It was held against all purges up to this number: hard ones don't touch it, and soft ones have marked it.
+    verified: AtomicU64,
+    /// How many nanoseconds after its arrival a soft purge made it stale; the largest number for never. Written before `verified`, so who reads that first sees it.
+    stale_from: AtomicU64,
     /// The number of the newest purge when the request went to the handler.
     pub(crate) number: u64,
     /// Hash of authority, path and query.
@@ -84,10 +92,8 @@ pub(crate) struct Stamp {
     pub(crate) tags: Option<Arc<Tags>>,
     /// Hash of the principal, if it is for one.
     pub(crate) partition: Option<u64>,
-    /// It was held against all purges up to this number: hard ones don't touch it, and soft ones have marked it.
-    verified: AtomicU64,
-    /// How many nanoseconds after its arrival a soft purge made it stale; the largest number for never. Written before `verified`, so who reads that first sees it.
-    stale_from: AtomicU64,
+    /// How long after its arrival it came to the near store, or was last found in the far one: since then, what happened to it elsewhere may have been missed.
+    pub(crate) near_since: Duration,
 }
 
 /// Not marked by any soft purge.
@@ -111,6 +117,7 @@ impl Clone for Stamp {
             tags: self.tags.clone(),
             partition: self.partition,
             verified,
+            near_since: self.near_since,
             stale_from,
         }
     }
@@ -119,15 +126,16 @@ impl Clone for Stamp {
 impl Stamp {
     pub(crate) fn new(number: u64, resource: u64, path: u64) -> Self {
         let (verified, stale_from) = (AtomicU64::new(number), AtomicU64::new(UNMARKED));
-        Self { number, resource, path, tags: None, partition: None, verified, stale_from }
+        let near_since = Duration::ZERO;
+        Self { number, resource, path, tags: None, partition: None, verified, near_since, stale_from }
     }
 
-    /// Bears these tags as well. They are news, so earlier looks at the purges say nothing.
     /// The same as if it had been asked for at `number`, and no purge had been looked at since.
     pub(crate) fn as_of(&self, number: u64) -> Self {
         Self { tags: self.tags.clone(), partition: self.partition, ..Self::new(number, self.resource, self.path) }
     }
 
+    /// Bears these tags as well. They are news, so earlier looks at the purges say nothing.
     pub(crate) fn add_tags(&mut self, tags: Arc<Tags>) {
         self.tags = Some(match &self.tags {
             Some(own) => Arc::new(own.joined(&tags)),
@@ -229,6 +237,17 @@ impl StoredResponse {
     #[inline]
     pub(crate) fn approach(&self) {
         let _ = self.body.is_unique();
+    }
+
+    /// Whether it came to the near store, or was found in the far one, less than `ttl` ago.
+    pub(crate) fn is_near_for_less_than(&self, ttl: Duration, now: Moment) -> bool {
+        now.since(self.received).saturating_sub(self.stamp.near_since) < ttl
+    }
+
+    /// The same, without a byte of the memory that it was read into.
+    pub(crate) fn in_memory_of_its_own(&self, heads: &SharedHeads) -> Self {
+        let (head, body) = heads.store(self.headers(), &self.reserved(), self.body.clone());
+        Self { head, body, ..self.clone() }
     }
 
     /// Whether both answer the same variant of their resource.

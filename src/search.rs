@@ -18,6 +18,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
 use crate::key::{CacheKey, LONGEST};
+use crate::naming::{Named, Naming};
 use crate::rfc9111::search::SearchVariance;
 
 /// The memory for rules, in bytes.
@@ -37,7 +38,7 @@ pub(crate) struct Searches {
     changes: AtomicU64,
     /// Numbers the rules in the order in which they are learned.
     next: AtomicU64,
-    hasher: ahash::RandomState,
+    naming: Naming,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,12 @@ pub(crate) struct Place {
 
 impl Default for Searches {
     fn default() -> Self {
+        Self::new(Naming::default())
+    }
+}
+
+impl Searches {
+    pub(crate) fn new(naming: Naming) -> Self {
         let size = |key: &CacheKey, rule: &Arc<Rule>| {
             u32::try_from(256 + key.as_bytes().len() + rule.variance.to_bytes().len()).unwrap_or(u32::MAX)
         };
@@ -67,13 +74,12 @@ impl Default for Searches {
             rules: moka::sync::Cache::builder().weigher(size).max_capacity(RULES).build(),
             known: (0..PLACES / 64).map(|_| AtomicU64::new(0)).collect(),
             changes: AtomicU64::new(0),
-            next: AtomicU64::new(0),
-            hasher: ahash::RandomState::new(),
+            // Other instances, and those before this process, number theirs: no two rules may seem to be one.
+            next: AtomicU64::new(ahash::RandomState::new().hash_one(0)),
+            naming,
         }
     }
-}
 
-impl Searches {
     /// The key of a request by the rule of its path, if that has one. `plain` is its key with the query as it is.
     pub(crate) fn find(&self, plain: &CacheKey) -> Option<CacheKey> {
         if !self.any.load(Ordering::Relaxed) {
@@ -138,15 +144,15 @@ impl Searches {
         self.known_tag(key, any_authority)
     }
 
-    /// The tag to purge with a URI, if its path ever had a rule.
+    /// The tag to purge with a URI, if its path ever had a rule; where there are other instances, one of them may have learned it.
     pub(crate) fn known_tag(&self, key: &CacheKey, any_authority: bool) -> Option<u64> {
         let tag = self.tags(key)[usize::from(any_authority)];
-        self.is_known(tag).then_some(tag)
+        (self.naming.is_shared() || self.is_known(tag)).then_some(tag)
     }
 
     fn tags(&self, key: &CacheKey) -> [u64; 2] {
         let path = key.path();
-        [self.hasher.hash_one((key.origin().authority, path)), self.hasher.hash_one(path)]
+        [key.origin().authority, None].map(|authority| self.naming.hash(Named::Spellings, &[authority, Some(path)]))
     }
 
     fn is_known(&self, tag: u64) -> bool {

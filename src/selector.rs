@@ -54,7 +54,8 @@ pub enum Selector {
     Everything,
 }
 
-/// A purge has taken effect: nothing that was asked from a handler before it is ever served again by this cache; after a soft one, not as fresh.
+/// A purge has taken effect: nothing that was asked from a handler before it is ever served again by this cache; after a soft one, not as fresh. [`Reach`] says what that means for
+/// other instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -103,6 +104,8 @@ impl Refreshing {
 pub enum Reach {
     /// All caches of this process that share the handle's store, and no other instance.
     ThisProcess,
+    /// All instances that share the store: here at once, and on any other within [`CacheLayer::staleness_bound`](crate::CacheLayer::staleness_bound) of the receipt.
+    AllInstances,
 }
 
 /// What a purge would touch now; see [`Purge::dry_run`](crate::Purge::dry_run).
@@ -157,6 +160,13 @@ pub enum PurgeError {
     /// The cache was shut down before the purge was made.
     #[error("the cache was shut down before the purge was made")]
     Closed,
+    /// The purge isn't in the log over which instances tell each other what they purge, so that others may still serve what it touches. It is tried again in the background, and until it is there
+    /// this instance uses nothing that is stored.
+    #[error("the purge is not in the log that all instances read, and is tried again: {source}")]
+    Log {
+        /// What went wrong.
+        source: crate::error::StorageError,
+    },
     /// The store failed to drop what was purged. It is not served any more, but may still take room.
     #[error(transparent)]
     Storage(#[from] crate::error::StorageError),

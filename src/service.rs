@@ -8,7 +8,7 @@
 //!               └─ look_up ─ answer ─┬─ hit        fresh: sent from the store, nobody else is asked
 //!                                    ├─ ahead      the same; refreshed behind it, since its time is soon over
 //!                                    ├─ stale      sent from the store; refreshed behind it, if that is the reason
-//!                                    ├─ fetch      the handler is asked, and its answer settled (see `fetch.rs`)
+//!                                    ├─ fetch      the handler is asked, and its answer settled (see `outbound.rs` and `fetch.rs`)
 //!                                    └─ refuse     only-if-cached or a cache-only rule, and nothing usable: 504
 //! ```
 
@@ -18,20 +18,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
-use tracing::Instrument;
 
 use crate::admission::{Admission, Ask, InHand, Write, admit};
-use crate::boarding::{Boarding, Departure};
-use crate::body::{ResponseBody, read_out};
+use crate::body::ResponseBody;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::course::Course;
 use crate::error::BoxError;
-use crate::fetch::Errand;
-use crate::follow::{Followed, Following};
 use crate::future::ResponseFuture;
 use crate::live::Live;
 use crate::lookup::Lookup;
@@ -42,11 +38,6 @@ use crate::report::Witness;
 use crate::request::RequestHead;
 use crate::respond::{from_handler, from_store, note, watched};
 use crate::response::StoredResponse;
-use crate::rfc9111::coding::Accepts;
-use crate::spans;
-use crate::stats::count;
-use crate::storage::Query;
-use crate::storage::backend::Backend;
 use crate::through::Unattended;
 use crate::written::Unanswered;
 
@@ -56,8 +47,8 @@ use crate::written::Unanswered;
 /// own. It needs a tokio runtime for what it does beside answering: refreshes, fills whose clients left, time limits, hashing and compression of what is large.
 #[derive(Clone)]
 pub struct Cache<S> {
-    inner: S,
-    live: Arc<Live>,
+    pub(crate) inner: S,
+    pub(crate) live: Arc<Live>,
 }
 
 impl<S> Cache<S> {
@@ -107,7 +98,7 @@ where
 }
 
 /// What the inner service has to be; a name for the bounds above, so that each step of the way can be read without them.
-trait Handler<R>:
+pub(crate) trait Handler<R>:
     Service<Request<R>, Response = Response<Self::Body>, Error: Send, Future: Send> + Clone + Send + 'static
 {
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
@@ -122,7 +113,7 @@ where
 }
 
 /// The future of a service's answer to requests with the body `R`.
-type Answer<S, R> = ResponseFuture<<S as Handler<R>>::Body, <S as Service<Request<R>>>::Error>;
+pub(crate) type Answer<S, R> = ResponseFuture<<S as Handler<R>>::Body, <S as Service<Request<R>>>::Error>;
 
 impl<S> Cache<S> {
     /// To the handler and back, untouched; `witness` looks at what passes.
@@ -200,7 +191,7 @@ impl<S> Cache<S> {
             let answer = call(inner, request).await;
             core.rules.get(outcome.rule).counters.handled(began, core.now());
             let response = answer?;
-            let invalidated = unanswered.answered(response.status(), response.headers());
+            let invalidated = unanswered.answered(response.status(), response.headers()).await;
             if let Some(Stored { errand, verdict, handler, received }) =
                 posted.and_then(|posted| posted.answered(&response, invalidated))
             {
@@ -217,34 +208,73 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        match &core.settings.backend {
-            Backend::Memory(memory) => {
-                // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
-                let found = memory.read(&ask.key, |variants| {
-                    match core.choose(variants, &ask, request.headers(), now).used(&ask, now) {
-                        Lookup::Fresh(stored) if !ask.strategy.falls_back() => {
-                            Ok(self.hit(core, &request, &ask, now, stored))
-                        }
-                        other => Err(other.map(|stored| Arc::new(stored.clone()))),
-                    }
-                });
-                found.unwrap_or_else(|found| self.answer(core, request, ask, now, found))
-            }
-            Backend::Other(store) => {
-                let (service, core, store) = (self.clone(), core.clone(), store.clone());
-                ResponseFuture::awaited(async move {
-                    let found = store.get(Query { key: &ask.key, headers: request.headers(), now }).await;
-                    core.counters.store_latency.record(core.now().monotonic.saturating_sub(now.monotonic));
-                    let variants = core.variants_or_none(found, &ask.key);
-                    let found = core.choose(&variants, &ask, request.headers(), now).map(Arc::clone);
-                    let found = found.used(&ask, now);
-                    if !variants.is_empty() && matches!(found, Lookup::Miss(ForwardReason::UriMiss)) {
-                        core.note_invalid(&ask);
-                    }
-                    service.answer(&core, request, ask, now, found).await
-                })
-            }
+        if !core.coherence.is_trusted(now) {
+            return self.look_up_in_doubt(core, request, ask, now);
         }
+        let found = match &core.settings.backend.near {
+            // What is fresh is sent from where it lies; what isn't is taken along, for whatever has to be done first.
+            Some(near) => near.read(&ask.key, |variants| {
+                match core.choose(variants, &ask, request.headers(), now).used(&ask, now) {
+                    Lookup::Fresh(stored) if !ask.strategy.falls_back() && core.is_current(stored, now) => {
+                        Ok(self.hit(core, &request, &ask, now, stored))
+                    }
+                    other => Err(other.map(|stored| Arc::new(stored.clone()))),
+                }
+            }),
+            None => Err(Lookup::Miss(ForwardReason::UriMiss)),
+        };
+        found.unwrap_or_else(|found| match &core.settings.backend.far {
+            None => self.answer(core, request, ask, now, found),
+            Some(_) => self.look_farther(core, request, ask, now, found),
+        })
+    }
+
+    /// Asks the store that has to be waited for, unless what was found near is enough, or that store isn't to know of it.
+    fn look_farther<R>(
+        &self,
+        core: &Arc<CacheCore>,
+        request: Request<R>,
+        mut ask: Ask,
+        now: Moment,
+        near: Lookup,
+    ) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        let near = core.resume(near, &ask, now);
+        let far = core.far_for(&ask.key).filter(|_| !core.is_enough(&near, now)).cloned();
+        let Some(far) = far else { return self.answer(core, request, ask, now, near) };
+        let (service, core) = (self.clone(), core.clone());
+        ResponseFuture::awaited(async move {
+            let found = core.look_far(&far, &mut ask, request.headers(), now, near).await;
+            // The store may have taken longer than trust lasts, or a purge of this instance has failed meanwhile.
+            let then = core.now();
+            if !core.coherence.is_trusted(then) {
+                return service.look_up_in_doubt(&core, request, ask, then).await;
+            }
+            service.answer(&core, request, ask, now, found).await
+        })
+    }
+
+    /// What others have purged isn't known, or not yet: nothing that is stored is used, unless an operator prefers what is near.
+    #[cold]
+    fn look_up_in_doubt<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
+    where
+        S: Handler<R>,
+        R: Body + Send + 'static,
+    {
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            let (service, core) = (self.clone(), core.clone());
+            return ResponseFuture::awaited(async move {
+                core.coherence.begun().await;
+                let now = core.now();
+                service.look_up(&core, request, ask, now).await
+            });
+        }
+        let found = core.find_in_doubt(&ask, request.headers(), now).used(&ask, now);
+        self.answer(core, request, ask, now, found)
     }
 
     /// What the store has decides.
@@ -260,13 +290,7 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let found = match found {
-            Lookup::Earlier(stored) => match core.weigh_earlier(&stored, &ask, now) {
-                Ok(found) => found.used(&ask, now),
-                Err(_) => Lookup::Miss(ForwardReason::UriMiss),
-            },
-            found => found,
-        };
+        let found = core.resume(found, &ask, now);
         match Course::of(found, &ask, now) {
             Course::Hit(stored) => self.hit(core, &request, &ask, now, &stored),
             Course::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
@@ -276,7 +300,7 @@ impl<S> Cache<S> {
         }
     }
 
-    fn hit<R>(
+    pub(crate) fn hit<R>(
         &self,
         core: &Arc<CacheCore>,
         request: &Request<R>,
@@ -333,95 +357,6 @@ impl<S> Cache<S> {
         ResponseFuture::ready(response)
     }
 
-    fn refresh<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, mut ask: Ask, stored: &Arc<StoredResponse>)
-    where
-        S: Handler<R>,
-        R: Body + Send + 'static,
-    {
-        let Some(place) = core.begin_refresh(&ask, stored) else { return };
-        // Nobody waits for a part of what a refresh brings, nor for an answer to a condition.
-        (ask.range, ask.conditions) = (false, false);
-        // What a HEAD found stale is refreshed by a GET: only that can fill the store.
-        if std::mem::take(&mut ask.is_head) {
-            *request.method_mut() = Method::GET;
-        }
-        // Where another request is on its way already, its answer will do.
-        let expected = core.expected(&ask, request.headers(), ForwardReason::Stale, Some(stored));
-        let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), expected);
-        let Boarding::Lead(departure) = boarding else { return };
-        count(&core.counters.refreshes);
-        InHand::mark(&self.live, core, request.extensions_mut());
-        let span = spans::refresh(core.rules.get(ask.rule));
-        departure.flight.trace(&span);
-        let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
-        let answer = errand.unattended().run(call(self.inner.clone(), request));
-        core.refresh(place, read_out(answer).instrument(span));
-    }
-
-    /// To the handler, unless the same is on its way from there: then its answer is waited for.
-    fn fetch<R>(
-        &self,
-        core: &Arc<CacheCore>,
-        request: Request<R>,
-        ask: Ask,
-        why: ForwardReason,
-        previous: Option<Arc<StoredResponse>>,
-    ) -> Answer<S, R>
-    where
-        S: Handler<R>,
-        R: Body + Send + 'static,
-    {
-        let now = core.now();
-        core.note_miss(&ask, why);
-        let expected = core.expected(&ask, request.headers(), why, previous.as_deref());
-        match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {
-            Boarding::Lead(departure) => self.lead(core, request, ask, why, previous, departure),
-            boarding => {
-                let (service, core) = (self.clone(), core.clone());
-                ResponseFuture::awaited(async move {
-                    let (headers, found) = (request.headers(), previous.as_ref());
-                    let following = Following { core: &core, ask: &ask, headers, why, previous: found };
-                    match following.run(boarding).await {
-                        Followed::Answered(response) => Ok(response),
-                        Followed::Leads { departure, previous_is_good } => {
-                            let previous = previous.filter(|_| previous_is_good);
-                            service.lead(&core, request, ask, why, previous, departure).await
-                        }
-                    }
-                })
-            }
-        }
-    }
-
-    /// To the handler, for all who wait for the same.
-    fn lead<R>(
-        &self,
-        core: &Arc<CacheCore>,
-        mut request: Request<R>,
-        ask: Ask,
-        why: ForwardReason,
-        previous: Option<Arc<StoredResponse>>,
-        departure: Departure,
-    ) -> Answer<S, R>
-    where
-        S: Handler<R>,
-        R: Body + Send + 'static,
-    {
-        let now = core.now();
-        // Between the look at the store and the departure, the answer to another request may have been stored.
-        if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
-            return self.hit(core, &request, &ask, now, &stored);
-        }
-        let span = spans::fill(core.rules.get(ask.rule), why);
-        departure.flight.trace(&span);
-        let outlives_client = departure.flight.is_joinable();
-        InHand::mark(&self.live, core, request.extensions_mut());
-        let errand = Errand::begin(core, ask, why, previous, &mut request, departure);
-        let errand = if is_unattended(&request) { errand.unattended() } else { errand };
-        let answer = errand.run(call(self.inner.clone(), request)).instrument(span);
-        if outlives_client { ResponseFuture::filling(core.clone(), answer) } else { ResponseFuture::awaited(answer) }
-    }
-
     /// RFC 9111 §5.2.1.7, at the request's word or the rule's.
     fn refuse<R>(&self, core: &Arc<CacheCore>, ask: &Ask, why: ForwardReason) -> Answer<S, R>
     where
@@ -434,7 +369,7 @@ impl<S> Cache<S> {
         ResponseFuture::ready(from_handler(core, response, outcome, Some(ask.began)))
     }
 
-    fn send<R>(
+    pub(crate) fn send<R>(
         &self,
         core: &Arc<CacheCore>,
         request: &Request<R>,
@@ -449,7 +384,7 @@ impl<S> Cache<S> {
     {
         let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
         let asked = (!ask.is_plain()).then(|| request.headers());
-        let accepts = || Accepts::of(request.headers());
+        let accepts = || ask.accepts(request.headers());
         let mut response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
         note(core, &mut response, outcome, Some(ask.began));
         response
@@ -457,12 +392,12 @@ impl<S> Cache<S> {
 }
 
 /// Whether it is a request of the cache's own.
-fn is_unattended<R>(request: &Request<R>) -> bool {
+pub(crate) fn is_unattended<R>(request: &Request<R>) -> bool {
     request.extensions().get::<Unattended>().is_some()
 }
 
 /// Calls the service that was made ready.
-async fn call<S, R>(mut service: S, request: R) -> Result<S::Response, S::Error>
+pub(crate) async fn call<S, R>(mut service: S, request: R) -> Result<S::Response, S::Error>
 where
     S: Service<R>,
 {

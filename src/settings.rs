@@ -18,6 +18,12 @@ use crate::storage::backend::Backend;
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) backend: Backend,
+    /// How long what is near may be used before the far store is asked once more; `None` for as long as it is fresh.
+    pub(crate) near_ttl: Option<Duration>,
+    /// How long a request waits for another instance's answer.
+    pub(crate) max_lease_wait: Duration,
+    /// Keys the digests of principals on all instances.
+    pub(crate) partition_secret: Option<[u8; 32]>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) otherwise: Policy,
     pub(crate) clock: Arc<dyn Clock>,
@@ -59,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) max_wait: Duration,
     /// How old a fill without an answer may be for others to wait for it.
     pub(crate) max_fill_age: Duration,
+    /// How long what others purged may still be served, where instances share a log.
+    pub(crate) staleness_bound: Duration,
     /// Bodies up to this size are complete, hashed and stored before the first answer goes out, if the handler has them ready.
     pub(crate) eager_etag_size: usize,
     pub(crate) compression: Compression,
@@ -70,6 +78,9 @@ impl Settings {
     pub(crate) fn new(backend: Backend) -> Self {
         Self {
             backend,
+            near_ttl: None,
+            max_lease_wait: Duration::from_secs(1),
+            partition_secret: None,
             rules: Vec::new(),
             otherwise: Policy::from_origin(),
             clock: Arc::new(SystemClock::default()),
@@ -97,6 +108,7 @@ impl Settings {
             max_waiting: 65_536,
             max_wait: Duration::from_secs(30),
             max_fill_age: Duration::from_secs(10),
+            staleness_bound: Duration::from_secs(1),
             eager_etag_size: 16 << 10,
             compression: Compression::off(),
             observe_answers: true,

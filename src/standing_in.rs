@@ -42,10 +42,10 @@ impl Errand {
             .then(|| previous.clone())
     }
 
-    /// Whether what was stored may still be used. A purge may have come since the lookup, and is remembered while this flight is there; a write leaves no number
+    /// Whether what was stored may still be used. That what others purge is known is asked again; a purge may have come since the lookup, and is remembered while this flight is there; a write leaves no number
     /// behind, and seals.
     pub(crate) fn is_good(&self, previous: &StoredResponse) -> bool {
-        self.core.is_valid(previous, &self.ask.key) && !self.departure.flight.is_sealed()
+        self.core.is_usable(previous, &self.ask.key, self.core.now()) && !self.departure.flight.is_sealed()
     }
 
     /// The stored response, where the handler failed or took too long.

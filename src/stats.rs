@@ -7,7 +7,7 @@ use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::post::Writes;
 use crate::rfc9111::storability::DeclineReason;
-use crate::storage::StorageUsage;
+use crate::storage::{GuardStats, StorageUsage};
 
 /// What a cache did since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,13 +61,19 @@ pub struct Stats {
     pub quota_evictions: u64,
     /// Principals of `Policy::per` that have something stored, counted once for each rule.
     pub partitions: u64,
-    /// Operations that a store failed.
+    /// Operations that a store failed. Those that it was spared are in [`guard`](Self::guard).
     pub store_errors: u64,
+    /// What the guard of the store has seen; `None` where that is the one in memory.
+    pub guard: Option<GuardStats>,
     /// How long look-ups in the store took, where that isn't the one in memory.
     pub store_latency: Latency,
+    /// What happened between a store in memory and another one behind it, or between instances that share one.
+    pub tiers: TierStats,
+    /// What is known of the log over which instances tell each other what they purge; `None` where the store has none.
+    pub purge_log: Option<PurgeLogStats>,
     /// What compression of stored content did.
     pub compression: CompressionStats,
-    /// What the store holds.
+    /// What the store holds; of two, the one in memory.
     pub storage: StorageUsage,
 }
 
@@ -83,6 +89,66 @@ impl Stats {
     pub fn declined_for(&self, reason: DeclineReason) -> u64 {
         self.declined.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
     }
+}
+
+/// What happened between stores, and between instances that share one, since the cache was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierStats {
+    /// Responses that were copied from the other store to the one in memory ([`CacheLayer::tiered`](crate::CacheLayer::tiered)).
+    pub promoted: u64,
+    /// Look-ups that were answered by what another request was asking the store already.
+    pub reads_shared: u64,
+    /// Leases that this instance had: requests that went to the handler for all instances.
+    pub leases: u64,
+    /// Requests that another instance's answer was found for.
+    pub leases_awaited: u64,
+    /// Requests that waited for another instance as long as they may ([`CacheLayer::max_lease_wait`](crate::CacheLayer::max_lease_wait)).
+    pub lease_waits_timed_out: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TierCounters {
+    pub(crate) promoted: AtomicU64,
+    pub(crate) reads_shared: AtomicU64,
+    pub(crate) leases: AtomicU64,
+    pub(crate) leases_awaited: AtomicU64,
+    pub(crate) lease_waits_timed_out: AtomicU64,
+}
+
+impl TierCounters {
+    fn snapshot(&self) -> TierStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TierStats {
+            promoted: read(&self.promoted),
+            reads_shared: read(&self.reads_shared),
+            leases: read(&self.leases),
+            leases_awaited: read(&self.leases_awaited),
+            lease_waits_timed_out: read(&self.lease_waits_timed_out),
+        }
+    }
+}
+
+/// What an instance knows of the log of purges that it shares with others ([`Storage::purge_log`](crate::storage::Storage::purge_log)), and what came of it since the cache was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeLogStats {
+    /// What is stored is used now: all purges of others were known less than [`CacheLayer::staleness_bound`](crate::CacheLayer::staleness_bound) ago, and none of this instance's own is owed.
+    pub trusted: bool,
+    /// The number of the newest purge that is known.
+    pub number: u64,
+    /// How long ago all purges were known; `None` if that never was so.
+    pub silence: Option<std::time::Duration>,
+    /// Purges of this instance that aren't in the log yet, now.
+    pub owed: u64,
+    /// Purges that were not in the log at once.
+    pub unwritten: u64,
+    /// Purges that were heard of, this instance's own among them.
+    pub heard: u64,
+    /// How often it began from a snapshot: once at the beginning, and wherever the log had a gap or a new epoch.
+    pub snapshots: u64,
+    /// Exchanges with the log that failed.
+    pub failures: u64,
 }
 
 /// What compression of stored content did since the cache was made (`CacheLayer::compress`). The bytes are sums over all responses that were ever
@@ -153,6 +219,7 @@ pub(crate) struct Counters {
     pub(crate) quota_evictions: AtomicU64,
     /// Look-ups in a store that isn't in memory.
     pub(crate) store_latency: Histogram,
+    pub(crate) tiers: TierCounters,
     pub(crate) compression: CompressionCounters,
 }
 
@@ -168,6 +235,8 @@ pub(crate) struct Gauges {
     pub(crate) waiting: u64,
     pub(crate) fills_in_flight: u64,
     pub(crate) fill_bytes: u64,
+    pub(crate) guard: Option<GuardStats>,
+    pub(crate) purge_log: Option<PurgeLogStats>,
 }
 
 /// One more of something.
@@ -195,6 +264,7 @@ impl Counters {
             waiting: now.waiting,
             fills_in_flight: now.fills_in_flight,
             fill_bytes: now.fill_bytes,
+            purge_log: now.purge_log,
             fills_handed_over: read(&self.fills_handed_over),
             fills_abandoned: read(&self.fills_abandoned),
             bypassed: outcomes(|outcome| matches!(outcome, Outcome::Bypass(_))),
@@ -209,7 +279,9 @@ impl Counters {
             quota_evictions: read(&self.quota_evictions),
             partitions: now.partitions,
             store_errors: routes.sum(|route| read(&route.store_errors)),
+            guard: now.guard,
             store_latency: self.store_latency.latency(),
+            tiers: self.tiers.snapshot(),
             compression: self.compression.snapshot(),
             storage,
         }

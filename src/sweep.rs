@@ -23,7 +23,6 @@ use crate::response::StoredResponse;
 use crate::selector::{DryRun, PurgeError, Selector};
 use crate::stats::add;
 use crate::storage::MemoryStore;
-use crate::storage::backend::Backend;
 use crate::storage::scan::Entry;
 
 /// How many entries are looked at before others run; fewer where there are patterns to hold each of them against.
@@ -65,6 +64,8 @@ struct Sweep {
     state: Arc<State>,
     memory: Arc<MemoryStore>,
     is_running: bool,
+    /// All that is stored is walked through, so that purges may be forgotten.
+    retires: bool,
 }
 
 impl Drop for Sweep {
@@ -90,8 +91,11 @@ impl Sweep {
                 (swept, patience) = (current, PATIENCE);
             }
             self.state.observations.hold(&self.state.purges);
-            self.state.purges.retire(swept.min(oldest));
-            if self.state.purges.live() == 0 && self.is_done(swept) {
+            // What is elsewhere wasn't walked through: there the bound of what is remembered, or a log, says what is forgotten.
+            if self.retires {
+                self.state.purges.retire(swept.min(oldest));
+            }
+            if (!self.retires || self.state.purges.live() == 0) && self.is_done(swept) {
                 return;
             }
             patience -= 1;
@@ -156,7 +160,7 @@ impl Sweep {
 impl CacheCore {
     /// Has the store swept, now or after the pause of the sweep that is running.
     pub(crate) fn sweep_soon(&self) {
-        let Backend::Memory(memory) = &self.settings.backend else { return };
+        let Some(memory) = &self.settings.backend.near else { return };
         // Outside of a runtime nobody sweeps: entries go when they are replaced or evicted, and the floor bounds what is remembered.
         if self.is_closing() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -167,7 +171,8 @@ impl CacheCore {
             }
             return;
         }
-        let sweep = Sweep { state: self.state.clone(), memory: memory.clone(), is_running: true };
+        let retires = self.settings.backend.far.is_none();
+        let sweep = Sweep { state: self.state.clone(), memory: memory.clone(), is_running: true, retires };
         self.spawn(sweep.run());
     }
 
@@ -193,7 +198,7 @@ impl CacheCore {
 
     /// Visits all that is stored, in steps between which others run.
     pub(crate) async fn walk(&self, mut visit: impl FnMut(Entry<'_>) + Send) -> Result<(), PurgeError> {
-        let Backend::Memory(memory) = &self.settings.backend else { return Err(PurgeError::Unscannable) };
+        let Some(memory) = &self.settings.backend.near else { return Err(PurgeError::Unscannable) };
         let mut scan = memory.scan();
         while scan.step(STEP, &mut visit) {
             yield_now().await;

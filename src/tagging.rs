@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::cache::CacheCore;
 use crate::cached::Cached;
+use crate::coherence::Outdated;
 use crate::labels::Labels;
 use crate::purged::Force;
 use crate::request::percent_decoded;
@@ -68,31 +69,31 @@ impl CacheCore {
     }
 
     /// Purges what the rule of a path says that writes to it purge; where a handler that decodes the path may have read one of another rule, what that says as well.
-    pub(crate) fn purge_by_rule(&self, target: &str) {
+    pub(crate) fn purge_by_rule(&self, target: &str, outdated: &mut Outdated) {
         let path = target.split('?').next().unwrap_or_default();
         let route = self.rules.route(path);
         let decoded = percent_decoded(path).map(|decoded| self.rules.route(&decoded));
         for route in [Some(route), decoded.filter(|other| other.rule != route.rule)].into_iter().flatten() {
             if route.labels.purge() {
-                self.purge_labelled(&route.labels, path);
+                self.purge_labelled(&route.labels, path, outdated);
             }
         }
     }
 
     /// The tags under one number. There is nobody to hear of an error: what is too long for a tag is what only those bear that bear every tag, and what is no
     /// pattern, as none should be, is everything.
-    fn purge_labelled(&self, labels: &Labels, path: &str) {
+    fn purge_labelled(&self, labels: &Labels, path: &str, outdated: &mut Outdated) {
         count(&self.counters.invalidations);
         let named = labels.purged_tags(path);
         let named = named.iter().map(|name| name.trim_end_matches(':')).filter(|name| !name.is_empty());
         let hashes: Vec<u64> = named.flat_map(|name| self.touched_by(name)).collect();
         if !hashes.is_empty() {
-            self.purge_target(&Target::tags(&hashes, None), Force::Hard);
+            outdated.purge(Target::tags(&hashes, None), Force::Hard, None);
         }
         // Anybody may write to many paths: so many patterns that all counts as purged mustn't come of it.
         for glob in labels.purged_globs(path, self.purges.is_crowded()) {
             let target = self.target(&Selector::Glob(glob), |_, _| None);
-            self.purge_target(&target.unwrap_or(Target::Everything), Force::Hard);
+            outdated.purge(target.unwrap_or(Target::Everything), Force::Hard, None);
         }
     }
 }

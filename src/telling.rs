@@ -110,7 +110,7 @@ impl Errand {
         doubted.terms.no_stale = true;
         // If a purge was first, there is nothing left to be marked.
         let Departure { flight, stamp, .. } = self.departure;
-        let _ = self.core.commit(flight, &self.ask.key, &Arc::new(doubted), None);
+        let _ = self.core.commit(flight, &self.ask.key, &Arc::new(doubted), None, None);
         self.core.flights.seal_resource(&stamp);
     }
 

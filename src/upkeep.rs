@@ -76,6 +76,13 @@ impl Upkeep {
         Some(Arc::new(Self { sliding, beta, within, cost, marks: Arc::new(marks) }))
     }
 
+    /// The same for a copy of the response, which was used as the response was until now, and has its own turns and its own chance from now on.
+    pub(crate) fn copied(&self, spread: u64) -> Arc<Self> {
+        let used = AtomicU64::new(self.marks.used.load(Ordering::Relaxed));
+        let marks = Marks { used, retry: AtomicU64::new(0), chance: AtomicU64::new(spread) };
+        Arc::new(Self { marks: Arc::new(marks), ..*self })
+    }
+
     /// Of a response that was stored with `stored`, and would now have `current`: refreshed as before, and ended by the shorter time of disuse. Its use
     /// is that of the stored response.
     pub(crate) fn stricter(stored: Option<&Arc<Self>>, current: Option<&Arc<Self>>) -> Option<Arc<Self>> {

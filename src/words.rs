@@ -19,7 +19,7 @@ macro_rules! every {
 pub(crate) use every;
 
 every!(StaleReason: WhileRevalidate IfError MaxStale Unconfirmed NetworkFirst CacheOnly);
-every!(ForwardReason: UriMiss VaryMiss Request Stale OnlyIfCached NetworkFirst CacheOnly Crowded);
+every!(ForwardReason: UriMiss VaryMiss Request Stale OnlyIfCached NetworkFirst CacheOnly Distrusted Crowded);
 every!(BypassReason:
     Rule NetworkOnly Method Credentials NoPrincipal QueryContent RequestContent Rerouted AmbiguousHost KeyTooLong Upgrade ConnectionOption
     AmbiguousPath Shadow Nested

@@ -621,7 +621,8 @@ fn nothing_comes_back_that_went_while_it_was_compressed() {
 
 #[test]
 fn what_is_newer_is_not_replaced_by_what_was_compressed() {
-    for layer in both_stores() {
+    // Another store hears of what was compressed too late, and keeps what is newer.
+    for (layer, expected) in both_stores().into_iter().zip([(1, 1), (2, 0)]) {
         with_busy_coders(|busy| async move {
             let house = House::around(telling(&[TEXT, FRESH]), layer);
             got(&house, "GET", "/", &[]).await;
@@ -634,7 +635,7 @@ fn what_is_newer_is_not_replaced_by_what_was_compressed() {
             for fields in [&[GZIP][..], &[]] {
                 assert_eq!(got(&house, "GET", "/", fields).await.text(), text(2));
             }
-            assert_eq!((stats(&house).done, stats(&house).skipped), (1, 1), "the newer one");
+            assert_eq!((stats(&house).done, stats(&house).skipped), expected);
         });
     }
 }

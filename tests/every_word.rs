@@ -22,7 +22,9 @@ use larder::{
     Selector, StaleReason, Strategy,
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
+use support::depot::Depot;
 use support::exchange::*;
+use support::shared_log::{Line, Server};
 use support::traces::Traces;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt};
@@ -302,9 +304,15 @@ fn of_forward(reason: ForwardReason) -> Scene {
         }
         ForwardReason::NetworkFirst => saying(&[FRESH]).under(network_first()).later(1, &[]),
         ForwardReason::CacheOnly => saying(&[FRESH]).under(Policy::from_origin().strategy(Strategy::CacheOnly)),
+        ForwardReason::Distrusted => saying(&[FRESH]).with(|_| cut_off()),
         ForwardReason::Crowded => together().with(|layer| layer.max_waiting(0)),
         other => panic!("no row for {other:?}"),
     }
+}
+
+/// A cache over a store whose log of purges can't be reached.
+fn cut_off() -> CacheLayer {
+    CacheLayer::with_storage(Server::default().store(Line::Broken))
 }
 
 /// The body's type is as in [`House`].
@@ -372,6 +380,8 @@ fn of_decline(reason: DeclineReason) -> Scene {
         FillBudget => streaming(&[FRESH], || vec![Ok(Frame::data(Bytes::from("too much at once")))])
             .with(|layer| layer.max_fill_bytes(3).eager_etag_size(0)),
         PartitionQuota => saying(&[FRESH]).under(Policy::per(|_: &_| Some("me"), MINUTE).quota(3, 9)),
+        PartitionSecret => saying(&[FRESH])
+            .with(|_| CacheLayer::with_storage(Depot::with_log()).otherwise(Policy::per(|_: &_| Some("me"), MINUTE))),
         Incomplete => streaming(&[FRESH], || vec![Ok(Frame::data(Bytes::from("a"))), Err(Failure)]),
         Trailers => {
             streaming(&[FRESH], || vec![Ok(Frame::data(Bytes::from("a"))), Ok(Frame::trailers(HeaderMap::new()))])

@@ -92,6 +92,7 @@ fn what_a_remedy_names_exists() {
     let files = [
         ("Policy", "src/policy/mod.rs src/policy/ends.rs src/policy/shadow.rs src/post.rs"),
         ("CacheLayer", "src/layer.rs"),
+        ("CacheHandle", "src/handle.rs"),
         ("Cached", "src/cached.rs"),
     ];
     let has = |name: &str| {

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::metrics::{DURATION_BUCKETS, Publisher, describe};
-use larder::storage::{MemoryStore, Query, Storage, StorageUsage, Variants};
+use larder::storage::testing::{Fault, Faulty, Operation};
+use larder::storage::{Guard, MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, StorageError, StoredResponse};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use support::depot::Depot;
 use support::exchange::*;
+use support::shared_log::{Line, Server};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -163,6 +166,8 @@ async fn workload(recorder: &PrometheusRecorder) {
     crowds(recorder).await;
     clients_that_leave(recorder).await;
     store_that_fails(recorder).await;
+    instances_that_share_a_store(recorder).await;
+    instances_that_share_a_log(recorder).await;
 }
 
 async fn ordinary(recorder: &PrometheusRecorder) {
@@ -253,10 +258,63 @@ async fn clients_that_leave(recorder: &PrometheusRecorder) {
     }
 }
 
+/// One asks for both; a herd before an empty near store reads once; and somebody waits for an instance that died.
+async fn instances_that_share_a_store(recorder: &PrometheusRecorder) {
+    tokio::time::pause();
+    let (depot, (gate, handler)) = (Depot::default(), gated(&[FRESH]));
+    let layer = || CacheLayer::tiered(MemoryStore::new(1 << 20), depot.clone());
+    let house = || House::around(handler.clone(), layer());
+    let (first, second, third) = (house(), house(), house());
+    let asking = [begin(&first).await, begin(&second).await];
+    gate.add_permits(9);
+    for asked in asking {
+        asked.await.expect("no panic");
+    }
+    quiet().await;
+    futures_util::future::join(third.get("/"), third.get("/")).await;
+    let key = depot.keys().pop().expect("one is stored");
+    depot.lose_all();
+    depot.lend_to_the_dead(&key, secs(9));
+    let fourth = house();
+    fourth.get("/").await;
+    tokio::time::resume();
+    for house in [&first, &second, &third, &fourth] {
+        publish(recorder, house);
+    }
+}
+
 async fn store_that_fails(recorder: &PrometheusRecorder) {
     let house = House::around(Handler::saying(&[FRESH]), CacheLayer::with_storage(Broken));
     publish(recorder, &house);
     house.get("/").await;
+    publish(recorder, &house);
+    // (what goes wrong with look-ups, with writes)
+    for (get, put) in [(Fault::Unreachable, Fault::Lie), (Fault::Hang, Fault::Lie), (Fault::Lie, Fault::Hang)] {
+        let store = Faulty::new(MemoryStore::new(1 << 20));
+        store.set(Operation::Get, get);
+        store.set(Operation::Put, put);
+        let layer = CacheLayer::with_storage(store).store_guard(Guard::default().max_writes(1));
+        let house = House::around(Handler::saying(&[FRESH]), layer);
+        for path in ["/1", "/2"] {
+            house.get(path).await;
+            quiet().await;
+        }
+        publish(recorder, &house);
+    }
+}
+
+/// An instance that hears of purges, and one that can't write its own.
+async fn instances_that_share_a_log(recorder: &PrometheusRecorder) {
+    let store = || CacheLayer::with_storage(Server::default().store(Line::Open));
+    let house = House::around(Handler::saying(&[FRESH]), store());
+    publish(recorder, &house);
+    house.handle.purge(Selector::Everything).await.expect("the log can be written");
+    publish(recorder, &house);
+    let cut_off = CacheLayer::with_storage(Server::default().store(Line::Broken));
+    let house = House::around(Handler::saying(&[FRESH]), cut_off);
+    house.get("/").await;
+    house.handle.purge(Selector::Everything).await.expect_err("the log can't be written");
+    quiet().await;
     publish(recorder, &house);
 }
 

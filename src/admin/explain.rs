@@ -198,6 +198,7 @@ fn variant(variant: &ExplainedVariant) -> Value {
         "number": variant.number,
         "valid": variant.valid,
         "chosen": variant.chosen,
+        "in_memory": variant.is_near,
     })
 }
 

@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::{Admin, Json};
 use crate::key::CacheKey;
 use crate::storage::Query;
-use crate::storage::backend::Backend;
 
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
     store: &'static str,
+    guard: &'static str,
     shutting_down: bool,
     generation: u64,
 }
@@ -28,15 +28,20 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// Answers 200 while all is well, and 503 where a request to the cache couldn't be answered from its store.
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Response {
     let core = admin.handle.live.load_full();
-    let is_reachable = match &core.settings.backend {
-        Backend::Memory(_) => true,
-        Backend::Other(other) => {
+    let is_reachable = match &core.settings.backend.far {
+        None => true,
+        Some(far) => {
             // Nothing has such a key: every path begins with a slash.
             let (key, headers) = (CacheKey::new(b"", "health", None), HeaderMap::new());
             let asked =
-                tokio::time::timeout(LONGEST, other.get(Query { key: &key, headers: &headers, now: core.now() })).await;
+                tokio::time::timeout(LONGEST, far.get(Query { key: &key, headers: &headers, now: core.now() })).await;
             matches!(asked, Ok(Ok(_)))
         }
+    };
+    let guard = match core.settings.backend.guard_stats() {
+        None => "none",
+        Some(guard) if guard.is_open => "open",
+        Some(_) => "closed",
     };
     let shutting_down = core.closing.load(Ordering::Acquire);
     let status = match (is_reachable, shutting_down) {
@@ -45,7 +50,8 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Response {
         (true, false) => "ok",
     };
     let store = if is_reachable { "reachable" } else { "unreachable" };
-    let mut response = Json(Health { status, store, shutting_down, generation: core.generation }).into_response();
+    let mut response =
+        Json(Health { status, store, guard, shutting_down, generation: core.generation }).into_response();
     if status != "ok" {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -153,6 +153,7 @@ impl Admin {
         answer.number = Some(number);
         answer.reach = Some(match reach {
             Reach::ThisProcess => "this-process",
+            Reach::AllInstances => "all-instances",
         });
         answer.refreshing = refreshing.map(Refreshed::of);
         Ok(Json(answer))
@@ -186,6 +187,11 @@ fn refused(error: &PurgeError) -> Problem {
         PurgeError::Selector { .. } => Problem::parameter("selector", error.to_string()),
         PurgeError::Unscannable => not_walked(),
         PurgeError::Closed => Problem::plain(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        PurgeError::Log { .. } => {
+            let title = "The other instances couldn't be told";
+            let detail = format!("{error}. Until then this instance uses nothing that is stored.");
+            Problem::named(StatusCode::BAD_GATEWAY, "purge-log", title, detail)
+        }
         PurgeError::Storage(_) => {
             let title = "The store couldn't give the memory back";
             let detail = format!("{error}. The purge has taken effect all the same.");

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::tags::Counted;
 use super::{Admin, Json};
 use crate::stats::Stats;
+use crate::storage::GuardStats;
 
 /// The first five are what clients know; their names and meanings stay.
 #[derive(Serialize)]
@@ -22,6 +23,7 @@ pub(super) struct Answer {
     total_size_bytes: u64,
     evictions: u64,
     store_errors: u64,
+    guard: Option<Guard>,
     hits: u64,
     stale: u64,
     revalidated: u64,
@@ -45,7 +47,27 @@ pub(super) struct Answer {
     fill_bytes: u64,
     fills_handed_over: u64,
     fills_abandoned: u64,
+    tiers: Tiers,
     compression: Compression,
+}
+
+#[derive(Serialize)]
+struct Tiers {
+    promoted: u64,
+    reads_shared: u64,
+    leases: u64,
+    leases_awaited: u64,
+    lease_waits_timed_out: u64,
+}
+
+#[derive(Serialize)]
+struct Guard {
+    is_open: bool,
+    opened: u64,
+    timeouts: u64,
+    spared: u64,
+    dropped_writes: u64,
+    writes_in_flight: u64,
 }
 
 #[derive(Serialize)]
@@ -78,10 +100,17 @@ impl Admin {
     }
 }
 
+impl Guard {
+    fn of(stats: &GuardStats) -> Self {
+        let GuardStats { is_open, opened, timeouts, spared, dropped_writes, writes_in_flight } = *stats;
+        Self { is_open, opened, timeouts, spared, dropped_writes, writes_in_flight }
+    }
+}
+
 impl Answer {
     fn of(stats: &Stats, tags_count: u64) -> Self {
         let declined = stats.declined.iter().map(|(reason, count)| (reason.to_string(), *count));
-        let compression = &stats.compression;
+        let (tiers, compression) = (&stats.tiers, &stats.compression);
         Self {
             total_entries: stats.storage.entries,
             total_size_mb: stats.storage.bytes as f64 / f64::from(1 << 20),
@@ -91,6 +120,7 @@ impl Answer {
             total_size_bytes: stats.storage.bytes,
             evictions: stats.storage.evictions,
             store_errors: stats.store_errors,
+            guard: stats.guard.as_ref().map(Guard::of),
             hits: stats.hits,
             stale: stats.stale,
             revalidated: stats.revalidated,
@@ -114,6 +144,13 @@ impl Answer {
             fill_bytes: stats.fill_bytes,
             fills_handed_over: stats.fills_handed_over,
             fills_abandoned: stats.fills_abandoned,
+            tiers: Tiers {
+                promoted: tiers.promoted,
+                reads_shared: tiers.reads_shared,
+                leases: tiers.leases,
+                leases_awaited: tiers.leases_awaited,
+                lease_waits_timed_out: tiers.lease_waits_timed_out,
+            },
             compression: Compression {
                 done: compression.done,
                 not_worth: compression.not_worth,

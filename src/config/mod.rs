@@ -165,8 +165,9 @@ impl Config {
         settings.outcome_extension = base.outcome_extension;
         settings.observe_answers = base.observe_answers;
         settings.query = base.query.clone();
+        settings.partition_secret = base.partition_secret;
         settings.backend = match self.store {
-            Some(store) => Backend::Memory(Arc::new(store.build())),
+            Some(store) => Backend { near: Some(Arc::new(store.build())), far: base.backend.far.clone() },
             None => base.backend.clone(),
         };
         Ok(settings)
@@ -241,7 +242,8 @@ impl CacheLayer {
     /// isn't in memory.
     pub fn configured(self, config: &Config) -> Result<Self, ConfigError> {
         let settings = config.settings_over(self.settings())?;
-        if let (Backend::Other(_), Backend::Memory(_)) = (&self.settings().backend, &settings.backend) {
+        // A store of one's own gets no memory before it by a file.
+        if self.settings().backend.near.is_none() && settings.backend.near.is_some() {
             let differs = self.settings().backend.differs(&settings.backend);
             let error =
                 differs.map(|(field, running, wanted)| crate::reload::ReloadError::Store { field, running, wanted });
@@ -283,7 +285,7 @@ impl Contents {
     fn read<'d>(table: &'d Spanned<DeTable<'d>>, findings: &'d Findings) -> Self {
         let root = Section::root(table, findings);
         let section = |name| root.field(name).and_then(|field| field.section());
-        let mut settings = Settings::new(Backend::Memory(Arc::new(MemoryStore::new(0))));
+        let mut settings = Settings::new(Backend::memory(MemoryStore::new(0)));
         read_general(&root, &mut settings);
         let sections = [
             section("headers").map(|section| read_headers(section, &mut settings)),
@@ -360,9 +362,15 @@ fn read_limits<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d>
     ] {
         *limit = section.size(name).map_or(*limit, |size| usize::try_from(size).unwrap_or(usize::MAX));
     }
-    for (name, limit) in [("max_wait", &mut settings.max_wait), ("max_fill_age", &mut settings.max_fill_age)] {
+    for (name, limit) in [
+        ("max_wait", &mut settings.max_wait),
+        ("max_fill_age", &mut settings.max_fill_age),
+        ("max_lease_wait", &mut settings.max_lease_wait),
+        ("staleness_bound", &mut settings.staleness_bound),
+    ] {
         *limit = section.duration(name).unwrap_or(*limit);
     }
+    settings.near_ttl = section.duration("near_ttl");
     for (name, limit, least) in [
         ("max_variants", &mut settings.max_variants, 1),
         ("max_refreshes", &mut settings.max_refreshes, 0),

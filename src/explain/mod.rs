@@ -34,8 +34,8 @@ use crate::rfc9111::groups::{CACHE_GROUPS, named};
 use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::{targeted, validation};
 use crate::standing_in::{in_its_place, may_stand_in};
-use crate::storage::backend::Backend;
 use crate::storage::{Query, Variants};
+use crate::tiers::Tier;
 
 impl CacheHandle {
     /// What the cache would do with a request, and why: the rule, the key, what is stored for it and on which terms, and what would change that.
@@ -59,9 +59,22 @@ impl CacheHandle {
     /// ```
     pub async fn explain(&self, request: &Request<()>) -> Explanation {
         let core = self.live.load_full();
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            core.coherence.begun().await;
+        }
         let now = core.now();
         core.explain(request, now).await
     }
+}
+
+/// What the stores have under a key.
+struct Peeked {
+    /// What a look-up would find.
+    found: Lookup,
+    /// All of it, with the store that has it.
+    variants: Vec<(Arc<StoredResponse>, Tier)>,
+    store_error: Option<String>,
 }
 
 impl CacheCore {
@@ -128,8 +141,15 @@ impl CacheCore {
             ask.plain = Some(Box::new(std::mem::replace(&mut ask.key, key)));
             variance.to_string()
         });
-        let (variants, store_error) = self.peek(&ask.key, headers).await;
-        let found = self.choose(&variants, &ask, headers, now).map(Arc::clone);
+        let Peeked { found, variants, store_error } = self.peek(&ask, headers, now).await;
+        let is_near = |stored: &Arc<StoredResponse>| {
+            variants.iter().any(|(other, tier)| *tier == Tier::Near && Arc::ptr_eq(other, stored))
+        };
+        let found = match found.response() {
+            _ if self.coherence.is_trusted(now) => found,
+            Some(stored) if is_near(stored) => self.in_doubt(found, &ask, now),
+            _ => Lookup::Miss(ForwardReason::Distrusted),
+        };
         let chosen = found.response().cloned();
         let (found, earlier) = match found {
             Lookup::Earlier(stored) => match self.weigh_earlier(&stored, &ask, now) {
@@ -157,22 +177,36 @@ impl CacheCore {
         }
     }
 
-    /// What the store has, and what went wrong if it couldn't say.
-    async fn peek(&self, key: &CacheKey, headers: &HeaderMap) -> (Variants, Option<String>) {
-        match &self.settings.backend {
-            Backend::Memory(memory) => {
-                (memory.peek(key, |variants| variants.iter().cloned().map(Arc::new).collect()), None)
+    /// What the stores have, as a look-up would find it, and what went wrong if one couldn't say.
+    async fn peek(&self, ask: &Ask, headers: &HeaderMap, now: Moment) -> Peeked {
+        let choose = |variants: &Variants| self.choose(variants, ask, headers, now).map(Arc::clone);
+        let near = self.settings.backend.near.as_ref();
+        let mut variants = near.map(|near| near.peek(&ask.key, |all| all.iter().cloned().map(Arc::new).collect()));
+        let variants = variants.take().unwrap_or_default();
+        let near = choose(&variants);
+        let all = |variants: &Variants, tier| variants.iter().map(|stored| (stored.clone(), tier)).collect::<Vec<_>>();
+        let mut peeked = Peeked { found: near, variants: all(&variants, Tier::Near), store_error: None };
+        let settled = self.settle(choose(&variants), ask, now);
+        let Some(far) = self.far_for(&ask.key).filter(|_| !self.is_enough(&settled, now)) else { return peeked };
+        match far.get(Query { key: &ask.key, headers, now }).await {
+            Ok(variants) => {
+                let found = choose(&variants);
+                if self.tier(&settled, &self.settle(choose(&variants), ask, now), now) == Tier::Far {
+                    peeked.found = found;
+                }
+                peeked.variants.extend(all(&variants, Tier::Far));
             }
-            Backend::Other(store) => match store.get(Query { key, headers, now: self.now() }).await {
-                Ok(variants) => (variants, None),
-                Err(error) => (Variants::new(), Some(error.to_string())),
-            },
+            Err(error) => {
+                peeked.found = self.near_alone(peeked.found, now);
+                peeked.store_error = Some(error.to_string());
+            }
         }
+        peeked
     }
 
     fn variant(
         &self,
-        stored: &Arc<StoredResponse>,
+        (stored, tier): &(Arc<StoredResponse>, Tier),
         key: &CacheKey,
         chosen: Option<&Arc<StoredResponse>>,
         now: Moment,
@@ -188,6 +222,7 @@ impl CacheCore {
             number: stored.stamp.number,
             valid: self.is_valid(stored, key),
             chosen: chosen.is_some_and(|chosen| Arc::ptr_eq(chosen, stored)),
+            is_near: *tier == Tier::Near,
         }
     }
 

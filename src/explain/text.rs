@@ -128,6 +128,9 @@ impl fmt::Display for ExplainedVariant {
             (false, false) => "purged: ",
         })?;
         write!(f, "{}, {} old", self.status.as_u16(), Time(self.age))?;
+        if !self.is_near {
+            f.write_str(", not in memory")?;
+        }
         for (name, said) in &self.nominated {
             match said {
                 Some(said) => write!(f, ", {name}: {}", Shown(said))?,

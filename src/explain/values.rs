@@ -126,6 +126,8 @@ pub struct ExplainedVariant {
     pub valid: bool,
     /// Whether it is the one that the request means.
     pub chosen: bool,
+    /// It lies in memory. Where there is a store behind that, what is there is asked for and listed only if what is in memory isn't enough.
+    pub is_near: bool,
 }
 
 /// The stored response that a request means.

@@ -23,6 +23,7 @@ use tracing::Span;
 
 use crate::clock::Moment;
 use crate::key::CacheKey;
+use crate::leasing::Lent;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
@@ -92,6 +93,8 @@ enum Stage<T> {
 pub(crate) struct Flight<T> {
     flights: Arc<Flights<T>>,
     ticket: Arc<Ticket<T>>,
+    /// Which it has so that other instances wait for it as well.
+    lent: Option<std::sync::Arc<Lent>>,
 }
 
 /// A request that waits for what a flight brings.
@@ -133,6 +136,8 @@ pub(crate) struct Bounds {
     pub(crate) waiting: usize,
     /// How old a flight may be for others to join while it has no answer.
     pub(crate) age: Duration,
+    /// How old it must not be though it has one.
+    pub(crate) oldest: Duration,
     /// Whether others may join the one that is begun.
     pub(crate) joinable: bool,
 }
@@ -171,9 +176,13 @@ impl<T: Clone> Flights<T> {
             if ticket.key != *key || theirs.regime != call.regime || theirs.authorization != call.authorization {
                 continue;
             }
+            let age = call.began.since(theirs.began);
+            if age >= bounds.oldest {
+                continue;
+            }
             let mut progress = ticket.progress();
             let joins = match &progress.stage {
-                Stage::Asked => call.began.since(theirs.began) <= bounds.age && fits(theirs, None),
+                Stage::Asked => age <= bounds.age && fits(theirs, None),
                 Stage::Given(given) => fits(theirs, Some(given)),
                 Stage::Alone | Stage::Failed | Stage::Again => false,
             };
@@ -215,7 +224,7 @@ impl<T: Clone> Flights<T> {
             progress: Mutex::new(Progress { stage: Stage::Asked, followers: Slab::new() }),
         });
         shard.entry(stamp.path).or_default().push(ticket.clone());
-        Flight { flights: self.clone(), ticket }
+        Flight { flights: self.clone(), ticket, lent: None }
     }
 }
 
@@ -331,6 +340,16 @@ impl<T> Flight<T> {
         let _ = self.ticket.span.set(span.clone());
     }
 
+    /// Other instances wait for what it brings. The lease ends with the flight, unless somebody keeps it longer.
+    pub(crate) fn lend(&mut self, lent: Lent) {
+        self.lent = Some(std::sync::Arc::new(lent));
+    }
+
+    /// The lease that it has, if it has one.
+    pub(crate) fn lent(&self) -> Option<std::sync::Arc<Lent>> {
+        self.lent.clone()
+    }
+
     /// Whether others may join it.
     pub(crate) fn is_joinable(&self) -> bool {
         self.ticket.call.is_some()
@@ -358,6 +377,7 @@ impl<T> Flight<T> {
 
     /// The answer is for nobody else.
     pub(crate) fn decline(&self) {
+        self.lent.iter().for_each(|lent| lent.is_declined());
         self.ticket.advance(Stage::Alone, |_| true);
     }
 

@@ -22,7 +22,7 @@ fn later(path: &str, seconds: u64) -> (CacheKey, Call) {
     call
 }
 
-const BOUNDS: Bounds = Bounds { waiting: 3, age: Duration::from_secs(10), joinable: true };
+const BOUNDS: Bounds = Bounds { waiting: 3, age: Duration::from_secs(10), oldest: Duration::MAX, joinable: true };
 
 fn board(flights: &Arc<Flights<u8>>, (key, call): (CacheKey, Call)) -> Seat<u8> {
     flights.board(&stamp(1), &key, 0, call, BOUNDS, |_, given| given.is_none_or(|given| *given < 100))

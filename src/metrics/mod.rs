@@ -32,7 +32,8 @@ use crate::fates::MissCause;
 use crate::handle::CacheHandle;
 use crate::outcome::Outcome;
 use crate::rfc9111::storability::DeclineReason;
-use crate::stats::Stats;
+use crate::stats::{PurgeLogStats, Stats};
+use crate::storage::GuardStats;
 use crate::tally::{RouteCounters, read};
 
 /// Publishes what one cache counts.
@@ -148,6 +149,15 @@ fn publish_route(sheet: &Sheet, route: &RouteCounters) {
     sheet.gauge(&name::ENTRIES_BYTES, read(&route.bytes));
 }
 
+fn publish_guard(sheet: &Sheet, guard: &GuardStats) {
+    sheet.gauge(&name::STORE_OPEN, guard.is_open.into());
+    sheet.gauge(&name::WRITES_IN_FLIGHT, guard.writes_in_flight);
+    sheet.counter(&name::STORE_OPENED, &[], guard.opened);
+    sheet.counter(&name::STORE_TIMEOUTS, &[], guard.timeouts);
+    sheet.counter(&name::STORE_SPARED, &[], guard.spared);
+    sheet.counter(&name::WRITES_DROPPED, &[], guard.dropped_writes);
+}
+
 fn publish_cache(sheet: &Sheet, stats: &Stats) {
     let counters = [
         (&name::PURGES, stats.purges),
@@ -161,6 +171,11 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
         (&name::WAITS_REFUSED, stats.waits_refused),
         (&name::FILLS_HANDED_OVER, stats.fills_handed_over),
         (&name::FILLS_ABANDONED, stats.fills_abandoned),
+        (&name::PROMOTED, stats.tiers.promoted),
+        (&name::READS_SHARED, stats.tiers.reads_shared),
+        (&name::LEASES, stats.tiers.leases),
+        (&name::LEASES_AWAITED, stats.tiers.leases_awaited),
+        (&name::LEASE_WAITS_TIMED_OUT, stats.tiers.lease_waits_timed_out),
     ];
     counters.into_iter().for_each(|(metric, value)| sheet.counter(metric, &[], value));
     let gauges = [
@@ -172,6 +187,8 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
         (&name::FILL_BYTES, stats.fill_bytes),
     ];
     gauges.into_iter().for_each(|(metric, value)| sheet.gauge(metric, value));
+    stats.guard.iter().for_each(|guard| publish_guard(sheet, guard));
+    stats.purge_log.iter().for_each(|log| publish_log(sheet, log));
     let compression = &stats.compression;
     let results = [
         ("done", compression.done),
@@ -185,4 +202,13 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
     for (form, bytes) in [("plain", compression.plain_bytes), ("coded", compression.coded_bytes)] {
         sheet.counter(&name::COMPRESSION_BYTES, &[("form", form)], bytes);
     }
+}
+
+fn publish_log(sheet: &Sheet, log: &PurgeLogStats) {
+    sheet.gauge(&name::PURGE_LOG_TRUSTED, u64::from(log.trusted));
+    sheet.gauge(&name::PURGES_OWED, log.owed);
+    sheet.counter(&name::PURGE_LOG_SNAPSHOTS, &[], log.snapshots);
+    sheet.counter(&name::PURGE_LOG_FAILURES, &[], log.failures);
+    sheet.counter(&name::PURGES_HEARD, &[], log.heard);
+    sheet.counter(&name::PURGES_UNWRITTEN, &[], log.unwritten);
 }

@@ -57,6 +57,12 @@ metrics! {
     EVICTIONS = counter("larder_evictions_total", "Keys that left the store in memory, for want of room or because their time was over");
     PURGED = counter("larder_purged_total", "Stored responses that purges made useless");
     STORE_ERRORS = counter("larder_store_errors_total", "Operations that the store failed");
+    STORE_OPEN = gauge("larder_store_guard_open", "Whether the store isn't asked just now, since it failed: 1, else 0");
+    STORE_OPENED = counter("larder_store_guard_opened_total", "How often that began");
+    STORE_TIMEOUTS = counter("larder_store_timeouts_total", "Operations that the store didn't answer in time");
+    STORE_SPARED = counter("larder_store_spared_total", "Operations that the store was spared since it isn't asked just now");
+    WRITES_DROPPED = counter("larder_store_writes_dropped_total", "Writes that were dropped, since too many were on their way");
+    WRITES_IN_FLIGHT = gauge("larder_store_writes_in_flight", "Writes on their way into a store that isn't in memory");
     ENTRIES = gauge("larder_entries", "Keys that have something stored in memory");
     ENTRIES_BYTES = bytes(gauge("larder_entries_bytes", "Bytes that they take"));
     HIT_DURATION = seconds("larder_hit_duration_seconds", "How long clients waited for answers from the store; one hit in 64 is measured");
@@ -74,12 +80,23 @@ metrics! {
     WAITS_REFUSED = counter("larder_waits_refused_total", "Requests that may not wait since too many did");
     FILLS_HANDED_OVER = counter("larder_fills_handed_over_total", "Fills that went on in the background when their client left");
     FILLS_ABANDONED = counter("larder_fills_abandoned_total", "Fills that ended when their client left, since too much ran in the background");
+    PROMOTED = counter("larder_promoted_total", "Responses copied from the far store to the one in memory");
+    READS_SHARED = counter("larder_reads_shared_total", "Look-ups in the far store that were answered by what another request was asking it");
+    LEASES = counter("larder_leases_total", "Requests that went to the handler for all instances that share the store");
+    LEASES_AWAITED = counter("larder_leases_awaited_total", "Requests that another instance's answer was found for");
+    LEASE_WAITS_TIMED_OUT = counter("larder_lease_waits_timed_out_total", "Requests that waited for another instance as long as they may");
     STORE_ENTRIES = gauge("larder_store_entries", "Keys with something stored, as the store says");
     STORE_BYTES = bytes(gauge("larder_store_bytes", "Bytes in the store, as it counts them"));
     PARTITIONS = gauge("larder_partitions", "Principals that have something stored");
     WAITING = gauge("larder_waiting", "Requests that wait for another one's answer");
     FILLS_IN_FLIGHT = gauge("larder_fills_in_flight", "Requests that are with the handler, or whose answers are on their way into the store");
     FILL_BYTES = bytes(gauge("larder_fill_bytes", "Bytes on their way into the store"));
+    PURGE_LOG_TRUSTED = gauge("larder_purge_log_trusted", "1 while what is stored is used; 0 while the log of purges is silent, or a purge isn't in it yet");
+    PURGE_LOG_SNAPSHOTS = counter("larder_purge_log_snapshots_total", "How often the purges of all instances were loaded anew");
+    PURGE_LOG_FAILURES = counter("larder_purge_log_failures_total", "Exchanges with the log of purges that failed");
+    PURGES_HEARD = counter("larder_purges_heard_total", "Purges that came over the log");
+    PURGES_OWED = gauge("larder_purges_owed", "Purges that aren't in the log yet");
+    PURGES_UNWRITTEN = counter("larder_purges_unwritten_total", "Purges that were not in the log at once");
     COMPRESSIONS = counter("larder_compressions_total", "Stored responses that were looked at for compression, by what came of it");
     COMPRESSION_BYTES = bytes(counter("larder_compression_bytes_total", "Bytes of what was compressed, before and after"));
 }

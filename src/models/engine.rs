@@ -88,7 +88,7 @@ impl World {
     fn fill(&self) -> u64 {
         let stamp = self.purges.stamp(&key(), self.purges.current());
         let call = Call { regime: Regime::default(), authorization: false, began: ARRIVAL, expected: None };
-        let bounds = Bounds { waiting: usize::MAX, age: Duration::MAX, joinable: true };
+        let bounds = Bounds { waiting: usize::MAX, age: Duration::MAX, oldest: Duration::MAX, joinable: true };
         match self.flights.board(&stamp, &key(), AUTHORITY, call, bounds, |_, _| true) {
             Seat::Lead(flight) => self.lead(flight, stamp),
             Seat::Follow(follower) => match block_on(follower.landed()) {

@@ -65,6 +65,8 @@ pub enum DeclineReason {
     FillBudget,
     /// It alone is more than its principal may have in the store (`Policy::quota`).
     PartitionQuota,
+    /// It is for one principal, and the only store is one that several instances share, which have no common secret to name principals by.
+    PartitionSecret,
     /// The body didn't end cleanly, or not at its `Content-Length`.
     Incomplete,
     /// The body came with trailers, which a stored response can't repeat.
@@ -100,6 +102,7 @@ impl DeclineReason {
             Self::BodyTooLarge => "body-too-large",
             Self::FillBudget => "fill-budget",
             Self::PartitionQuota => "partition-quota",
+            Self::PartitionSecret => "partition-secret",
             Self::Incomplete => "incomplete",
             Self::Trailers => "trailers",
             Self::Purged => "purged",
@@ -130,7 +133,7 @@ impl DeclineReason {
     }
 
     /// Every reason, for documentation and for statistics.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Method,
         Self::Status,
         Self::ErrorStatus,
@@ -152,6 +155,7 @@ impl DeclineReason {
         Self::BodyTooLarge,
         Self::FillBudget,
         Self::PartitionQuota,
+        Self::PartitionSecret,
         Self::Incomplete,
         Self::Trailers,
         Self::Purged,

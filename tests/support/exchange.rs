@@ -13,9 +13,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 use larder::{Cache, CacheHandle, CacheLayer, CacheOutcome, Explanation, ManualClock};
 use tower::{Layer, Service, ServiceExt};
 
@@ -121,6 +121,12 @@ pub fn answer(status: u16, fields: &[(&str, &str)], body: impl Into<Bytes>) -> R
 /// Content that is ready as a whole.
 pub fn full(body: impl Into<Bytes>) -> Content {
     Full::new(body.into()).map_err(|never| match never {}).boxed()
+}
+
+/// Content that breaks off.
+pub fn broken(begun: &'static str) -> Content {
+    let frames = [Ok(Frame::data(Bytes::from_static(begun.as_bytes()))), Err(Failure)];
+    StreamBody::new(futures_util::stream::iter(frames)).boxed()
 }
 
 /// A request to `example.com`, unless `fields` name another host.

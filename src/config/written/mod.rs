@@ -7,7 +7,6 @@ mod policy;
 mod tests;
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compression::Compression;
@@ -28,7 +27,7 @@ pub(crate) struct Written {
 
 /// The settings as a text.
 pub(crate) fn written(settings: &Settings) -> Written {
-    let usual = Settings::new(Backend::Memory(Arc::new(MemoryStore::new(0))));
+    let usual = Settings::new(Backend::memory(MemoryStore::new(0)));
     let mut out = Written::default();
     let top = top(settings, &usual);
     out.section("", top);
@@ -40,9 +39,11 @@ pub(crate) fn written(settings: &Settings) -> Written {
     let limits = out.limits(settings, &usual);
     out.section("[limits]", limits);
     out.section("[compression]", compression(&settings.compression));
-    match &settings.backend {
-        Backend::Memory(memory) => out.section("[store]", store(memory)),
-        Backend::Other(_) => out.notes.push("the store is one of code's own, and stays".into()),
+    if let Some(memory) = &settings.backend.near {
+        out.section("[store]", store(memory));
+    }
+    if settings.backend.far.is_some() {
+        out.notes.push("the store is one of code's own, and stays".into());
     }
     let mut seen: Vec<&str> = Vec::new();
     for Rule { pattern, policy } in &settings.rules {
@@ -85,6 +86,10 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         max_waiting: _,
         max_wait: _,
         max_fill_age: _,
+        max_lease_wait: _,
+        near_ttl: _,
+        partition_secret: _,
+        staleness_bound: _,
         eager_etag_size: _,
         max_query_content: _,
         compression: _,
@@ -217,11 +222,17 @@ impl Written {
         for (name, limit, usual) in [
             ("max_wait", settings.max_wait, usual.max_wait),
             ("max_fill_age", settings.max_fill_age, usual.max_fill_age),
+            ("max_lease_wait", settings.max_lease_wait, usual.max_lease_wait),
+            ("staleness_bound", settings.staleness_bound, usual.staleness_bound),
         ] {
             if limit != usual {
                 let limit = self.duration(name, limit);
                 set(&mut lines, name, limit);
             }
+        }
+        if let Some(ttl) = settings.near_ttl {
+            let ttl = self.duration("near_ttl", ttl);
+            set(&mut lines, "near_ttl", ttl);
         }
         lines
     }
