@@ -45,7 +45,6 @@ use crate::search::Searches;
 use crate::settings::Settings;
 use crate::shared_reads::SharedReads;
 use crate::stats::Counters;
-use crate::storage::Variants;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
 use crate::through::Through;
@@ -304,11 +303,7 @@ impl CacheCore {
         }
     }
 
-    /// What a store answered; an error is counted, logged, and as if there were nothing.
-    pub(crate) fn variants_or_none(&self, answer: Result<Variants, StorageError>, key: &CacheKey) -> Variants {
-        self.note_store_error(answer, key).unwrap_or_default()
-    }
-
+    /// What a store answered; an error is counted and logged.
     pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>, key: &CacheKey) -> Option<T> {
         answer
             .inspect_err(|error| {
