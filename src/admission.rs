@@ -18,6 +18,7 @@ use crate::request::{
     RequestFacts, RequestHead, Scheme, decoded, is_ambiguous_path, is_suspect_path, rewritten, target_of,
 };
 use crate::rfc9111::authority::{Authority, without_default_port};
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
 use crate::rules::Route;
@@ -53,6 +54,8 @@ pub(crate) struct Ask {
     pub(crate) authorization: bool,
     pub(crate) conditions: bool,
     pub(crate) range: bool,
+    /// Its codings, where they were read with the other fields.
+    accepts: Option<Accepts>,
     pub(crate) strategy: Strategy,
     /// The far store couldn't say what it has, so it isn't asked anything else for this request.
     pub(crate) store_failed: bool,
@@ -154,6 +157,7 @@ pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: 
         authorization: facts.authorization,
         conditions: facts.conditions,
         range: facts.range,
+        accepts: cache.settings.compression.is_on().then(|| facts.accepts()).flatten(),
         ..Ask::plain(route, facts.directives(head.headers), now)
     };
     if let Err(reason) = write_key(&mut ask.key, cache, request, &head, &facts, route) {
@@ -243,6 +247,7 @@ impl Ask {
             authorization: false,
             conditions: false,
             range: false,
+            accepts: None,
             strategy: route.policy.strategy,
             store_failed: false,
         }
@@ -272,6 +277,11 @@ impl Ask {
     /// Whether the client has neither conditions nor a range, so that a response for it needs no second look.
     pub(crate) fn is_plain(&self) -> bool {
         !self.conditions && !self.range
+    }
+
+    /// The codings that the client accepts; `headers` are its fields.
+    pub(crate) fn accepts(&self, headers: &HeaderMap) -> Accepts {
+        self.accepts.unwrap_or_else(|| Accepts::of(headers))
     }
 
     /// Whether the client wants an answer from the store or none (§5.2.1.7).

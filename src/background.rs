@@ -1,9 +1,7 @@
 //! The cache's own work: refreshes behind stale answers, and fills whose client left. It is bounded, and a shutdown waits for it.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
-
-use tokio::sync::Semaphore;
+use std::time::Duration;
 
 use crate::admission::Ask;
 use crate::cache::CacheCore;
@@ -13,17 +11,6 @@ use crate::sync::{Arc, Mutex, Ordering, PoisonError};
 
 /// How long work may take that no client waits for.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);
-
-/// How long work that keeps a processor busy waits. When a server has taken the last of an answer, much of it is still in buffers; to send it
-/// must not compete with what is done behind it.
-const MOMENT: Duration = Duration::from_millis(10);
-
-/// The turns of work that keeps a processor busy: the other half of the processors is for answers. Few, for some of that work takes the memory of its
-/// content twice.
-pub(crate) fn turns() -> Arc<Semaphore> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(Semaphore::new((processors / 2).clamp(1, 4)))
-}
 
 /// The work that no client waits for: refreshes behind stale answers, one for each variant of a key, and fills whose client left. A bounded number
 /// in all.
@@ -132,23 +119,6 @@ impl CacheCore {
             abandon.run_until_cancelled(work).await;
         };
         self.tasks.spawn_on(work, &runtime);
-    }
-
-    /// Like [`spawn`](Self::spawn), for work that keeps a processor busy, behind an answer that has just ended: after a moment, and when its turn
-    /// comes. Without a runtime it is done here and now.
-    pub(crate) fn spawn_behind(&self, work: impl FnOnce() + Send + 'static) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return work() };
-        let (begun, turns) = (Instant::now(), self.turns.clone());
-        let work = move || {
-            // Here and not before: this thread may block, whoever waits for a turn has slept meanwhile, and the runtime needs no timers.
-            std::thread::sleep(MOMENT.saturating_sub(begun.elapsed()));
-            work();
-        };
-        let tasks = self.tasks.clone();
-        self.spawn(async move {
-            let _turn = turns.acquire_owned().await;
-            let _ = tasks.spawn_blocking_on(work, &runtime).await;
-        });
     }
 
     pub(crate) fn close(&self) {

@@ -21,6 +21,11 @@ impl FillBudget {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// How many more may be held.
+    pub(crate) fn left(&self, limit: usize) -> usize {
+        limit.saturating_sub(self.held())
+    }
+
     /// How many bytes are held.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Ask;
 use crate::adoption::{NotAdopted, adopt};
-use crate::background::{Background, turns};
+use crate::background::Background;
+use crate::behind::Behind;
 use crate::boarding::Given;
 use crate::budget::FillBudget;
 use crate::clock::Moment;
@@ -90,8 +90,7 @@ pub(crate) struct State {
     pub(crate) leases_are_known: AtomicBool,
     pub(crate) hit_for_miss: HitForMiss,
     pub(crate) pieces: Pieces,
-    /// Work that keeps a processor busy takes turns.
-    pub(crate) turns: Arc<Semaphore>,
+    pub(crate) behind: Arc<Behind>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) budget: FillBudget,
     pub(crate) coders: Coders,
@@ -169,7 +168,7 @@ impl CacheCore {
             leases_are_known: AtomicBool::new(false),
             hit_for_miss: HitForMiss::default(),
             pieces: Pieces::default(),
-            turns: turns(),
+            behind: Arc::default(),
             partitions: Arc::default(),
             budget: FillBudget::default(),
             coders: Coders::default(),
@@ -303,10 +302,14 @@ impl CacheCore {
         }
     }
 
-    /// What a store answered; an error is counted and logged.
+    /// What a store answered; an error is counted, logged, and as if there were nothing.
     pub(crate) fn note_store_error<T>(&self, answer: Result<T, StorageError>, key: &CacheKey) -> Option<T> {
         answer
             .inspect_err(|error| {
+                if error.is_spared() {
+                    // The guard has counted it, and said once what is the matter.
+                    return;
+                }
                 let path = String::from_utf8_lossy(key.path());
                 more(&self.rules.route(&path).counters.store_errors, 1);
                 tracing::warn!(%error, "the cache goes on without its store for this request");

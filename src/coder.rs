@@ -55,7 +55,7 @@ pub(crate) struct Job {
     stored: Arc<StoredResponse>,
     /// The far store gets it later than it was committed: what comes between is noticed here.
     flight: Option<Flight<Given>>,
-    place: Place,
+    _place: Place,
 }
 
 /// A place in the queue; free again when it is dropped.
@@ -82,13 +82,13 @@ impl Job {
             count(&core.counters.compression.skipped);
             return None;
         }
-        let place = Place { core: core.clone(), bytes };
+        let _place = Place { core: core.clone(), bytes };
         let flight = core.far_for(key).map(|_| {
             let flight = core.flights.begin(&stored.stamp, key, core.groups.authority(key.origin().authority), None);
             flight.know_tags(stored.stamp.tags.clone());
             flight
         });
-        Some(Self { core: core.clone(), key: key.clone(), stored: stored.clone(), flight, place })
+        Some(Self { core: core.clone(), key: key.clone(), stored: stored.clone(), flight, _place })
     }
 
     /// Does it behind the answer, and gives what came of it to the far store. A shutdown waits for it as for all work of the cache.

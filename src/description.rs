@@ -219,8 +219,8 @@ fn of_limits(settings: &Settings) -> Vec<Described> {
     let times = [
         ("max_wait", settings.max_wait),
         ("max_fill_age", settings.max_fill_age),
-        ("staleness_bound", settings.staleness_bound),
         ("max_lease_wait", settings.max_lease_wait),
+        ("staleness_bound", settings.staleness_bound),
     ]
     .map(|(name, value)| (name, format!("{value:?}")));
     let near = [("near_ttl", duration(&settings.near_ttl))];
@@ -254,11 +254,11 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         max_waiting: _,
         max_wait: _,
         max_fill_age: _,
-        staleness_bound: _,
         max_lease_wait: _,
         near_ttl: _,
         // What is stored was named by the one that the cache was made with, and stays so.
         partition_secret: _,
+        staleness_bound: _,
         eager_etag_size: _,
         compression: _,
         outcome_extension,

@@ -57,14 +57,65 @@ pub enum RuleError {
 #[error("the store failed: {message}")]
 pub struct StorageError {
     message: String,
+    trouble: Trouble,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What an error says about those that would come after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing yet.
+    Failed,
+    /// Nobody is there.
+    Unreachable,
+    /// There was no answer in time.
+    TimedOut,
+    /// The store wasn't asked, or not waited for.
+    Spared,
 }
 
 impl StorageError {
     /// An error that only has a message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self::of(Trouble::Failed, message)
+    }
+
+    /// The store isn't there, as when a connection is refused: a [guard](crate::storage::Guarded) asks it for nothing more until it is back.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self::of(Trouble::Unreachable, message)
+    }
+
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self::of(Trouble::TimedOut, message)
+    }
+
+    pub(crate) fn spared(message: impl Into<String>) -> Self {
+        Self::of(Trouble::Spared, message)
+    }
+
+    fn of(trouble: Trouble, message: impl Into<String>) -> Self {
+        Self { message: message.into(), trouble, source: None }
+    }
+
+    /// Whether nobody is there: it was [said so](Self::unreachable), or the error was caused by a connection that was refused.
+    pub fn is_unreachable(&self) -> bool {
+        let mut causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        let refused = |cause: &(dyn std::error::Error + 'static)| {
+            let io = cause.downcast_ref::<std::io::Error>();
+            io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+        };
+        self.trouble == Trouble::Unreachable || causes.any(refused)
+    }
+
+    /// Whether a [guard](crate::storage::Guarded) waited for the answer as long as it may.
+    pub fn is_timeout(&self) -> bool {
+        self.trouble == Trouble::TimedOut
+    }
+
+    /// Whether a [guard](crate::storage::Guarded) spared the store this operation, or the caller the wait for it: nothing more was learned about the store.
+    pub fn is_spared(&self) -> bool {
+        self.trouble == Trouble::Spared
     }
 
     /// An error that was caused by another.
@@ -72,7 +123,7 @@ impl StorageError {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { message: message.into(), source: Some(source.into()) }
+        Self { source: Some(source.into()), ..Self::new(message) }
     }
 }
 

@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 
 use crate::boarding::is_passing;
 use crate::cache::CacheCore;
-use crate::pieces::Pieces;
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
 use crate::spans;
@@ -131,7 +130,7 @@ pub(crate) fn store(plan: Plan, content: Content) -> Bytes {
             see(&whole);
             whole
         }
-        Content::Pieces(pieces, length) => join(&plan.core.pieces, pieces, length, see),
+        Content::Pieces(pieces, length) => join(&plan.core, pieces, length, see),
     };
     let hash = hash.map(|hash| hash.finalize().into());
     drop(plan.commit(whole.clone(), hash));
@@ -151,6 +150,23 @@ pub(crate) fn give_up(plan: Plan, reason: DeclineReason) {
     plan.core.note_stored(&plan.route, &plan.key, Err(reason));
     spans::decline(&plan.span, reason);
     tracing::debug!(key = ?plan.key.without_query(), reason = reason.as_str(), "not stored");
+}
+
+impl CacheCore {
+    /// Empty memory of this capacity, to gather content in.
+    pub(crate) fn take_piece(&self, capacity: usize) -> BytesMut {
+        self.pieces.take(capacity, self.room_for_free_pieces())
+    }
+
+    /// What was gathered is elsewhere now.
+    pub(crate) fn give_back_piece(&self, piece: Bytes) {
+        self.pieces.give_back(piece, self.room_for_free_pieces());
+    }
+
+    /// A part of what fills may still take. So what lies free goes long before they have taken all, and they find room where it lay.
+    fn room_for_free_pieces(&self) -> usize {
+        self.budget.left(self.settings.max_fill_bytes) / 4
+    }
 }
 
 /// Bytes of the budget of all fills.
@@ -177,12 +193,12 @@ impl Drop for Held {
 }
 
 /// The content in memory of exactly its size. Each piece is seen while it is near, and let go as soon as it is copied.
-fn join(memory: &Pieces, pieces: Vec<Bytes>, length: usize, mut see: impl FnMut(&[u8])) -> Bytes {
+fn join(core: &CacheCore, pieces: Vec<Bytes>, length: usize, mut see: impl FnMut(&[u8])) -> Bytes {
     let mut content = BytesMut::with_capacity(length);
     for piece in pieces {
         content.extend_from_slice(&piece);
         see(&piece);
-        memory.give_back(piece);
+        core.give_back_piece(piece);
     }
     content.freeze()
 }

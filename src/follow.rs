@@ -17,7 +17,6 @@ use crate::flight::{Follower, Landed};
 use crate::outcome::{CacheOutcome, ForwardReason, Outcome};
 use crate::respond::{self, Shape, from_handler, head_of, note, reshape, shape};
 use crate::response::StoredResponse;
-use crate::rfc9111::coding::Accepts;
 use crate::spans;
 use crate::standing_in::{in_its_place, may_stand_in};
 use crate::stats::count;
@@ -151,7 +150,7 @@ impl Following<'_> {
         let outcome = stale.map_or(Outcome::Collapsed(self.why), Outcome::Stale);
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, response.age(now), response.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
-        let accepts = || Accepts::of(self.headers);
+        let accepts = || self.ask.accepts(self.headers);
         let mut response = match given {
             Given::Stored(stored) => respond::from_store(self.core, stored, now, outcome, asked, accepts, false),
             Given::Streaming(preview) => match self.of_stream(preview, outcome, asked) {
@@ -210,7 +209,7 @@ impl Following<'_> {
         let outcome = in_its_place(self.ask, stored.current_terms().is_fresh(stored.age(now)));
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
         let asked = (!self.ask.is_plain()).then_some(self.headers);
-        let accepts = || Accepts::of(self.headers);
+        let accepts = || self.ask.accepts(self.headers);
         let mut response = respond::from_store(self.core, &stored, now, outcome, asked, accepts, self.ask.is_head);
         note(self.core, &mut response, outcome, Some(self.ask.began));
         Some(response)

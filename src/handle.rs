@@ -75,6 +75,7 @@ impl CacheHandle {
             waiting: cache.flights.waiting() as u64,
             fills_in_flight: cache.flights.len() as u64,
             fill_bytes: cache.budget.held() as u64,
+            guard: cache.settings.backend.guard_stats(),
             purge_log: cache.coherence.stats(&cache.purges, cache.now()),
         };
         cache.counters.snapshot(&cache.ledger, cache.settings.backend.usage(), now)

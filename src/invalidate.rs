@@ -119,7 +119,7 @@ impl CacheCore {
             self.flights.seal_resource(&stamp);
             let backend = &self.settings.backend;
             backend.near.iter().for_each(|near| _ = near.remove_because(&key, Became::Written));
-            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) {
+            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) || self.coherence.has_log() {
                 outdated.purge(Target::place(stamp.resource), Force::Hard, Some(key.resource()));
             }
         }

@@ -20,7 +20,7 @@ use crate::rules::{Rule, check};
 use crate::service::Cache;
 use crate::settings::Settings;
 use crate::storage::backend::Backend;
-use crate::storage::{MemoryStore, Storage};
+use crate::storage::{Guard, MemoryStore, Storage};
 
 /// A [`Layer`] that answers requests from a cache.
 ///
@@ -82,6 +82,21 @@ impl CacheLayer {
     /// As [`with_storage`](Self::with_storage).
     pub fn tiered(near: MemoryStore, far: impl Storage) -> Self {
         Self::over(Backend::tiered(near, far))
+    }
+
+    /// How the store is guarded, if it isn't the one in memory: how long it may take, and when it isn't asked any more. See [`Guard`] for what goes without saying.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::CacheLayer;
+    /// use larder::storage::{Guard, Storage};
+    ///
+    /// fn cache(storage: impl Storage) -> CacheLayer {
+    ///     CacheLayer::with_storage(storage).store_guard(Guard::default().deadline(Duration::from_millis(10)))
+    /// }
+    /// ```
+    pub fn store_guard(self, guard: Guard) -> Self {
+        self.set(|settings| settings.backend.guard_by(guard))
     }
 
     fn over(backend: Backend) -> Self {
@@ -286,14 +301,6 @@ impl CacheLayer {
         self.set(|settings| settings.max_fill_age = longest)
     }
 
-    /// How long after a purge was acknowledged on another instance this one may still serve what it touched, where the store has a [log of purges](Storage::purge_log); 1 second by default. Where the log has been
-    /// silent for longer, nothing that is stored is used, and requests go to the handler ([`ForwardReason::Distrusted`](crate::ForwardReason::Distrusted)).
-    ///
-    /// The log is asked four times within it, and four times a second at least. Less than a tenth of a second asks more of a network than it may give: then hits come and go.
-    pub fn staleness_bound(self, longest: Duration) -> Self {
-        self.set(|settings| settings.staleness_bound = longest)
-    }
-
     /// How long what is in memory before [another store](Self::tiered) may be sent before that is asked once more; for as long as it is fresh by default. Then it is sent on only if that store
     /// has the same. Without effect where there is one store.
     pub fn near_ttl(self, longest: Duration) -> Self {
@@ -315,6 +322,14 @@ impl CacheLayer {
     /// It can't be changed while the cache runs.
     pub fn partition_secret(self, secret: [u8; 32]) -> Self {
         self.set(|settings| settings.partition_secret = Some(secret))
+    }
+
+    /// How long after a purge was acknowledged on another instance this one may still serve what it touched, where the store has a [log of purges](Storage::purge_log); 1 second by default. Where the log has been
+    /// silent for longer, nothing that is stored is used, and requests go to the handler ([`ForwardReason::Distrusted`](crate::ForwardReason::Distrusted)).
+    ///
+    /// The log is asked four times within it, and four times a second at least. Less than a tenth of a second asks more of a network than it may give: then hits come and go.
+    pub fn staleness_bound(self, longest: Duration) -> Self {
+        self.set(|settings| settings.staleness_bound = longest)
     }
 
     /// The largest content that gets an `ETag` already on the first answer, if the handler has it ready as a whole, in bytes; 16 KiB by default. Larger

@@ -68,6 +68,8 @@
 //! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
 //!   crate `metrics`.
 //! - `record`: stored responses and purges as bytes, for stores outside of the process: the module `record`. Adds the crates `twox-hash` and `hmac`.
+//! - `redis`: responses in Redis or Valkey, for several instances: `storage::RedisStore`. Adds `record`, the client `redis` and what that is made of. `redis-tls` adds
+//!   `rustls`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
 //!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.
 #![forbid(unsafe_code)]
@@ -110,6 +112,7 @@ mod written;
 mod admission;
 mod adoption;
 mod background;
+mod behind;
 mod boarding;
 mod budget;
 mod cache;
@@ -265,6 +268,11 @@ struct NeighboursChapter;
 #[doc = include_str!("../docs/metrics.md")]
 struct MetricsChapter;
 
+/// The examples in the chapter on Redis, as doc tests.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../docs/redis.md")]
+struct RedisChapter;
+
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]
@@ -274,3 +282,8 @@ struct Guide;
 #[cfg(all(doctest, feature = "admin"))]
 #[doc = include_str!("../docs/admin.md")]
 struct AdminChapter;
+
+/// The example in the chapter on records, as a doc test.
+#[cfg(all(doctest, feature = "record"))]
+#[doc = include_str!("../docs/record.md")]
+struct RecordChapter;

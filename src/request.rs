@@ -3,6 +3,7 @@
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::rfc9111::authority::{Authority, normalised};
+use crate::rfc9111::coding::Accepts;
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::list::members;
 
@@ -102,6 +103,9 @@ pub(crate) struct RequestFacts<'a> {
     pub(crate) strips_fields: bool,
     /// The field lines say that content follows.
     pub(crate) content: bool,
+    pub(crate) accept_encoding: Option<&'a HeaderValue>,
+    /// More than one `Accept-Encoding`.
+    pub(crate) many_accept_encodings: bool,
 }
 
 impl<'a> RequestFacts<'a> {
@@ -120,6 +124,10 @@ impl<'a> RequestFacts<'a> {
                     facts.conditions = true;
                 }
                 "range" => facts.range = true,
+                "accept-encoding" => {
+                    facts.many_accept_encodings |= facts.accept_encoding.is_some();
+                    facts.accept_encoding = Some(value);
+                }
                 "forwarded" => facts.forwarded = true,
                 "front-end-https" => (facts.forwarded, facts.forwarded_rarely) = (true, true),
                 "upgrade" => facts.upgrade = true,
@@ -186,6 +194,12 @@ impl<'a> RequestFacts<'a> {
     /// `Host`, as it was sent, where nothing else says what the request is for: so it is in nearly all of HTTP/1.
     pub(crate) fn only_host(&self, uri: &Uri) -> Option<&'a [u8]> {
         self.host.filter(|_| !self.ambiguous_host && uri.authority().is_none()).map(HeaderValue::as_bytes)
+    }
+
+    /// The codings that the client accepts, where it says so in one line and without weights, as browsers do.
+    pub(crate) fn accepts(&self) -> Option<Accepts> {
+        let only = self.accept_encoding.filter(|_| !self.many_accept_encodings)?;
+        Accepts::unweighted(only.as_bytes())
     }
 
     pub(crate) fn directives(&self, headers: &HeaderMap) -> RequestDirectives {
@@ -380,5 +394,24 @@ mod tests {
         let facts = RequestFacts::read(&headers);
         assert!(facts.cookie && facts.range && facts.rerouted && facts.forwarded && facts.conditions && facts.upgrade);
         assert!(!facts.authorization && !facts.content && !facts.directives);
+    }
+
+    /// Where the pass doesn't tell what is accepted, all lines are read again.
+    #[test]
+    fn codings_are_read_with_the_other_fields_if_one_line_names_them() {
+        let rows: [(&[&'static str], bool); 6] = [
+            (&["gzip, deflate, br, zstd"], true),
+            (&["gzip"], true),
+            (&["gzip;q=0.5"], false),
+            (&["identity"], false),
+            (&["gzip", "br"], false),
+            (&[], false),
+        ];
+        for (lines, expected) in rows {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| _ = headers.append("accept-encoding", HeaderValue::from_static(line)));
+            let accepts = RequestFacts::read(&headers).accepts();
+            assert_eq!(accepts, expected.then(|| Accepts::of(&headers)), "{lines:?}");
+        }
     }
 }

@@ -38,7 +38,6 @@ use crate::report::Witness;
 use crate::request::RequestHead;
 use crate::respond::{from_handler, from_store, note, watched};
 use crate::response::StoredResponse;
-use crate::rfc9111::coding::Accepts;
 use crate::through::Unattended;
 use crate::written::Unanswered;
 
@@ -385,7 +384,7 @@ impl<S> Cache<S> {
     {
         let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
         let asked = (!ask.is_plain()).then(|| request.headers());
-        let accepts = || Accepts::of(request.headers());
+        let accepts = || ask.accepts(request.headers());
         let mut response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
         note(core, &mut response, outcome, Some(ask.began));
         response

@@ -7,7 +7,7 @@ use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::post::Writes;
 use crate::rfc9111::storability::DeclineReason;
-use crate::storage::StorageUsage;
+use crate::storage::{GuardStats, StorageUsage};
 
 /// What a cache did since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,14 +61,16 @@ pub struct Stats {
     pub quota_evictions: u64,
     /// Principals of `Policy::per` that have something stored, counted once for each rule.
     pub partitions: u64,
-    /// Operations that a store failed.
+    /// Operations that a store failed. Those that it was spared are in [`guard`](Self::guard).
     pub store_errors: u64,
+    /// What the guard of the store has seen; `None` where that is the one in memory.
+    pub guard: Option<GuardStats>,
     /// How long look-ups in the store took, where that isn't the one in memory.
     pub store_latency: Latency,
-    /// What is known of the log over which instances tell each other what they purge; `None` where the store has none.
-    pub purge_log: Option<PurgeLogStats>,
     /// What happened between a store in memory and another one behind it, or between instances that share one.
     pub tiers: TierStats,
+    /// What is known of the log over which instances tell each other what they purge; `None` where the store has none.
+    pub purge_log: Option<PurgeLogStats>,
     /// What compression of stored content did.
     pub compression: CompressionStats,
     /// What the store holds.
@@ -87,28 +89,6 @@ impl Stats {
     pub fn declined_for(&self, reason: DeclineReason) -> u64 {
         self.declined.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
     }
-}
-
-/// What an instance knows of the log of purges that it shares with others ([`Storage::purge_log`](crate::storage::Storage::purge_log)), and what came of it since the cache was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PurgeLogStats {
-    /// What is stored is used now: all purges of others were known less than [`CacheLayer::staleness_bound`](crate::CacheLayer::staleness_bound) ago, and none of this instance's own is owed.
-    pub trusted: bool,
-    /// The number of the newest purge that is known.
-    pub number: u64,
-    /// How long ago all purges were known; `None` if that never was so.
-    pub silence: Option<std::time::Duration>,
-    /// Purges of this instance that aren't in the log yet, now.
-    pub owed: u64,
-    /// Purges that were not in the log at once.
-    pub unwritten: u64,
-    /// Purges that were heard of, this instance's own among them.
-    pub heard: u64,
-    /// How often it began from a snapshot: once at the beginning, and wherever the log had a gap or a new epoch.
-    pub snapshots: u64,
-    /// Exchanges with the log that failed.
-    pub failures: u64,
 }
 
 /// What happened between stores, and between instances that share one, since the cache was made.
@@ -147,6 +127,28 @@ impl TierCounters {
             lease_waits_timed_out: read(&self.lease_waits_timed_out),
         }
     }
+}
+
+/// What an instance knows of the log of purges that it shares with others ([`Storage::purge_log`](crate::storage::Storage::purge_log)), and what came of it since the cache was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeLogStats {
+    /// What is stored is used now: all purges of others were known less than [`CacheLayer::staleness_bound`](crate::CacheLayer::staleness_bound) ago, and none of this instance's own is owed.
+    pub trusted: bool,
+    /// The number of the newest purge that is known.
+    pub number: u64,
+    /// How long ago all purges were known; `None` if that never was so.
+    pub silence: Option<std::time::Duration>,
+    /// Purges of this instance that aren't in the log yet, now.
+    pub owed: u64,
+    /// Purges that were not in the log at once.
+    pub unwritten: u64,
+    /// Purges that were heard of, this instance's own among them.
+    pub heard: u64,
+    /// How often it began from a snapshot: once at the beginning, and wherever the log had a gap or a new epoch.
+    pub snapshots: u64,
+    /// Exchanges with the log that failed.
+    pub failures: u64,
 }
 
 /// What compression of stored content did since the cache was made (`CacheLayer::compress`). The bytes are sums over all responses that were ever
@@ -233,6 +235,7 @@ pub(crate) struct Gauges {
     pub(crate) waiting: u64,
     pub(crate) fills_in_flight: u64,
     pub(crate) fill_bytes: u64,
+    pub(crate) guard: Option<GuardStats>,
     pub(crate) purge_log: Option<PurgeLogStats>,
 }
 
@@ -276,6 +279,7 @@ impl Counters {
             quota_evictions: read(&self.quota_evictions),
             partitions: now.partitions,
             store_errors: routes.sum(|route| read(&route.store_errors)),
+            guard: now.guard,
             store_latency: self.store_latency.latency(),
             tiers: self.tiers.snapshot(),
             compression: self.compression.snapshot(),

@@ -543,6 +543,7 @@ async fn health_tells_a_shutdown() {
     let desk = plain();
     let well = desk.get("/health").await;
     assert_eq!((well.status, &well.json["status"], &well.json["store"]), (200, &json!("ok"), &json!("reachable")));
+    assert_eq!(well.json["guard"], "none");
     desk.handle.shutdown(Duration::ZERO).await;
     let ill = desk.get("/health").await;
     assert_eq!((ill.status, &ill.json["status"]), (503, &json!("shutting_down")));
@@ -585,6 +586,13 @@ async fn a_store_out_of_reach_is_said_and_what_needs_to_walk_through_it_is_refus
     let desk = Desk::new(Handler::saying(FRESH), CacheLayer::with_storage(out_of_reach::Gone));
     let ill = desk.get("/health").await;
     assert_eq!((ill.status, &ill.json["status"]), (503, &json!("store_unreachable")));
+    assert_eq!(ill.json["guard"], "closed");
+    for _ in 0..2 {
+        desk.get("/health").await;
+    }
+    assert_eq!(desk.get("/health").await.json["guard"], "open", "three failures are enough");
+    let stats = desk.get("/stats").await;
+    assert_eq!((&stats.json["guard"]["is_open"], &stats.json["guard"]["opened"]), (&json!(true), &json!(1)));
     assert_eq!(desk.get("/stats").await.status, 200);
     for status in [desk.get("/entries").await.status, desk.post("/invalidate/all?dry_run").await.status] {
         assert_eq!(status, 501);

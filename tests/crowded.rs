@@ -180,6 +180,25 @@ async fn too_large() -> (Setup, UnboundedSender<Step>, [Response<larder::Respons
     (setup, feed, [leader, follower])
 }
 
+/// The content streams on, perhaps for long, and there may be a thousand like it.
+#[test]
+fn what_is_not_kept_any_more_takes_no_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (feed, handler) = feeding(&[("cache-control", "max-age=60")]);
+    let setup = set_up(handler, |layer| layer.max_body_size(100_000));
+    let mut body = runtime.block_on(setup.begin("/")).into_body();
+    let mut pass = |length: usize| {
+        let memory = allocation_counter::measure(|| {
+            feed.send(data(vec![b'x'; length])).unwrap();
+            assert_eq!(runtime.block_on(chunk(&mut body)).len(), length);
+        });
+        memory.bytes_current
+    };
+    assert!(pass(40_000) + pass(30_000) >= 70_000, "so much is kept");
+    assert!(pass(50_000) <= -70_000, "and given back");
+    assert_eq!(setup.stats().declined, [(DeclineReason::BodyTooLarge, 1)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn readers_of_what_is_too_large_to_be_kept_wait_for_the_slowest() {
     let (setup, feed, [mut slow, mut quick]) = too_large().await;

@@ -23,12 +23,12 @@ fn bytes(text: &str) -> Reply {
 
 /// A server that sends back what it gets.
 fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
-                let (mut from, mut to) = (stream.try_clone().unwrap(), stream);
+                let (mut from, mut to) = (stream.try_clone().expect("a second hold"), stream);
                 drop(std::io::copy(&mut from, &mut to));
             });
         }
@@ -47,14 +47,14 @@ fn heard(stream: &mut TcpStream, length: usize, patience: Duration) -> String {
     let mut all = Vec::new();
     while all.len() < length {
         let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left)).unwrap();
+        stream.set_read_timeout(Some(left)).expect("not zero");
         let mut some = vec![0; length - all.len()];
         match stream.read(&mut some) {
             Ok(0) | Err(_) => break,
             Ok(read) => all.extend_from_slice(&some[..read]),
         }
     }
-    String::from_utf8(all).unwrap()
+    String::from_utf8(all).expect("the tests send text")
 }
 
 fn long() -> Duration {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::metrics::{DURATION_BUCKETS, Publisher, describe};
-use larder::storage::{MemoryStore, Query, Storage, StorageUsage, Variants};
+use larder::storage::testing::{Fault, Faulty, Operation};
+use larder::storage::{Guard, MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, StorageError, StoredResponse};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use support::depot::Depot;
@@ -165,8 +166,8 @@ async fn workload(recorder: &PrometheusRecorder) {
     crowds(recorder).await;
     clients_that_leave(recorder).await;
     store_that_fails(recorder).await;
-    instances_that_share_a_log(recorder).await;
     instances_that_share_a_store(recorder).await;
+    instances_that_share_a_log(recorder).await;
 }
 
 async fn ordinary(recorder: &PrometheusRecorder) {
@@ -287,6 +288,19 @@ async fn store_that_fails(recorder: &PrometheusRecorder) {
     publish(recorder, &house);
     house.get("/").await;
     publish(recorder, &house);
+    // (what goes wrong with look-ups, with writes)
+    for (get, put) in [(Fault::Unreachable, Fault::Lie), (Fault::Hang, Fault::Lie), (Fault::Lie, Fault::Hang)] {
+        let store = Faulty::new(MemoryStore::new(1 << 20));
+        store.set(Operation::Get, get);
+        store.set(Operation::Put, put);
+        let layer = CacheLayer::with_storage(store).store_guard(Guard::default().max_writes(1));
+        let house = House::around(Handler::saying(&[FRESH]), layer);
+        for path in ["/1", "/2"] {
+            house.get(path).await;
+            quiet().await;
+        }
+        publish(recorder, &house);
+    }
 }
 
 /// An instance that hears of purges, and one that can't write its own.

@@ -1,6 +1,6 @@
 //! What the fuzz targets assert. Each module has one `check`, which takes any bytes and panics where a promise is broken.
 //!
-//! Inputs are text, cut into lines, so that seeds and findings can be read; they are the same functions that
+//! Inputs are text, cut into lines, so that seeds and findings can be read, but for `records`; they are the same functions that
 //! `tests/fuzz_seeds.rs` runs on a stable compiler.
 
 pub mod codings;
@@ -11,6 +11,7 @@ pub mod directives;
 pub mod etags;
 pub mod keys;
 pub mod ranges;
+pub mod records;
 pub mod references;
 pub mod requests;
 pub mod targeted;
@@ -28,7 +29,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub type Check = fn(&[u8]);
 
 /// All targets by name: that of the binary, of the folder of its seeds, and of its module.
-pub const TARGETS: [(&str, Check); 11] = [
+pub const TARGETS: [(&str, Check); 12] = [
     ("codings", codings::check),
     ("configuration", configuration::check),
     ("dates", dates::check),
@@ -36,6 +37,7 @@ pub const TARGETS: [(&str, Check); 11] = [
     ("etags", etags::check),
     ("keys", keys::check),
     ("ranges", ranges::check),
+    ("records", records::check),
     ("references", references::check),
     ("requests", requests::check),
     ("targeted", targeted::check),

@@ -17,6 +17,7 @@ use crate::storage::Query;
 struct Health {
     status: &'static str,
     store: &'static str,
+    guard: &'static str,
     shutting_down: bool,
     generation: u64,
 }
@@ -37,6 +38,11 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Response {
             matches!(asked, Ok(Ok(_)))
         }
     };
+    let guard = match core.settings.backend.guard_stats() {
+        None => "none",
+        Some(guard) if guard.is_open => "open",
+        Some(_) => "closed",
+    };
     let shutting_down = core.closing.load(Ordering::Acquire);
     let status = match (is_reachable, shutting_down) {
         (_, true) => "shutting_down",
@@ -44,7 +50,8 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Response {
         (true, false) => "ok",
     };
     let store = if is_reachable { "reachable" } else { "unreachable" };
-    let mut response = Json(Health { status, store, shutting_down, generation: core.generation }).into_response();
+    let mut response =
+        Json(Health { status, store, guard, shutting_down, generation: core.generation }).into_response();
     if status != "ok" {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

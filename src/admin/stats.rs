@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::tags::Counted;
 use super::{Admin, Json};
 use crate::stats::Stats;
+use crate::storage::GuardStats;
 
 /// The first five are what clients know; their names and meanings stay.
 #[derive(Serialize)]
@@ -22,6 +23,7 @@ pub(super) struct Answer {
     total_size_bytes: u64,
     evictions: u64,
     store_errors: u64,
+    guard: Option<Guard>,
     hits: u64,
     stale: u64,
     revalidated: u64,
@@ -59,6 +61,16 @@ struct Tiers {
 }
 
 #[derive(Serialize)]
+struct Guard {
+    is_open: bool,
+    opened: u64,
+    timeouts: u64,
+    spared: u64,
+    dropped_writes: u64,
+    writes_in_flight: u64,
+}
+
+#[derive(Serialize)]
 struct Compression {
     done: u64,
     not_worth: u64,
@@ -88,6 +100,13 @@ impl Admin {
     }
 }
 
+impl Guard {
+    fn of(stats: &GuardStats) -> Self {
+        let GuardStats { is_open, opened, timeouts, spared, dropped_writes, writes_in_flight } = *stats;
+        Self { is_open, opened, timeouts, spared, dropped_writes, writes_in_flight }
+    }
+}
+
 impl Answer {
     fn of(stats: &Stats, tags_count: u64) -> Self {
         let declined = stats.declined.iter().map(|(reason, count)| (reason.to_string(), *count));
@@ -101,6 +120,7 @@ impl Answer {
             total_size_bytes: stats.storage.bytes,
             evictions: stats.storage.evictions,
             store_errors: stats.store_errors,
+            guard: stats.guard.as_ref().map(Guard::of),
             hits: stats.hits,
             stale: stats.stale,
             revalidated: stats.revalidated,

@@ -365,8 +365,8 @@ fn read_limits<'d>(section: Section<'d>, settings: &mut Settings) -> Section<'d>
     for (name, limit) in [
         ("max_wait", &mut settings.max_wait),
         ("max_fill_age", &mut settings.max_fill_age),
-        ("staleness_bound", &mut settings.staleness_bound),
         ("max_lease_wait", &mut settings.max_lease_wait),
+        ("staleness_bound", &mut settings.staleness_bound),
     ] {
         *limit = section.duration(name).unwrap_or(*limit);
     }

@@ -33,6 +33,7 @@ use crate::handle::CacheHandle;
 use crate::outcome::Outcome;
 use crate::rfc9111::storability::DeclineReason;
 use crate::stats::{PurgeLogStats, Stats};
+use crate::storage::GuardStats;
 use crate::tally::{RouteCounters, read};
 
 /// Publishes what one cache counts.
@@ -148,6 +149,15 @@ fn publish_route(sheet: &Sheet, route: &RouteCounters) {
     sheet.gauge(&name::ENTRIES_BYTES, read(&route.bytes));
 }
 
+fn publish_guard(sheet: &Sheet, guard: &GuardStats) {
+    sheet.gauge(&name::STORE_OPEN, guard.is_open.into());
+    sheet.gauge(&name::WRITES_IN_FLIGHT, guard.writes_in_flight);
+    sheet.counter(&name::STORE_OPENED, &[], guard.opened);
+    sheet.counter(&name::STORE_TIMEOUTS, &[], guard.timeouts);
+    sheet.counter(&name::STORE_SPARED, &[], guard.spared);
+    sheet.counter(&name::WRITES_DROPPED, &[], guard.dropped_writes);
+}
+
 fn publish_cache(sheet: &Sheet, stats: &Stats) {
     let counters = [
         (&name::PURGES, stats.purges),
@@ -177,6 +187,7 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
         (&name::FILL_BYTES, stats.fill_bytes),
     ];
     gauges.into_iter().for_each(|(metric, value)| sheet.gauge(metric, value));
+    stats.guard.iter().for_each(|guard| publish_guard(sheet, guard));
     stats.purge_log.iter().for_each(|log| publish_log(sheet, log));
     let compression = &stats.compression;
     let results = [

@@ -57,6 +57,12 @@ metrics! {
     EVICTIONS = counter("larder_evictions_total", "Keys that left the store in memory, for want of room or because their time was over");
     PURGED = counter("larder_purged_total", "Stored responses that purges made useless");
     STORE_ERRORS = counter("larder_store_errors_total", "Operations that the store failed");
+    STORE_OPEN = gauge("larder_store_guard_open", "Whether the store isn't asked just now, since it failed: 1, else 0");
+    STORE_OPENED = counter("larder_store_guard_opened_total", "How often that began");
+    STORE_TIMEOUTS = counter("larder_store_timeouts_total", "Operations that the store didn't answer in time");
+    STORE_SPARED = counter("larder_store_spared_total", "Operations that the store was spared since it isn't asked just now");
+    WRITES_DROPPED = counter("larder_store_writes_dropped_total", "Writes that were dropped, since too many were on their way");
+    WRITES_IN_FLIGHT = gauge("larder_store_writes_in_flight", "Writes on their way into a store that isn't in memory");
     ENTRIES = gauge("larder_entries", "Keys that have something stored in memory");
     ENTRIES_BYTES = bytes(gauge("larder_entries_bytes", "Bytes that they take"));
     HIT_DURATION = seconds("larder_hit_duration_seconds", "How long clients waited for answers from the store; one hit in 64 is measured");

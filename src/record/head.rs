@@ -115,7 +115,7 @@ impl KnownHeads {
         Some(StoredHead::of_parts(shared, own, has_own))
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gzip", feature = "brotli", feature = "zstd"))]
     pub(super) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).heads.len()
     }

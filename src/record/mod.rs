@@ -56,7 +56,7 @@ mod purge;
 mod seal;
 mod shift;
 mod terms;
-#[cfg(test)]
+#[cfg(all(test, feature = "gzip", feature = "brotli", feature = "zstd"))]
 mod tests;
 mod wire;
 

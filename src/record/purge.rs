@@ -247,6 +247,35 @@ mod tests {
         );
     }
 
+    /// As they are in logs since version 1: they are read for ever.
+    #[test]
+    fn messages_of_version_1() {
+        let soft = Some(UNIX_EPOCH + Duration::from_nanos(0x0102_0304_0506_0708));
+        let things = |places: &[u64], tags: &[u64], authority| PurgedThings::Hashes {
+            places: places.into(),
+            tags: tags.into(),
+            authority,
+        };
+        let rows = [
+            (things(&[1], &[], None), None, "01010000000000000000000001000000000000000100300893b1012ea228"),
+            (
+                things(&[1], &[2, 3], Some(4)),
+                soft,
+                "010101010203040506070801000000000000000401000000000000000102000000000000000200000000000000033d8738c3547c7296",
+            ),
+            (PurgedThings::Glob("/a/*".into()), None, "01020000000000000000002f612f2ab0012339d0472ce5"),
+            (PurgedThings::Regex("^/\u{fc}$".into()), soft, "01030101020304050607085e2fc3bc243935a0180e5c1886"),
+            (PurgedThings::Everything, None, "0104000000000000000000812568c20754769e"),
+        ];
+        for (what, soft, expected) in rows {
+            let message = PurgeMessage { what, soft };
+            let bytes = message.to_bytes(ClockShift::NONE);
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{message:?}");
+            assert_eq!(PurgeMessage::from_bytes(&bytes, ClockShift::NONE), Ok(message));
+        }
+    }
+
     #[test]
     fn a_message_of_another_version_says_so() {
         let mut bytes = PurgeMessage { what: PurgedThings::Everything, soft: None }.to_bytes(ClockShift::NONE);

@@ -83,7 +83,7 @@ impl Accepts {
     }
 
     /// What browsers send: names in lower case, and nothing else.
-    fn unweighted(line: &[u8]) -> Option<Self> {
+    pub(crate) fn unweighted(line: &[u8]) -> Option<Self> {
         // Word for word, for it is read on every hit of what is coded.
         let mut codings = match line {
             b"gzip, deflate, br, zstd" => return Some(Self { codings: [1000; 3], identity: None }),

@@ -2,10 +2,9 @@
 //! the far one has.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::dynamic::{DynStorage, Only};
-use super::{MemoryStore, PurgeLog, Storage, StorageUsage};
+use super::{Guard, GuardStats, MemoryStore, PurgeLog, Storage, StorageUsage};
 use crate::fates::Fates;
 
 /// One store or two. The near one isn't paid for with a box, nor with a look at whether there is another one where it has the answer.
@@ -21,7 +20,7 @@ impl Backend {
     }
 
     pub(crate) fn other(storage: impl Storage) -> Self {
-        Self { near: None, far: Some(Arc::new(Only { storage, taken: AtomicBool::new(false) })) }
+        Self { near: None, far: Some(Arc::new(Only::new(storage))) }
     }
 
     pub(crate) fn tiered(near: MemoryStore, far: impl Storage) -> Self {
@@ -64,7 +63,17 @@ impl Backend {
         }
     }
 
-    /// The log of the store that instances share, if one is.
+    /// How the far store is guarded, before it is first used. The one in memory needs no guard.
+    pub(crate) fn guard_by(&self, guard: Guard) {
+        self.far.iter().for_each(|far| far.guard_by(guard));
+    }
+
+    /// What the guard has seen; `None` where there is none.
+    pub(crate) fn guard_stats(&self) -> Option<GuardStats> {
+        self.far.as_ref().map(|far| far.guard_stats())
+    }
+
+    /// The log of the far store, if several instances share it.
     pub(crate) fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {
         self.far.as_ref()?.purge_log()
     }

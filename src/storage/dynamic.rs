@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::guard::{Guard, GuardStats, Guarded};
 use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -24,14 +25,23 @@ pub(crate) trait DynStorage: Send + Sync {
     fn lease<'a>(&'a self, key: &'a CacheKey, term: Duration) -> Answer<'a, Lease>;
     fn release<'a>(&'a self, key: &'a CacheKey, token: LeaseToken, how: Released) -> Answer<'a, ()>;
     fn purge_log(&self) -> Option<Arc<dyn PurgeLog>>;
+    /// Before it is first used.
+    fn guard_by(&self, guard: Guard);
+    fn guard_stats(&self) -> GuardStats;
     /// Takes it for one cache; false if another has it.
     fn take(&self) -> bool;
 }
 
-/// A store that serves one cache.
+/// A store that serves one cache, behind a guard.
 pub(crate) struct Only<S> {
-    pub(crate) storage: S,
-    pub(crate) taken: AtomicBool,
+    storage: Guarded<S>,
+    taken: AtomicBool,
+}
+
+impl<S: Storage> Only<S> {
+    pub(crate) fn new(storage: S) -> Self {
+        Self { storage: Guarded::new(storage, Guard::default()), taken: AtomicBool::new(false) }
+    }
 }
 
 impl<S: Storage> DynStorage for Only<S> {
@@ -69,6 +79,14 @@ impl<S: Storage> DynStorage for Only<S> {
 
     fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {
         Storage::purge_log(&self.storage)
+    }
+
+    fn guard_by(&self, guard: Guard) {
+        self.storage.guard_by(guard);
+    }
+
+    fn guard_stats(&self) -> GuardStats {
+        self.storage.stats()
     }
 
     fn take(&self) -> bool {

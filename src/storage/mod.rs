@@ -1,11 +1,17 @@
 //! Where responses are kept. [`Storage`] is the seam: [`MemoryStore`] is the default, and any other backend can be brought along.
 
 pub(crate) mod backend;
+mod breaker;
+pub mod contract;
 pub(crate) mod dynamic;
+mod guard;
 mod lease;
 mod log;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 pub(crate) mod scan;
+pub mod testing;
 mod tiered;
 
 use std::borrow::Borrow;
@@ -16,11 +22,14 @@ use std::time::Duration;
 use http::HeaderMap;
 use smallvec::SmallVec;
 
+pub use self::guard::{Guard, GuardStats, Guarded};
 pub use self::lease::{Lease, LeaseToken, Released};
 pub use self::log::{LogFuture, PurgeLog, PurgeNews, PurgeSnapshot};
 pub use self::memory::{Eviction, MemoryStore};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStats, RedisStore, RedisUrlError};
 pub use self::tiered::Tiered;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment, SystemClock};
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
@@ -40,11 +49,22 @@ pub struct Query<'a> {
     pub now: Moment,
 }
 
+impl<'a> Query<'a> {
+    /// A question; for whoever asks a store without a cache.
+    pub fn new(key: &'a CacheKey, headers: &'a HeaderMap, now: Moment) -> Self {
+        Self { key, headers, now }
+    }
+}
+
 /// A place to keep responses.
 ///
 /// What it does not promise: that what was put can be got (it may be evicted at once), or that a `get` sees a `put` that runs at the same time. What it
 /// must keep: once `remove` or `clear` has returned, nothing put before is returned again. Freshness is none of its business: the
 /// cache decides that on every read. An error or a missing answer costs a miss, never a failed request.
+///
+/// A cache puts a [guard](Guarded) before every store, so that one which hangs, fails or panics costs a bounded delay and a miss. An operation that takes too long is
+/// dropped where it stands: it may have happened or not, and the store has to go on as well as before. [`contract::check`] tries a store with all of this, and
+/// [`testing::Faulty`] makes any store one that fails.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::{Arc, Mutex, PoisonError}};
@@ -130,9 +150,15 @@ pub trait Storage: Send + Sync + 'static {
         None
     }
 
-    /// Asks whether the store is there, and nothing else; how a [guard](crate::storage) finds out that it is back.
+    /// Asks whether the store is there, and nothing else; how a [guard](Guarded) finds out that it is back. Unless it is made otherwise it asks for a response that nobody
+    /// stores.
     fn ping(&self) -> impl Future<Output = Result<(), StorageError>> + Send {
-        async { Ok(()) }
+        async {
+            // Nothing has such a key: every path begins with a slash.
+            let (key, headers) = (CacheKey::new(b"", "ping", None), HeaderMap::new());
+            let now = SystemClock::default().now();
+            self.get(Query { key: &key, headers: &headers, now }).await.map(drop)
+        }
     }
 
     /// Drops everything.

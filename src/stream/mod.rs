@@ -226,7 +226,7 @@ impl Stream {
         (state.whole, state.joining) = (Some(whole), false);
         let wakers = state.all_wakers();
         drop(state);
-        pieces.into_iter().for_each(|piece| self.core.pieces.give_back(piece.data));
+        pieces.into_iter().for_each(|piece| self.core.give_back_piece(piece.data));
         wakers.into_iter().for_each(Waker::wake);
     }
 }

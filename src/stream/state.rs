@@ -124,7 +124,7 @@ impl State {
             }
             Admitted::Passes => None,
             Admitted::Over(reason) => {
-                self.share();
+                self.share_all();
                 self.count_readers();
                 self.fill.stop().map(|plan| (plan, reason))
             }
@@ -174,12 +174,12 @@ impl State {
             }
             self.share_all();
             let capacity = memory.clamp(1, PIECE);
-            self.gathered = self.charged.core.pieces.take(capacity);
+            self.gathered = self.charged.core.take_piece(capacity);
             (data, memory) = (rest, memory.saturating_sub(capacity));
         }
     }
 
-    /// Makes a piece of all that was gathered, and of the memory that is left there. So nobody else has it, and it can be used again.
+    /// Makes a piece of all that was gathered, and of the memory that is left there: so that goes with the piece, and can be used again.
     fn share_all(&mut self) {
         let data = std::mem::take(&mut self.gathered).freeze();
         self.push_piece(data);
@@ -238,7 +238,7 @@ impl State {
             Err(_) => after.given_up = self.fill.stop().map(|plan| (plan, DeclineReason::Incomplete)),
         }
         if after.given_up.is_some() {
-            self.share();
+            self.share_all();
             self.count_readers();
             self.trim();
         }

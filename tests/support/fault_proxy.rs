@@ -49,6 +49,8 @@ struct State {
     /// Connections of an earlier number are closed.
     cuts: usize,
     is_over: bool,
+    /// Another server than the one that it began with.
+    moved: Option<SocketAddr>,
 }
 
 /// How many connections the system takes for a listener that doesn't ask for them: few, since in a [`Fault::Partition`] that many are made to fill the place.
@@ -90,6 +92,14 @@ impl FaultProxy {
     /// Breaks the connections that there are; new ones are welcome.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Another server stands there from now on, as after a failover; the connections that there are break.
+    pub fn move_to(&self, server: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.moved = Some(server);
+            state.cuts += 1;
+        });
     }
 
     /// How many connections were taken so far.
@@ -181,7 +191,8 @@ impl Proxy {
 
     fn take(&self, client: TcpStream) {
         self.accepted.fetch_add(1, Ordering::AcqRel);
-        let (state, server) = (self.state.clone(), self.server);
+        let state = self.state.clone();
+        let server = state.borrow().moved.unwrap_or(self.server);
         tokio::spawn(async move {
             let taken_in = state.borrow().cuts;
             let mut cut = state.clone();

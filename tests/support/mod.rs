@@ -6,13 +6,17 @@ pub mod depot;
 pub mod desk;
 pub mod exchange;
 pub mod fault_proxy;
+pub mod fleet;
 pub mod log;
 pub mod neighbours;
 pub mod ports;
+#[cfg(feature = "record")]
+pub mod purges;
 pub mod redis;
 #[cfg(feature = "admin")]
 pub mod schema;
 pub mod shared_log;
+pub mod shelf;
 pub mod sockets;
 pub mod traces;
 pub mod traffic;

@@ -86,10 +86,10 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         max_waiting: _,
         max_wait: _,
         max_fill_age: _,
-        staleness_bound: _,
         max_lease_wait: _,
         near_ttl: _,
         partition_secret: _,
+        staleness_bound: _,
         eager_etag_size: _,
         max_query_content: _,
         compression: _,
@@ -222,8 +222,8 @@ impl Written {
         for (name, limit, usual) in [
             ("max_wait", settings.max_wait, usual.max_wait),
             ("max_fill_age", settings.max_fill_age, usual.max_fill_age),
-            ("staleness_bound", settings.staleness_bound, usual.staleness_bound),
             ("max_lease_wait", settings.max_lease_wait, usual.max_lease_wait),
+            ("staleness_bound", settings.staleness_bound, usual.staleness_bound),
         ] {
             if limit != usual {
                 let limit = self.duration(name, limit);

@@ -1,0 +1,2 @@
+
+return told(head_of_now(), false)

@@ -1,0 +1,2 @@
+#!lua
+-- Refused by the server where memory is full and nothing may be evicted.
