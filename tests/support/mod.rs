@@ -18,5 +18,6 @@ pub mod schema;
 pub mod shared_log;
 pub mod shelf;
 pub mod sockets;
+pub mod storm;
 pub mod traces;
 pub mod traffic;
