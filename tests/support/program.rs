@@ -117,7 +117,7 @@ fn keep(output: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
 }
 
 /// An example beside this test, made now if it isn't there or not as it should be; once for each process.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     static MADE: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
     let mut made = MADE.lock().expect("the examples can be built");
     made.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| build(name)).clone()
@@ -132,6 +132,11 @@ fn build(name: &str) -> PathBuf {
     build.arg(profile.parent().expect("target/PROFILE")).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile.ends_with("release") {
         build.arg("--release");
+    }
+    // What the test has of its own cargo would be news to build scripts, and half of everything be built anew.
+    let of_this_test = |name: &str| ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|start| name.starts_with(start));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_test)) {
+        build.env_remove(name);
     }
     assert!(build.status().expect("cargo runs").success(), "{name} was built");
     profile.join("examples").join(name)
