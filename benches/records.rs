@@ -126,7 +126,9 @@ impl Bench {
 
 /// Keeps what it is given last.
 #[derive(Clone, Default)]
-struct Last(Arc<Mutex<Option<(CacheKey, Arc<StoredResponse>)>>>);
+struct Last(Arc<Mutex<Kept>>);
+
+type Kept = Option<(CacheKey, Arc<StoredResponse>)>;
 
 impl Last {
     fn with<R>(&self, use_it: impl FnOnce(&mut Option<(CacheKey, Arc<StoredResponse>)>) -> R) -> R {

@@ -71,7 +71,8 @@ mod tests {
     /// Instances of several versions run side by side, so these never change.
     #[test]
     fn shared_names_are_the_same_for_ever() {
-        let rows: [(Named, &[Option<&[u8]>], u64); 5] = [
+        type Row<'a> = (Named, &'a [Option<&'a [u8]>], u64);
+        let rows: [Row<'_>; 5] = [
             (Named::Resource, &[Some(b"\x00\x01h/a")], 0x4C0F_2188_F302_650B),
             (Named::Path, &[Some(b"/a")], 0xF98A_662E_3580_37F8),
             (Named::Authority, &[None], 0x6537_95DF_75B3_17D2),
