@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
+use crate::nearby::Nearby;
 use crate::rfc9111::date;
 use crate::rfc9111::validation::{EntityTag, Validators};
 
@@ -128,6 +129,8 @@ impl Places<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct SharedHeads {
     known: Mutex<Known>,
+    /// As large as what `bytes` counts references in, and knows the memory by.
+    counters: Nearby<[usize; 3]>,
 }
 
 #[derive(Debug, Default)]
@@ -159,8 +162,39 @@ impl SharedHeads {
     pub(crate) fn store(&self, head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (StoredHead, Bytes) {
         let date = date::field(&head, header::DATE);
         let last_modified = date::field(&head, header::LAST_MODIFIED);
-        let (shared, own, has_own, content) = split(head, reserved, content);
+        let (shared, own, has_own, content) = self.split(head, reserved, content);
         (StoredHead { shared: self.share(shared), own, has_own, date, last_modified }, content)
+    }
+
+    /// Puts places for the reserved and the own fields in front of all others, and the values of the own ones, with small content, into memory of
+    /// their own.
+    fn split(&self, head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (HeaderMap, OwnValues, u8, Bytes) {
+        let mut shared = HeaderMap::with_capacity(reserved.len() + head.len());
+        reserved.iter().for_each(|name| drop(shared.insert(name.clone(), HeaderValue::from_static(""))));
+        // A repeated field is junk, or at least nothing usual, and isn't taken apart.
+        let is_own = |name: &HeaderName| OWN.contains(name) && head.get_all(name).iter().count() == 1;
+        let mut values: SmallVec<[&HeaderValue; 3]> = SmallVec::new();
+        let mut has_own = 0;
+        for (place, name) in OWN.iter().enumerate().filter(|(_, name)| is_own(name)) {
+            shared.insert(name, HeaderValue::from_static(""));
+            values.extend(head.get(name));
+            has_own |= 1 << place;
+        }
+        for (name, value) in head.iter().filter(|(name, _)| !is_own(name)) {
+            shared.append(name.clone(), value.clone());
+        }
+        let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
+        let mut memory = BytesMut::with_capacity(values.iter().map(|value| value.len()).sum::<usize>() + copied);
+        values.iter().for_each(|value| memory.extend_from_slice(value.as_bytes()));
+        memory.extend_from_slice(&content[..copied]);
+        self.counters.offer();
+        let mut memory = memory.freeze();
+        let mut kept = |value: &&HeaderValue| {
+            HeaderValue::from_maybe_shared(memory.split_to(value.len())).unwrap_or_else(|_| HeaderValue::clone(value))
+        };
+        let own = values.iter().map(&mut kept).collect();
+        let content = if copied == content.len() { memory } else { content };
+        (shared, own, has_own, content)
     }
 
     fn share(&self, head: HeaderMap) -> Arc<HeaderMap> {
@@ -207,36 +241,6 @@ impl SharedHeads {
 
 /// Content up to this size is copied next to the own fields.
 pub(crate) const COPIED_WHEN_STORED: usize = 64 << 10;
-
-/// Puts places for the reserved and the own fields in front of all others, and the values of the own ones, with small content, into memory of
-/// their own.
-fn split(head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (HeaderMap, OwnValues, u8, Bytes) {
-    let mut shared = HeaderMap::with_capacity(reserved.len() + head.len());
-    reserved.iter().for_each(|name| drop(shared.insert(name.clone(), HeaderValue::from_static(""))));
-    // A repeated field is junk, or at least nothing usual, and isn't taken apart.
-    let is_own = |name: &HeaderName| OWN.contains(name) && head.get_all(name).iter().count() == 1;
-    let mut values: SmallVec<[&HeaderValue; 3]> = SmallVec::new();
-    let mut has_own = 0;
-    for (place, name) in OWN.iter().enumerate().filter(|(_, name)| is_own(name)) {
-        shared.insert(name, HeaderValue::from_static(""));
-        values.extend(head.get(name));
-        has_own |= 1 << place;
-    }
-    for (name, value) in head.iter().filter(|(name, _)| !is_own(name)) {
-        shared.append(name.clone(), value.clone());
-    }
-    let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
-    let mut memory = BytesMut::with_capacity(values.iter().map(|value| value.len()).sum::<usize>() + copied);
-    values.iter().for_each(|value| memory.extend_from_slice(value.as_bytes()));
-    memory.extend_from_slice(&content[..copied]);
-    let mut memory = memory.freeze();
-    let mut kept = |value: &&HeaderValue| {
-        HeaderValue::from_maybe_shared(memory.split_to(value.len())).unwrap_or_else(|_| HeaderValue::clone(value))
-    };
-    let own = values.iter().map(&mut kept).collect();
-    let content = if copied == content.len() { memory } else { content };
-    (shared, own, has_own, content)
-}
 
 /// A copy of `head` whose values share one allocation of exactly their size. Values as they arrive are slices of a connection's
 /// read buffer, and would keep all of it in memory.

@@ -23,7 +23,10 @@ impl CacheCore {
         let target = self.target(selector, |key, any| self.searches.touch(key, any))?;
         let force = if soft { Force::Soft(self.now()) } else { Force::Hard };
         let (number, reach) = if self.coherence.has_log() {
-            (self.purge_everywhere(&target, force).await?, Reach::AllInstances)
+            // Others know their principals by keys of their own.
+            let is_told = self.shares_partitions || !matches!(selector, Selector::Partition(_));
+            let target = if is_told { &target } else { &Target::Everything };
+            (self.purge_everywhere(target, force).await?, Reach::AllInstances)
         } else {
             (self.purge_target(&target, force), Reach::ThisProcess)
         };
@@ -116,7 +119,7 @@ impl CacheCore {
             self.flights.seal_resource(&stamp);
             let backend = &self.settings.backend;
             backend.near.iter().for_each(|near| _ = near.remove_because(&key, Became::Written));
-            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) || self.coherence.has_log() {
+            if backend.far.is_some() || self.keys_have_additions.load(Ordering::Acquire) {
                 outdated.purge(Target::place(stamp.resource), Force::Hard, Some(key.resource()));
             }
         }

@@ -186,7 +186,11 @@ impl CacheCore {
         let (seen, now) = (self.drops_seen(&ask.key), self.now());
         // By itself: what another request began to read earlier may be what was there earlier.
         let found = self.read_alone(far, ask, headers, now).await.1;
-        let raw = found.response().filter(|_| self.coherence.is_trusted(self.now())).cloned()?;
+        // Those who wait here came when they came: what they get may be behind by no more than what they would have found then.
+        if !self.coherence.is_trusted(self.now()) {
+            return None;
+        }
+        let raw = found.response().cloned()?;
         let Lookup::Fresh(stored) = self.settle(found, ask, now) else { return None };
         if previous.is_some_and(|previous| !is_newer(&raw, previous)) {
             return None;

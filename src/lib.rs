@@ -184,6 +184,7 @@ mod hit_status;
 mod key;
 mod meanings;
 mod naming;
+mod nearby;
 mod outcome;
 mod partition;
 mod pattern;

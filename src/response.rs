@@ -26,54 +26,62 @@ use crate::upkeep::Upkeep;
 use crate::variance::Variance;
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
+// In this order in memory: what a plain hit reads comes first, and lies together.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct StoredResponse {
-    pub(crate) status: StatusCode,
-    /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
-    pub(crate) head: StoredHead,
-    pub(crate) body: Bytes,
-    /// Whether the content is coded, by the cache.
-    pub(crate) form: Form,
-    /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
-    pub(crate) terms: Terms,
-    /// When its head arrived.
-    pub(crate) received: Moment,
-    /// Which variant of its resource it is (§4.1).
-    pub(crate) variance: Arc<Variance>,
-    pub(crate) origin: Origin,
-    /// A `Cache-Control` that is written anew on each answer.
-    pub(crate) downstream: Option<Arc<Downstream>>,
-    pub(crate) stamp: Stamp,
     /// What the rule and the settings said when it was stored.
     pub(crate) regime: Regime,
+    /// Which variant of its resource it is (§4.1).
+    pub(crate) variance: Arc<Variance>,
+    /// What is done about it while it is fresh; `None` for most. Copies share it.
+    pub(crate) upkeep: Option<Arc<Upkeep>>,
+    /// When its head arrived.
+    pub(crate) received: Moment,
+    /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
+    pub(crate) terms: Terms,
+    pub(crate) body: Bytes,
+    /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
+    pub(crate) head: StoredHead,
+    /// A `Cache-Control` that is written anew on each answer.
+    pub(crate) downstream: Option<Arc<Downstream>>,
+    /// Whether the content is coded, by the cache.
+    pub(crate) form: Form,
+    pub(crate) status: StatusCode,
+    pub(crate) origin: Origin,
+    pub(crate) stamp: Stamp,
     /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
     pub(crate) keep: Duration,
     /// Its place in the account of its principal, if it is for one.
     pub(crate) charge: Option<Arc<Charge>>,
-    /// What is done about it while it is fresh; `None` for most. Copies share it.
-    pub(crate) upkeep: Option<Arc<Upkeep>>,
     /// What the route counts under which it was stored.
     pub(crate) route: Arc<RouteCounters>,
 }
 
 /// What the origin said where the outgoing head says something else, so that a later 304 is merged with the origin's words.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(crate) struct Origin {
-    /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime, and what else the head lacks of what decides on its use.
-    pub(crate) replaced: Option<Arc<HeaderMap>>,
     /// `ETag` is the cache's own.
     pub(crate) own_etag: bool,
     /// `Last-Modified` is the cache's own.
     pub(crate) own_last_modified: bool,
     /// The last line of `Vary` is the cache's own.
     pub(crate) own_vary: bool,
+    /// `Cache-Control`, `Expires` and `Pragma` that were replaced by a downstream lifetime, and what else the head lacks of what decides on its use.
+    pub(crate) replaced: Option<Arc<HeaderMap>>,
     /// What the handler said by extension: kept for a 304, which may come without.
     pub(crate) handler: Option<Arc<Cached>>,
 }
 
 /// The numbers by which a response is held against purges.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Stamp {
+    /// It was held against all purges up to this number: hard ones don't touch it, and soft ones have marked it.
+    verified: AtomicU64,
+    /// How many nanoseconds after its arrival a soft purge made it stale; the largest number for never. Written before `verified`, so who reads that first sees it.
+    stale_from: AtomicU64,
     /// The number of the newest purge when the request went to the handler.
     pub(crate) number: u64,
     /// Hash of authority, path and query.
@@ -84,12 +92,8 @@ pub(crate) struct Stamp {
     pub(crate) tags: Option<Arc<Tags>>,
     /// Hash of the principal, if it is for one.
     pub(crate) partition: Option<u64>,
-    /// It was held against all purges up to this number: hard ones don't touch it, and soft ones have marked it.
-    verified: AtomicU64,
     /// How long after its arrival it came to the near store, or was last found in the far one: since then, what happened to it elsewhere may have been missed.
     pub(crate) near_since: Duration,
-    /// How many nanoseconds after its arrival a soft purge made it stale; the largest number for never. Written before `verified`, so who reads that first sees it.
-    stale_from: AtomicU64,
 }
 
 /// Not marked by any soft purge.

@@ -248,6 +248,11 @@ impl<S> Cache<S> {
         let (service, core) = (self.clone(), core.clone());
         ResponseFuture::awaited(async move {
             let found = core.look_far(&far, &mut ask, request.headers(), now, near).await;
+            // The store may have taken longer than trust lasts, or a purge of this instance has failed meanwhile.
+            let then = core.now();
+            if !core.coherence.is_trusted(then) {
+                return service.look_up_in_doubt(&core, request, ask, then).await;
+            }
             service.answer(&core, request, ask, now, found).await
         })
     }

@@ -73,7 +73,7 @@ pub struct Stats {
     pub purge_log: Option<PurgeLogStats>,
     /// What compression of stored content did.
     pub compression: CompressionStats,
-    /// What the store holds.
+    /// What the store holds; of two, the one in memory.
     pub storage: StorageUsage,
 }
 

@@ -64,6 +64,8 @@ struct Sweep {
     state: Arc<State>,
     memory: Arc<MemoryStore>,
     is_running: bool,
+    /// All that is stored is walked through, so that purges may be forgotten.
+    retires: bool,
 }
 
 impl Drop for Sweep {
@@ -89,12 +91,11 @@ impl Sweep {
                 (swept, patience) = (current, PATIENCE);
             }
             self.state.observations.hold(&self.state.purges);
-            // What is elsewhere wasn't walked through: there the log alone says what may be forgotten.
-            let retires = !self.state.coherence.has_log();
-            if retires {
+            // What is elsewhere wasn't walked through: there the bound of what is remembered, or a log, says what is forgotten.
+            if self.retires {
                 self.state.purges.retire(swept.min(oldest));
             }
-            if (!retires || self.state.purges.live() == 0) && self.is_done(swept) {
+            if (!self.retires || self.state.purges.live() == 0) && self.is_done(swept) {
                 return;
             }
             patience -= 1;
@@ -170,7 +171,8 @@ impl CacheCore {
             }
             return;
         }
-        let sweep = Sweep { state: self.state.clone(), memory: memory.clone(), is_running: true };
+        let retires = self.settings.backend.far.is_none();
+        let sweep = Sweep { state: self.state.clone(), memory: memory.clone(), is_running: true, retires };
         self.spawn(sweep.run());
     }
 

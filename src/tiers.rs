@@ -118,9 +118,6 @@ impl CacheCore {
             ask.store_failed = true;
             return self.near_alone(near, now);
         };
-        if !self.coherence.is_trusted(self.now()) {
-            return self.find_in_doubt(ask, headers, now);
-        }
         let raw = found.response().cloned();
         let found = self.settle(found, ask, now);
         match self.tier(&near, &found, now) {

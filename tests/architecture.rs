@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 6] = [
         "key",
         "meanings",
         "naming",
+        "nearby",
         "outcome",
         "partition",
         "pattern",

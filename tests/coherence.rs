@@ -464,6 +464,85 @@ async fn what_is_owed_at_a_shutdown_is_tried_once_more() {
     assert_eq!(other.says("/a").await, "MISS");
 }
 
+/// What lies in an instance's own memory is as good as what is far, and no better.
+#[tokio::test(start_paused = true)]
+async fn what_is_near_is_held_against_what_others_purge() {
+    let (server, handler) = (Server::default(), counting());
+    let [one, other] = [(); 2].map(|()| server.tiered(&handler));
+    for page in ["/a", "/b", "/c"] {
+        one.says(page).await;
+        quiet().await;
+        assert_eq!([other.says(page).await, other.says(page).await], ["HIT", "HIT"]);
+    }
+    one.handle.purge(uri("/a")).await.unwrap();
+    one.send("PUT", "/b").await;
+    quiet().await;
+    assert_eq!([other.says("/a").await, other.says("/b").await, other.says("/c").await], ["MISS", "MISS", "HIT"]);
+    other.set_line(Line::Broken);
+    sleep(ms(1001)).await;
+    assert_eq!(other.get("/c").await.outcome.unwrap().outcome, Outcome::Miss(ForwardReason::Distrusted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_may_prefer_what_is_near_but_for_what_the_instance_itself_purged() {
+    let (server, handler) = (Server::default(), counting());
+    let one = server.tiered(&handler);
+    for page in ["/a", "/b", "/c"] {
+        one.says(page).await;
+        quiet().await;
+    }
+    one.set_line(Line::Broken);
+    sleep(ms(2000)).await;
+    assert_eq!(one.says("/a").await, "MISS");
+    one.handle.serve_near_for(Duration::from_secs(60));
+    assert_eq!([one.says("/a").await, one.says("/b").await], ["HIT", "HIT"]);
+    assert!(one.handle.purge(uri("/a")).await.is_err());
+    one.send("PUT", "/b").await;
+    for look in 0..2 {
+        let says = [one.says("/a").await, one.says("/b").await, one.says("/c").await];
+        assert_eq!(says, ["MISS", "MISS", "HIT"], "also what was stored since, for it can't be told apart: {look}");
+    }
+    one.handle.serve_near_for(NO_TIME);
+    assert_eq!(one.says("/c").await, "MISS");
+    one.handle.serve_near_for(Duration::from_secs(60));
+    quiet().await;
+    assert_eq!(one.says("/c").await, "HIT");
+    sleep(ms(60_001)).await;
+    assert_eq!(one.says("/c").await, "MISS", "it ends by itself");
+    one.set_line(Line::Open);
+    sleep(ms(3000)).await;
+    let calls = handler.calls();
+    assert_eq!([one.says("/a").await, one.says("/b").await, one.says("/c").await], ["MISS", "MISS", "HIT"]);
+    assert_eq!(handler.calls(), calls + 2);
+}
+
+/// Nobody but this process knows by which key it digests principals.
+#[tokio::test(start_paused = true)]
+async fn a_partition_whose_key_others_lack_is_purged_with_everything() {
+    // (the key that all have, what is left of another page on the other instance)
+    for (secret, expected) in [(None, "MISS"), (Some([7; 32]), "HIT")] {
+        let handler = counting();
+        let server = Server::default();
+        let [one, other] = [(); 2].map(|()| {
+            let rules = |layer: larder::CacheLayer| {
+                let layer = layer.rule("^/me", Policy::per(|_: &_| Some("ann"), Duration::from_secs(3600)));
+                secret.map_or(layer.clone(), |secret| layer.partition_secret(secret))
+            };
+            server.tiered_with(&handler, rules)
+        });
+        for instance in [&one, &other] {
+            for page in ["/me", "/other"] {
+                instance.says(page).await;
+                quiet().await;
+                assert_eq!(instance.says(page).await, "HIT");
+            }
+        }
+        one.handle.purge(Selector::Partition("ann".into())).await.unwrap();
+        quiet().await;
+        assert_eq!([other.says("/me").await.as_str(), other.says("/other").await.as_str()], ["MISS", expected]);
+    }
+}
+
 /// Numbers as good as random.
 struct Dice(u64);
 
@@ -505,7 +584,7 @@ async fn nothing_that_was_purged_comes_back_whatever_happens_between() {
         }
     });
     let server = Server::default();
-    let instances: Arc<[Instance; 3]> = Arc::new([(); 3].map(|()| server.plain(&handler)));
+    let instances = Arc::new([server.tiered(&handler), server.tiered(&handler), server.plain(&handler)]);
     let (served, hits) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let readers = (0..12).map(|n| {
         let (truth, instances) = (truth.clone(), instances.clone());

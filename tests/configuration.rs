@@ -123,7 +123,7 @@ fn every_field_does_what_its_setter_does() {
         assert_eq!(difference(&layer(&format!("[otherwise]\n{text}")), &plain.clone().otherwise(policy)), "", "{text}");
     }
     type Setter = fn(CacheLayer) -> CacheLayer;
-    let rows: [(&str, Setter); 29] = [
+    let rows: [(&str, Setter); 31] = [
         ("", |layer| layer),
         ("strict_rfc = true", |layer| layer.strict_rfc()),
         ("strict_rfc = true\nheuristics = false", |layer| layer.strict_rfc().heuristics(false)),
@@ -143,6 +143,8 @@ fn every_field_does_what_its_setter_does() {
         ("[limits]\nmax_variants = 3", |layer| layer.max_variants(3)),
         ("[limits]\nmax_refreshes = 0", |layer| layer.max_refreshes(0)),
         ("[limits]\nmax_waiting = 10", |layer| layer.max_waiting(10)),
+        ("[limits]\nmax_lease_wait = '250ms'", |layer| layer.max_lease_wait(secs(1) / 4)),
+        ("[limits]\nnear_ttl = '5s'", |layer| layer.near_ttl(secs(5))),
         ("[limits]\nmax_wait = '5s'\nmax_fill_age = '2s'\nstaleness_bound = '3s'", |layer| {
             layer.max_wait(secs(5)).max_fill_age(secs(2)).staleness_bound(secs(3))
         }),

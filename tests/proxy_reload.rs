@@ -5,28 +5,13 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use support::program::example;
 use support::sockets::{origin, talk};
-
-/// The example beside this test, made now if it isn't there or not as it should be.
-fn proxy() -> PathBuf {
-    let test = std::env::current_exe().expect("the test has a path");
-    let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
-    let target = profile.parent().expect("target/PROFILE");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--all-features", "--example", "proxy", "--target-dir"]).arg(target);
-    build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().expect("cargo runs").success(), "the proxy was built");
-    profile.join("examples/proxy")
-}
 
 struct Proxy {
     child: Child,
@@ -36,7 +21,7 @@ struct Proxy {
 
 impl Proxy {
     fn start(origin: SocketAddr, options: &[&str]) -> Self {
-        let mut child = Command::new(proxy())
+        let mut child = Command::new(example("proxy"))
             .args(["--listen", "127.0.0.1:0", "--origin", &format!("http://{origin}")])
             .args(options)
             .stdout(Stdio::piped())
@@ -188,7 +173,7 @@ async fn a_bare_proxy_has_no_cache_whatever_the_other_options_say() {
 #[test]
 fn a_bad_file_is_reported_at_the_start() {
     let file = File::new("bad", "[limit]\n");
-    let output = Command::new(proxy())
+    let output = Command::new(example("proxy"))
         .args(["--listen", "127.0.0.1:0", "--origin", "http://127.0.0.1:9", "--config", file.path()])
         .output()
         .expect("the proxy runs");

@@ -184,6 +184,7 @@ async fn a_record_in_which_anything_is_wrong_costs_a_miss_and_never_an_answer() 
     for cut in 0..length {
         shelf.change(|record| record.truncate(cut));
         assert_eq!(instance.ask("/", &[]).await.x_cache, "MISS", "cut off at {cut}");
+        assert_eq!(instance.ask("/", &[]).await.x_cache, "HIT", "the next one is whole");
     }
     shelf.change(|record| record[4] = 2);
     assert_eq!(instance.ask("/", &[]).await.x_cache, "MISS");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder::storage::{Lease, LeaseToken, Query, RedisStore, Released, Storage, Variants};
+use larder::storage::{Lease, LeaseToken, Query, RedisStore, Released, Storage, Variants, contract};
 use larder::{CacheKey, Clock, Moment, Policy, SystemClock};
 use support::fault_proxy::{Fault, FaultProxy};
 use support::redis::{RedisServer, Reply, Setup};
@@ -373,7 +373,7 @@ async fn who_stops_waiting_takes_no_answer_from_anybody() {
             let now = SystemClock::default().now();
             let answer = tokio::time::timeout(patience, store.get(Query::new(&made.key, &made.asked, now))).await;
             if let Ok(Ok(found)) = answer {
-                assert_eq!(bodies(&found), [content.clone()], "round {round}");
+                assert_eq!(bodies(&found), std::slice::from_ref(content), "round {round}");
             }
         });
         futures_util::future::join_all(asking).await;
@@ -382,7 +382,7 @@ async fn who_stops_waiting_takes_no_answer_from_anybody() {
         }
     }
     for (made, content) in &pages {
-        assert_eq!(bodies(&get(&store, made).await), [content.clone()]);
+        assert_eq!(bodies(&get(&store, made).await), std::slice::from_ref(content));
     }
     assert_eq!(store.stats().connections, 1, "the connection stays");
 }
@@ -602,4 +602,15 @@ async fn over_tls_both_ends_are_who_they_say() {
     assert!(trusting("127.0.0.1").ping().await.is_err(), "the server wants a certificate");
     assert!(store("127.0.0.1").certificate_authorities(b"no certificate").is_err());
     assert!(store("127.0.0.1").client_certificate(b"no", b"key").is_err());
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract_of_stores() {
+    let Some(server) = RedisServer::start() else { return };
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let fresh = || {
+        let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        RedisStore::in_namespace(&server.url(), &format!("shop{number}")).expect("a URL")
+    };
+    contract::check(fresh).await.unwrap();
 }

@@ -50,7 +50,7 @@ async fn what_is_near_is_sent_without_waiting_and_without_asking() {
     assert_eq!(depot.take_journal(), Vec::<&str>::new());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)] // What waits at a gate must not run out of time on a busy machine.
 async fn what_a_handler_answers_goes_to_both_once() {
     let depot = Depot::default();
     let house = one(&depot, Handler::saying(&[FRESH]), |layer| layer);
@@ -87,7 +87,7 @@ async fn what_is_far_is_copied_as_it_is() {
     assert_eq!((entries(&first), entries(&second)), (vec![1, 0], vec![1, 0]), "each counts its own");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)] // What waits at a gate must not run out of time on a busy machine.
 async fn a_herd_before_an_empty_near_store_is_one_read() {
     let (depot, handler) = (Depot::default(), Handler::saying(&[FRESH]));
     let [first, second] = instances(&depot, &handler, |layer| layer);
@@ -247,7 +247,7 @@ async fn a_write_makes_both_invalid() {
 }
 
 /// What an answer speaks against is removed by key, which leaves no number behind.
-#[tokio::test]
+#[tokio::test(start_paused = true)] // What waits at a gate must not run out of time on a busy machine.
 async fn what_was_read_before_it_was_removed_is_not_copied_behind_that() {
     let (depot, leave) = (Depot::default(), Arc::new(Semaphore::new(0)));
     let gate = leave.clone();
@@ -440,6 +440,22 @@ async fn a_change_of_settings_does_not_send_everybody_to_the_far_store() {
     house.handle.reconfigure(&layer.otherwise(Policy::shared(secs(30)))).expect("the same stores");
     assert_eq!(settled(&house, "/").await.x_cache, "HIT");
     assert_eq!(depot.take_journal(), Vec::<&str>::new());
+}
+
+/// A file sets up the memory, and leaves what is behind it.
+#[tokio::test]
+async fn a_file_says_how_much_is_near_and_keeps_the_far_store() {
+    let (depot, handler) = (Depot::default(), Handler::saying(&[FRESH]));
+    let file = "[store]\ncapacity = '2MiB'\n[limits]\nnear_ttl = '5s'".parse().expect("it is right");
+    let house = House::around(handler, tiered(&depot).configured(&file).expect("memory stays memory"));
+    settled(&house, "/").await;
+    assert_eq!((depot.len(), house.handle.stats().storage.entries), (1, 1));
+    house.advance(5);
+    depot.take_journal();
+    settled(&house, "/").await;
+    assert_eq!(depot.take_journal(), ["get"]);
+    let far_only = CacheLayer::with_storage(depot.clone());
+    assert!(far_only.configured(&file).is_err(), "a file puts no memory before a store of code's own");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,8 @@ mod admin;
 mod arguments;
 mod configuration;
 mod origin;
+#[path = "../shared/store.rs"]
+mod store;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -62,11 +64,12 @@ async fn main() -> ExitCode {
 /// The size of the store where nobody says another.
 const CAPACITY: u64 = 256 << 20;
 
-/// The cache as the file says, if there is one, and the other options over that.
-fn cache(arguments: &Arguments) -> Result<CacheLayer, String> {
+/// The cache over `store` as the file says, if there is one, and the other options over that.
+fn cache(store: &CacheLayer, arguments: &Arguments) -> Result<CacheLayer, String> {
+    let capacity = arguments.capacity.filter(|_| store::has_memory(&arguments.store));
     let layer = match &arguments.config {
-        Some(file) => configuration::layer(file, arguments.capacity)?,
-        None => CacheLayer::in_memory(arguments.capacity.unwrap_or(CAPACITY)),
+        Some(file) => configuration::configured(store.clone(), file, capacity)?,
+        None => store.clone(),
     };
     let layer = if arguments.strict_rfc { layer.strict_rfc() } else { layer };
     Ok(match arguments.default_ttl {
@@ -77,8 +80,9 @@ fn cache(arguments: &Arguments) -> Result<CacheLayer, String> {
 }
 
 /// Reads the file anew. What changed is in the log, by the cache itself.
-fn reload(arguments: &Arguments, handle: &CacheHandle) {
-    let outcome = cache(arguments).and_then(|layer| handle.reconfigure(&layer).map_err(|error| error.to_string()));
+fn reload(store: &CacheLayer, arguments: &Arguments, handle: &CacheHandle) {
+    let outcome =
+        cache(store, arguments).and_then(|layer| handle.reconfigure(&layer).map_err(|error| error.to_string()));
     if let Err(message) = outcome {
         eprintln!("proxy: the configuration was not reloaded, and all stays as it was:\n{message}");
     }
@@ -93,15 +97,16 @@ async fn hangup(signal: &mut Option<Signal>) {
 }
 
 async fn serve(arguments: Arguments) -> Result<(), String> {
-    let layer = cache(&arguments)?;
+    let store = store::open(&arguments.store, "proxy", arguments.capacity.unwrap_or(CAPACITY))?;
+    let layer = cache(&store, &arguments)?;
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("can't listen on {}: {error}; is another program using the port?", arguments.listen)
     })?;
     let origin = Origin::new(&arguments.origin)?;
     if arguments.bare {
-        serve_with(origin, listener, &arguments, &layer).await
+        serve_with(origin, listener, &arguments, &store, &layer).await
     } else {
-        serve_with(layer.layer(origin), listener, &arguments, &layer).await
+        serve_with(layer.layer(origin), listener, &arguments, &store, &layer).await
     }
 }
 
@@ -110,6 +115,7 @@ async fn serve_with<S, B>(
     service: S,
     listener: TcpListener,
     arguments: &Arguments,
+    store: &CacheLayer,
     layer: &CacheLayer,
 ) -> Result<(), String>
 where
@@ -157,7 +163,7 @@ where
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            () = hangup(&mut hung_up) => reload(arguments, &layer.handle()),
+            () = hangup(&mut hung_up) => reload(store, arguments, &layer.handle()),
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }

@@ -14,6 +14,8 @@ mod orders;
 mod outbox;
 mod seed;
 mod shop;
+#[path = "../shared/store.rs"]
+mod store;
 mod streams;
 mod words;
 
@@ -86,10 +88,13 @@ const ADMIN_CLOSED: &str =
 secret of at least 16 characters to open it (openssl rand -hex 32 makes one).
 ";
 
+/// What is kept in memory, in bytes.
+const MEMORY: u64 = 64 << 20;
+
 /// Which answers may be kept, for how long, and for whom.
-fn cache() -> CacheLayer {
+fn cache(store: CacheLayer) -> CacheLayer {
     let (half_minute, minute) = (Duration::from_secs(30), Duration::from_secs(60));
-    CacheLayer::in_memory(64 << 20)
+    store
         .compress(Compression::gzip())
         .rule("^/api/analytics/", Policy::shared(5 * minute).stale_while_revalidate(minute).tag("analytics"))
         .rule("^/products/([0-9]+)", product(half_minute))
@@ -116,9 +121,12 @@ async fn purge_what_changed(mut outbox: Listener, purges: PurgeSender) {
     loop {
         match purge_all(&outbox, &purges).await {
             Ok(()) => {}
-            Err(Problem::Closed) => return,
-            Err(Problem::Database(cause)) => {
-                tracing::error!(%cause, "the outbox can't be read; it is tried again in a second");
+            Err(problem) => {
+                match problem {
+                    Problem::Database(cause) => tracing::error!(%cause, "the outbox can't be read; it is tried again"),
+                    Problem::Store(cause) => tracing::warn!(%cause, "an event stays in the outbox; it is tried again"),
+                    Problem::Closed => return,
+                }
                 waiting.clear();
                 sleep(Duration::from_secs(1)).await;
                 continue;
@@ -137,6 +145,8 @@ enum Problem {
     /// The cache was shut down; what is left is for the next start.
     Closed,
     Database(sqlx::Error),
+    /// The other servers of the shop can't be told. Until they can, this one uses nothing that is stored.
+    Store(PurgeError),
 }
 
 async fn purge_all(outbox: &Listener, purges: &PurgeSender) -> Result<(), Problem> {
@@ -152,10 +162,11 @@ async fn purge(event: &Event, purges: &PurgeSender) -> Result<(), Problem> {
     match purges.send(Selector::Tag(event.topic.clone())).await {
         Ok(receipt) => tracing::info!(topic = event.topic, number = receipt.number, "purged"),
         Err(PurgeError::Closed) => return Err(Problem::Closed),
+        Err(error @ (PurgeError::Log { .. } | PurgeError::Storage(_))) => return Err(Problem::Store(error)),
         Err(error) => {
             // It would be refused for ever, and all that come after it would wait: rather too much than too little.
             tracing::error!(%error, "an event can't be understood, so everything is purged");
-            purges.send(Selector::Everything).await.map_err(|_| Problem::Closed)?;
+            purges.send(Selector::Everything).await.map_err(Problem::Store)?;
         }
     }
     Ok(())
@@ -190,9 +201,10 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
+async fn run(Arguments { listen, data, store }: Arguments) -> Result<(), String> {
     let access = Access::from_env(TOKEN).map_err(|error| format!("{TOKEN}: {error}"))?;
     let admin_tour = if access.is_denied() { ADMIN_CLOSED } else { ADMIN_TOUR };
+    let store = store::open(&store, "server", MEMORY)?;
     // The port comes first: when it is taken, there is no point in filling a database.
     let listener = TcpListener::bind(listen).await.map_err(|error| not_bound(listen, &error))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -203,7 +215,7 @@ async fn run(Arguments { listen, data }: Arguments) -> Result<(), String> {
     let (close, closing) = watch::channel(false);
     let (outbox, changes) = outbox::open(pool.clone());
     let shop = Shop { database: Database { pool: pool.clone() }, outbox, closing };
-    let cache = cache();
+    let cache = cache(store);
     let handle = cache.handle();
     let metrics = measuring::routes(&handle).map_err(|error| format!("cannot measure: {error}"))?;
     tokio::spawn(purge_what_changed(changes, handle.purges(16)));

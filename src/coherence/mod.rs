@@ -81,9 +81,9 @@ struct Thread {
 
 /// A purge that isn't in the log yet.
 #[derive(Clone, Debug)]
-struct Owed {
-    id: u64,
-    message: PurgeMessage,
+pub(crate) struct Owed {
+    pub(crate) id: u64,
+    pub(crate) message: PurgeMessage,
     target: Target,
 }
 
@@ -97,14 +97,14 @@ struct Counts {
 
 /// The thread is lost: a snapshot has to tell how to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lost;
+pub(crate) struct Lost;
 
 /// When the log was asked for what it then said, when that was heard, and how far behind what is stored may be.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    at: Moment,
-    now: Moment,
-    bound: Duration,
+pub(crate) struct Asked {
+    pub(crate) at: Moment,
+    pub(crate) now: Moment,
+    pub(crate) bound: Duration,
 }
 
 impl Coherence {
@@ -153,7 +153,7 @@ impl Coherence {
 
     /// Enters what the log said into the index, if that continues what is known; `close` then keeps those who come later from the flights that a purge touches. Returns the number of the last
     /// purge that was said, if any.
-    fn hear(
+    pub(crate) fn hear(
         &self,
         index: &PurgeIndex,
         news: PurgeNews,
@@ -199,7 +199,7 @@ impl Coherence {
     }
 
     /// Goes on from a snapshot, which was asked for when `known` was the newest number here.
-    fn begin_again(
+    pub(crate) fn begin_again(
         &self,
         index: &PurgeIndex,
         known: u64,
@@ -244,7 +244,7 @@ impl Coherence {
     }
 
     /// A purge couldn't be written. Nothing that is stored is trusted until it could.
-    fn owe(&self, message: PurgeMessage, target: Target) {
+    pub(crate) fn owe(&self, message: PurgeMessage, target: Target) {
         let mut thread = self.thread();
         let owed = if thread.owed.len() < MOST_OWED {
             (message, target)
@@ -262,12 +262,12 @@ impl Coherence {
     }
 
     /// The purge that has been owed longest.
-    fn first_owed(&self) -> Option<Owed> {
+    pub(crate) fn first_owed(&self) -> Option<Owed> {
         self.thread().owed.front().cloned()
     }
 
     /// It is in the log, and in the index.
-    fn paid(&self, id: u64, asked: Asked) {
+    pub(crate) fn paid(&self, id: u64, asked: Asked) {
         let mut thread = self.thread();
         if thread.owed.front().is_some_and(|owed| owed.id == id) {
             thread.owed.pop_front();

@@ -135,7 +135,7 @@ impl Outdated {
     }
 
     fn add(&mut self, Hashes { places, tags, authority }: Hashes) {
-        self.hashes.places.extend(places.into_iter());
+        self.hashes.places.extend(places);
         if tags.is_empty() {
             return;
         }
@@ -143,7 +143,7 @@ impl Outdated {
         let is_first = self.hashes.tags.is_empty();
         self.is_anybodys |= authority.is_none() || !is_first && self.hashes.authority != authority;
         self.hashes.authority = authority.filter(|_| !self.is_anybodys);
-        self.hashes.tags.extend(tags.into_iter());
+        self.hashes.tags.extend(tags);
     }
 
     /// Waits until all of it is in the log, for a moment at most: the answer to a write passes whatever becomes of the log.

@@ -142,7 +142,14 @@ impl CacheCore {
             variance.to_string()
         });
         let Peeked { found, variants, store_error } = self.peek(&ask, headers, now).await;
-        let found = if self.coherence.is_trusted(now) { found } else { self.in_doubt(found, &ask, now) };
+        let is_near = |stored: &Arc<StoredResponse>| {
+            variants.iter().any(|(other, tier)| *tier == Tier::Near && Arc::ptr_eq(other, stored))
+        };
+        let found = match found.response() {
+            _ if self.coherence.is_trusted(now) => found,
+            Some(stored) if is_near(stored) => self.in_doubt(found, &ask, now),
+            _ => Lookup::Miss(ForwardReason::Distrusted),
+        };
         let chosen = found.response().cloned();
         let (found, earlier) = match found {
             Lookup::Earlier(stored) => match self.weigh_earlier(&stored, &ask, now) {

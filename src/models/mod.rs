@@ -3,6 +3,7 @@
 //!
 //! | models | of |
 //! |---|---|
+//! | `coherence.rs` | two instances that share a log of purges |
 //! | `engine.rs` | flights, the purge index, the fill budget and the refreshes, with a store of one lock |
 //! | `streaming.rs` | content that several read while it streams, some of whom leave |
 //! | `whole.rs` | the cache as its users have it: service, handle, and a handler whose content changes |
@@ -10,6 +11,7 @@
 //! A model of one more mechanism is one more file here; [`explore`] runs it. Shuttle tries interleavings and no weaker orders of memory than
 //! they have: whether `Release` and `Acquire` stand in the right places is left to whoever reads the code.
 
+mod coherence;
 mod engine;
 mod streaming;
 mod whole;

@@ -15,6 +15,7 @@ use super::{Query, Storage, StorageUsage, Variants, with_newer};
 use crate::error::StorageError;
 use crate::fates::{Became, Fates};
 use crate::key::CacheKey;
+use crate::nearby::Nearby;
 use crate::response::StoredResponse;
 use crate::sync::{Mutex, MutexGuard, PoisonError, sized};
 use crate::tally::RouteCounters;
@@ -73,18 +74,22 @@ const SAMPLE: u32 = 64;
 
 pub(super) struct Index {
     pub(super) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
+    /// As large as a key and its slot, which papaya puts into one piece.
+    room: Nearby<(IndexKey, Slot)>,
     bytes: AtomicU64,
     evictions: AtomicU64,
     fates: Option<Arc<Fates>>,
 }
 
+/// In this order in memory: what a hit reads lies together.
+#[repr(C)]
 pub(super) struct Slot {
+    reads: AtomicU32,
+    /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
+    pub(super) variants: SmallVec<[StoredResponse; 1]>,
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
     number: u64,
     bytes: u64,
-    /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
-    pub(super) variants: SmallVec<[StoredResponse; 1]>,
-    reads: AtomicU32,
 }
 
 impl Slot {
@@ -243,7 +248,9 @@ impl MemoryStore {
         let slot = Slot { number: token.number, bytes: size, variants, reads };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
         slot.entered();
-        if let Some(old) = slots.insert(IndexKey::from_slice(key.as_bytes()), slot) {
+        let index_key = IndexKey::from_slice(key.as_bytes());
+        inner.index.room.offer();
+        if let Some(old) = slots.insert(index_key, slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
             old.left();
         }
@@ -310,7 +317,13 @@ impl Inner {
         // A batch of one: bodies may be large, so what is replaced must not wait for others before its memory is given back.
         let collector = seize::Collector::new().batch_size(1);
         let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
-        let index = Arc::new(Index { slots, bytes: AtomicU64::new(0), evictions: AtomicU64::new(0), fates });
+        let index = Arc::new(Index {
+            slots,
+            room: Nearby::default(),
+            bytes: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+            fates,
+        });
         let policy = match settings.eviction {
             Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
             Eviction::Lru => EvictionPolicy::lru(),

@@ -10,6 +10,8 @@ pub mod fleet;
 pub mod log;
 pub mod neighbours;
 pub mod ports;
+#[cfg(unix)]
+pub mod program;
 #[cfg(feature = "record")]
 pub mod purges;
 pub mod redis;

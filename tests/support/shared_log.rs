@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use larder::storage::{
-    LogFuture, PurgeLog, PurgeNews, PurgeSnapshot, Query, Storage, StorageUsage, Variants, with_variant,
+    LogFuture, MemoryStore, PurgeLog, PurgeNews, PurgeSnapshot, Query, Storage, StorageUsage, Variants, with_variant,
 };
 use larder::{Cache, CacheHandle, CacheKey, CacheLayer, Clock, Moment, PurgeMessage, StorageError, StoredResponse};
 use tokio::sync::watch;
@@ -70,10 +70,24 @@ impl Server {
         ahead: Duration,
         set_up: impl FnOnce(CacheLayer) -> CacheLayer,
     ) -> Instance {
+        let (store, line) = self.open();
+        Instance::of(set_up(CacheLayer::with_storage(store)).clock(clock(ahead)), line, handler)
+    }
+
+    /// One with memory of its own before what all share.
+    pub fn tiered(&self, handler: &Handler) -> Instance {
+        self.tiered_with(handler, |layer| layer)
+    }
+
+    pub fn tiered_with(&self, handler: &Handler, set_up: impl FnOnce(CacheLayer) -> CacheLayer) -> Instance {
+        let (store, line) = self.open();
+        let layer = set_up(CacheLayer::tiered(MemoryStore::new(1 << 20), store));
+        Instance::of(layer.clock(clock(Duration::ZERO)), line, handler)
+    }
+
+    fn open(&self) -> (Store, Arc<watch::Sender<Line>>) {
         let line = Arc::new(watch::Sender::new(Line::Open));
-        let store = Store { shared: self.0.clone(), line: line.clone() };
-        let layer = set_up(CacheLayer::with_storage(store)).clock(clock(ahead));
-        Instance { line, handle: layer.handle(), service: layer.layer(handler.clone()) }
+        (Store { shared: self.0.clone(), line: line.clone() }, line)
     }
 
     /// The store over a line that stays as it is.
@@ -135,6 +149,10 @@ pub struct Instance {
 }
 
 impl Instance {
+    fn of(layer: CacheLayer, line: Arc<watch::Sender<Line>>, handler: &Handler) -> Self {
+        Self { line, handle: layer.handle(), service: layer.layer(handler.clone()) }
+    }
+
     pub fn set_line(&self, line: Line) {
         self.line.send_replace(line);
     }

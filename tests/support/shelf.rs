@@ -68,7 +68,9 @@ pub async fn make_as(
 
 /// Keeps what is put.
 #[derive(Clone, Default)]
-pub struct Catch(Arc<Mutex<Vec<(CacheKey, Arc<StoredResponse>)>>>);
+pub struct Catch(Arc<Mutex<Vec<Stored>>>);
+
+type Stored = (CacheKey, Arc<StoredResponse>);
 
 impl Storage for Catch {
     async fn get(&self, _: Query<'_>) -> Result<Variants, StorageError> {

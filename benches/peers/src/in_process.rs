@@ -2,14 +2,16 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::future::poll_fn;
 use std::hint::black_box;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use http::Response;
+use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -68,7 +70,7 @@ pub fn comparisons() -> Vec<Vec<Case>> {
     all
 }
 
-/// One call: takes a request, answers, drops the answer.
+/// One call: takes a request, answers, and reads the answer.
 pub type Call = Box<dyn FnMut(Request) + Send>;
 
 impl Case {
@@ -136,12 +138,11 @@ impl Case {
 fn many<S, B>(mut service: S, keys: u64, threads: usize) -> Vec<Call>
 where
     S: Service<Request, Response = Response<B>, Error: Debug, Future: Send> + Clone + Send + 'static,
-    B: Send + 'static,
+    B: HttpBody<Error: Debug> + Send + 'static,
 {
     let runtime = Handle::current();
     for key in 0..keys {
-        let answer = runtime.block_on(service.ready()).map(|service| service.call(request(key)));
-        drop(runtime.block_on(answer.expect("it is ready")).expect("an answer"));
+        runtime.block_on(answer(&mut service, request(key)));
         // What stores behind the answer may do so.
         runtime.block_on(tokio::task::yield_now());
     }
@@ -151,17 +152,26 @@ where
 fn one<S, B>(mut service: S) -> Call
 where
     S: Service<Request, Response = Response<B>, Error: Debug, Future: Send> + Send + 'static,
-    B: Send + 'static,
+    B: HttpBody<Error: Debug> + Send + 'static,
 {
     Box::new(move |request| {
-        let mut answer = pin!(service.call(request));
+        let mut answer = pin!(answer(&mut service, request));
         // Hits and the handler don't wait. Where a lock is taken, another thread may be asked for more than once.
-        loop {
-            if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return drop(black_box(answer.expect("an answer")));
-            }
-        }
+        while answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {}
     })
+}
+
+/// To the end of the content: a client that leaves before would be work of another kind.
+async fn answer<S, B>(service: &mut S, request: Request)
+where
+    S: Service<Request, Response = Response<B>, Error: Debug>,
+    B: HttpBody<Error: Debug>,
+{
+    poll_fn(|context| service.poll_ready(context)).await.expect("it is ready");
+    let mut body = pin!(service.call(request).await.expect("an answer").into_body());
+    while let Some(frame) = body.as_mut().frame().await {
+        drop(black_box(frame.expect("a part of the content")));
+    }
 }
 
 fn request(key: u64) -> Request {

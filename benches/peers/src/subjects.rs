@@ -89,8 +89,8 @@ pub fn larder(setup: &Setup) -> Result<CacheLayer, BoxError> {
     let memory = MemoryStore::new(setup.capacity);
     let cache = match (&setup.store, setup.subject) {
         (None, _) => CacheLayer::with_memory(memory),
-        (Some(url), Subject::LarderTiered) => CacheLayer::tiered(memory, RedisStore::new(url)?),
-        (Some(url), _) => CacheLayer::with_storage(RedisStore::new(url)?),
+        (Some(url), Subject::LarderTiered) => CacheLayer::tiered(memory, RedisStore::in_namespace(url, "peers")?),
+        (Some(url), _) => CacheLayer::with_storage(RedisStore::in_namespace(url, "peers")?),
     };
     let cache = cache.rule("^/item/", policy);
     Ok(if setup.gzip { cache.compress(Compression::gzip()) } else { cache })

@@ -46,6 +46,8 @@ fn a_file_reads_back_as_it_is() {
         max_waiting = 3
         max_wait = '1500ms'
         max_fill_age = '1m'
+        max_lease_wait = '250ms'
+        near_ttl = '5s'
         staleness_bound = '500ms'
         eager_etag_size = 0
         max_query_content = 9

@@ -28,12 +28,20 @@ pub(super) struct Server {
 #[derive(Default)]
 struct Last {
     run: Box<[u8]>,
-    /// How good the measure of its clock is, and when it was taken.
-    clock: Option<(Duration, Duration)>,
+    reading: Option<Reading>,
 }
 
-/// For so long a measure of the clock isn't replaced by a worse one.
-const GOOD_FOR: Duration = Duration::from_secs(60);
+/// What its clock was seen to be ahead of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reading {
+    /// In nanoseconds.
+    ahead: i64,
+    /// How long question and answer took; it was read at any time between.
+    trip: Duration,
+}
+
+/// A reading that took no longer is good enough.
+const GOOD: Duration = Duration::from_millis(10);
 
 impl Server {
     pub(super) fn new(settings: Settings, client: Client, clock: Arc<dyn Clock>) -> Self {
@@ -93,19 +101,49 @@ impl Server {
 
     fn measure(&self, last: &mut Last, its_time: SystemTime, asked: Moment, answered: Moment) {
         let trip = answered.monotonic.saturating_sub(asked.monotonic);
-        let is_better = last.clock.is_none_or(|(best, at)| {
-            trip <= best.saturating_mul(2) || answered.monotonic.saturating_sub(at) > GOOD_FOR
-        });
-        if is_better {
-            last.clock = Some((trip, answered.monotonic));
-            let ours = nanoseconds(answered.wall) - i128::try_from(trip.as_nanos() / 2).unwrap_or_default();
-            let ahead = nanoseconds(its_time) - ours;
-            self.ahead.store(i64::try_from(ahead).unwrap_or_default(), Ordering::Relaxed);
-        }
+        let ours = nanoseconds(answered.wall) - i128::try_from(trip.as_nanos() / 2).unwrap_or_default();
+        let ahead = i64::try_from(nanoseconds(its_time) - ours).unwrap_or_default();
+        let reading = Reading { ahead, trip }.after(last.reading);
+        last.reading = Some(reading);
+        self.ahead.store(reading.ahead, Ordering::Relaxed);
+    }
+}
+
+impl Reading {
+    /// The one that counts. An earlier one stays while both may be right, so that times which are told there and back stay the same, unless it was a poor one.
+    fn after(self, earlier: Option<Self>) -> Self {
+        let stays = |earlier: &Self| {
+            let unsure = (self.trip.saturating_add(earlier.trip) / 2).as_nanos();
+            let is_good = earlier.trip <= GOOD.max(self.trip.saturating_mul(2));
+            is_good && u128::from(self.ahead.abs_diff(earlier.ahead)) <= unsure
+        };
+        earlier.filter(stays).unwrap_or(self)
     }
 }
 
 fn nanoseconds(time: SystemTime) -> i128 {
     let magnitude = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
     time.duration_since(UNIX_EPOCH).map_or_else(|before| -magnitude(before.duration()), magnitude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_of_the_clock_stays_while_it_may_be_right() {
+        let reading = |ahead: i64, trip| Reading { ahead: ahead * 1_000_000, trip: Duration::from_millis(trip) };
+        let rows = [
+            (reading(100, 2), reading(102, 2), reading(100, 2), "both may be right"),
+            (reading(100, 2), reading(103, 2), reading(103, 2), "a clock was set"),
+            (reading(100, 2), reading(50, 80), reading(50, 80), "far beyond what is unsure"),
+            (reading(100, 2), reading(70, 80), reading(100, 2), "a slow answer says little"),
+            (reading(100, 80), reading(70, 2), reading(70, 2), "the earlier one was poor"),
+            (reading(100, 80), reading(70, 60), reading(100, 80), "and so is the later one"),
+        ];
+        for (earlier, later, expected, why) in rows {
+            assert_eq!(later.after(Some(earlier)), expected, "{why}");
+        }
+        assert_eq!(reading(-5, 1).after(None), reading(-5, 1));
+    }
 }
