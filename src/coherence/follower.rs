@@ -24,8 +24,8 @@ const ANSWERING: Duration = Duration::from_millis(500);
 /// How long the log is asked to wait for news, if the bound doesn't say less. Each instance asks it so often.
 const LISTENING: Duration = Duration::from_millis(250);
 
-/// The first pause after a failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The first pause after a failure, and the longest: a log that fails is asked no more often than one that doesn't, and is soon found to be back.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), LISTENING);
 
 struct Follower {
     live: Weak<Live>,

@@ -46,7 +46,7 @@ impl Default for Guard {
             deadline: Duration::from_millis(40),
             write_deadline: Duration::from_secs(2),
             open_after: 3,
-            longest_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_millis(250),
             max_writes: 1024,
             max_write_bytes: 64 << 20,
         }
@@ -79,8 +79,8 @@ impl Guard {
         self
     }
 
-    /// The longest pause between two probes of a store that isn't asked any more; 1 second by default. The first is 50 ms at most, each later one twice as long, all of
-    /// them shortened by chance.
+    /// The longest pause between two probes of a store that isn't asked any more; 250 ms by default, since all that time nothing is a hit that could be. The first is 50 ms at
+    /// most, each later one twice as long, all of them shortened by chance.
     #[must_use]
     pub fn longest_pause(mut self, longest: Duration) -> Self {
         self.longest_pause = longest;
