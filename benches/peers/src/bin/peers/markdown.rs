@@ -12,7 +12,8 @@ const BEGIN: &str = "<!-- results: written by scripts/peers -->";
 const END: &str = "<!-- end of the results -->";
 
 pub fn document(machine: &Machine, tables: &[Table], how: &str) -> String {
-    let mut text = String::new();
+    let mut text =
+        "![Requests per second and processor time per request, beside a server without a cache](peers.svg)\n\n".to_owned();
     let versions: Vec<_> = machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let Machine { date, processor, cores, gibibytes, kernel, .. } = machine;
     let _ = writeln!(text, "{date}, {processor}, {cores} cores, {gibibytes} GiB, Linux {kernel}; {how}.");
