@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use larder::{CacheLayer, Policy};
 use support::exchange::*;
-use support::traces::{Span, Traces};
+use support::traces::{Span, Traces, listen};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -22,6 +22,7 @@ fn fields(span: &Span) -> Vec<(&str, &str)> {
 
 #[tokio::test]
 async fn a_fill_says_which_rule_why_and_what_came_of_it() {
+    listen();
     type Fields = &'static [(&'static str, &'static str)];
     let rows: [(&str, Fields, Fields); 3] = [
         ("/a", &[FRESH], &[("outcome", "MISS"), ("reason", "uri-miss"), ("rule", "^/a"), ("why", "uri-miss")]),
@@ -52,6 +53,7 @@ async fn a_fill_says_which_rule_why_and_what_came_of_it() {
 
 #[tokio::test]
 async fn a_hit_has_no_span() {
+    listen();
     let house = House::new(Handler::saying(&[FRESH]));
     house.get("/").await;
     let traces = Traces::new();
@@ -62,6 +64,7 @@ async fn a_hit_has_no_span() {
 
 #[tokio::test]
 async fn what_comes_to_light_in_the_content_is_said_by_the_span_of_the_fill() {
+    listen();
     let traces = Traces::new();
     let handler = Handler::new(|_, _| {
         let frames: [Result<Frame<Bytes>, Failure>; 2] = [Ok(Frame::data(Bytes::from("a"))), Err(Failure)];
@@ -78,6 +81,7 @@ async fn what_comes_to_light_in_the_content_is_said_by_the_span_of_the_fill() {
 
 #[tokio::test]
 async fn those_who_wait_follow_the_fill_that_they_wait_for() {
+    listen();
     let traces = Traces::new();
     let gate = Arc::new(Semaphore::new(0));
     let leave = gate.clone();
@@ -115,6 +119,7 @@ async fn those_who_wait_follow_the_fill_that_they_wait_for() {
 
 #[tokio::test]
 async fn a_refresh_follows_the_request_that_caused_it_and_is_no_part_of_it() {
+    listen();
     let house = House::with(Handler::saying(&[("cache-control", "max-age=60, stale-while-revalidate=60")]), |layer| {
         layer.rule("^/news", Policy::from_origin())
     });
@@ -135,6 +140,7 @@ async fn a_refresh_follows_the_request_that_caused_it_and_is_no_part_of_it() {
 
 #[tokio::test]
 async fn what_goes_on_after_its_time_limit_is_a_refresh() {
+    listen();
     let gate = Arc::new(Semaphore::new(1));
     let leave = gate.clone();
     let handler = Handler::waiting(move |_, _| {

@@ -37,8 +37,16 @@ pub struct Traces {
     _guard: DefaultGuard,
 }
 
+/// Has somebody listen in the whole process, whether or not a test wants to know: what is traced for the first time while nobody does is taken for what nobody wants, and may stay so. Each
+/// test of a file that traces begins with it, or with [`Traces::new`].
+pub fn listen() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Registry::default()).expect("nobody else does"));
+}
+
 impl Traces {
     pub fn new() -> Self {
+        listen();
         let seen = Collector::default();
         let subscriber = Registry::default().with(seen.clone());
         Self { seen, _guard: tracing::subscriber::set_default(subscriber) }
