@@ -42,25 +42,22 @@ impl<T> std::fmt::Debug for Nearby<T> {
     }
 }
 
-// How an allocator goes about it is its own affair; this is what the one of GNU does.
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+// Whether an allocator does as it is expected to is for benchmarks to see (`cargo bench --bench hit`): it depends on all that was freed before.
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_next_lies_in_the_piece_that_was_offered() {
+    fn a_row_is_given_back_piece_by_piece_and_then_comes_another() {
         let nearby = Nearby::<[u64; 78]>::default();
+        let left = || nearby.row.lock().expect("nobody panics").len();
+        let row = ROW / size_of::<[u64; 78]>();
+        for expected in (0..row).rev().chain((0..row).rev()) {
+            nearby.offer();
+            assert_eq!(left(), expected);
+        }
+        let held = nearby.row.lock().expect("nobody panics");
         nearby.offer();
-        let address = |piece: &Box<MaybeUninit<[u64; 78]>>| std::ptr::from_ref(&**piece).addr();
-        let row: Vec<usize> = nearby.row.lock().expect("nobody panics").iter().rev().map(address).collect();
-        let stored: Vec<_> = (0..row.len())
-            .map(|n| {
-                let content = vec![0_u8; 10 << 10];
-                nearby.offer();
-                (Box::new([n as u64; 78]), content)
-            })
-            .collect();
-        let in_place = stored.iter().zip(&row).filter(|((piece, _), at)| std::ptr::from_ref(&**piece).addr() == **at);
-        assert!(in_place.count() > row.len() * 9 / 10);
+        assert_eq!(held.len(), 0, "nobody waits for a row");
     }
 }
