@@ -136,7 +136,7 @@ async fn slow_broken_off_and_flapping_networks() {
 async fn one_instance_is_cut_off() {
     let server = server!();
     let proxy = FaultProxy::before(server.address());
-    let fleet = Plan::default()
+    let fleet = Plan { reads_only: Some(0), ..Plan::default() }
         .start(|number| layer(number, store(if number == 0 { proxy.address() } else { server.address() })));
     fleet.works().await;
     for fault in [Fault::Partition, Fault::Blackhole, Fault::Refuse] {
@@ -153,7 +153,7 @@ async fn one_instance_is_cut_off() {
 async fn memory_is_full() {
     for policy in ["noeviction", "allkeys-lru", "allkeys-random"] {
         let server = server!(Setup::default().set("maxmemory", "3mb").set("maxmemory-policy", policy));
-        let plan = Plan { pages: 1500, padding: 4000 };
+        let plan = Plan { pages: 1500, padding: 4000, ..Plan::default() };
         let fleet = plan.start(|number| layer(number, store(server.address())));
         fleet.goes_on(3 * WHILE).await;
         server.command(&["CONFIG", "SET", "maxmemory", "0"]);

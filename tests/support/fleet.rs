@@ -127,11 +127,13 @@ pub struct Plan {
     pub pages: usize,
     /// How long each answer is, beside what it says.
     pub padding: usize,
+    /// This instance makes nothing invalid itself, so that it uses what is stored for as long as it trusts what it hears of the others.
+    pub reads_only: Option<usize>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { pages: 40, padding: 200 }
+        Self { pages: 40, padding: 200, reads_only: None }
     }
 }
 
@@ -151,8 +153,10 @@ impl Plan {
             for reader in 0..READERS {
                 fleet.spawn(instance.clone(), reader, Client::read);
             }
-            fleet.spawn(instance.clone(), READERS, Client::purge);
-            fleet.spawn(instance, READERS + 1, Client::write);
+            if self.reads_only != Some(instance.number) {
+                fleet.spawn(instance.clone(), READERS, Client::purge);
+                fleet.spawn(instance, READERS + 1, Client::write);
+            }
         }
         fleet
     }
