@@ -8,7 +8,7 @@ mod admin;
 mod arguments;
 mod configuration;
 mod origin;
-#[path = "../shared/store.rs"]
+#[path = "../common/store.rs"]
 mod store;
 
 use std::convert::Infallible;

@@ -14,7 +14,7 @@ mod orders;
 mod outbox;
 mod seed;
 mod shop;
-#[path = "../shared/store.rs"]
+#[path = "../common/store.rs"]
 mod store;
 mod streams;
 mod words;
