@@ -44,6 +44,7 @@ use crate::rules::Rules;
 use crate::search::Searches;
 use crate::settings::Settings;
 use crate::shared_reads::SharedReads;
+use crate::shelves::Shelves;
 use crate::stats::Counters;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
@@ -84,6 +85,8 @@ pub(crate) struct State {
     pub(crate) searches: Searches,
     pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
+    /// What else is purged with what is stored.
+    pub(crate) shelves: Shelves,
     pub(crate) reads: SharedReads,
     pub(crate) drops: Drops,
     /// The far store has granted a lease or refused one.
@@ -163,6 +166,7 @@ impl CacheCore {
             searches: Searches::new(naming),
             wholes: Wholes::default(),
             flights: Arc::default(),
+            shelves: Shelves::default(),
             reads: SharedReads::default(),
             drops: Drops::default(),
             leases_are_known: AtomicBool::new(false),

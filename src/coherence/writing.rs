@@ -61,7 +61,7 @@ impl CacheCore {
 
     /// A purge that isn't in the log yet. Nobody joins a flight that it touches, and nothing stored is used until it is.
     fn owe(&self, message: PurgeMessage, target: Target) {
-        self.flights.close(&target);
+        self.close_flights(&target);
         self.coherence.owe(message, target);
     }
 
