@@ -18,6 +18,8 @@ use crate::budget::FillBudget;
 use crate::clock::Moment;
 use crate::coder::Coders;
 use crate::coherence::Coherence;
+#[cfg(feature = "data")]
+use crate::data::{Data, Loaded};
 use crate::description::regime;
 use crate::drops::Drops;
 use crate::error::StorageError;
@@ -48,6 +50,7 @@ use crate::shelves::Shelves;
 use crate::stats::Counters;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
+use crate::target::Target;
 use crate::through::Through;
 use crate::variance::SharedVariances;
 use crate::wholes::Wholes;
@@ -87,6 +90,11 @@ pub(crate) struct State {
     pub(crate) flights: Arc<Flights<Given>>,
     /// What else is purged with what is stored.
     pub(crate) shelves: Shelves,
+    /// Values on their way.
+    #[cfg(feature = "data")]
+    pub(crate) loads: Arc<Flights<Loaded>>,
+    #[cfg(feature = "data")]
+    pub(crate) data: Data,
     pub(crate) reads: SharedReads,
     pub(crate) drops: Drops,
     /// The far store has granted a lease or refused one.
@@ -123,6 +131,25 @@ impl Deref for CacheCore {
     #[inline]
     fn deref(&self) -> &State {
         &self.state
+    }
+}
+
+impl State {
+    /// Nobody joins a fill or a load that a purge touches, or may touch. To be called when the purge is in the index.
+    pub(crate) fn close_flights(&self, target: &Target) {
+        self.flights.close(target);
+        #[cfg(feature = "data")]
+        self.loads.close(target);
+        self.shelves.all().iter().for_each(|shelf| shelf.close(target));
+    }
+
+    /// The smallest number that a fill or a load in flight bears. Purges that are newer must be remembered until it has ended.
+    pub(crate) fn oldest_flight(&self) -> Option<u64> {
+        let oldest = self.flights.oldest();
+        #[cfg(feature = "data")]
+        let oldest = oldest.into_iter().chain(self.loads.oldest()).min();
+        let shelves = self.shelves.all();
+        oldest.into_iter().chain(shelves.iter().filter_map(|shelf| shelf.oldest())).min()
     }
 }
 
@@ -167,6 +194,10 @@ impl CacheCore {
             wholes: Wholes::default(),
             flights: Arc::default(),
             shelves: Shelves::default(),
+            #[cfg(feature = "data")]
+            loads: Arc::default(),
+            #[cfg(feature = "data")]
+            data: Data::default(),
             reads: SharedReads::default(),
             drops: Drops::default(),
             leases_are_known: AtomicBool::new(false),

@@ -12,10 +12,12 @@ use tower_layer::Layer;
 
 use crate::clock::Clock;
 use crate::compression::Compression;
-use crate::data::ObjectCache;
+#[cfg(feature = "data")]
+use crate::data::DataCache;
 use crate::error::RuleError;
 use crate::handle::CacheHandle;
 use crate::live::Live;
+use crate::objects::ObjectCache;
 use crate::policy::Policy;
 use crate::query::{QueryBody, QueryReader};
 use crate::rules::{Rule, check};
@@ -371,7 +373,7 @@ impl CacheLayer {
     ///
     /// ```
     /// use larder::CacheLayer;
-    /// use larder::data::ObjectCache;
+    /// use larder::ObjectCache;
     /// let cache = CacheLayer::in_memory(64 << 20);
     /// let sessions: ObjectCache<String, Vec<u8>> = cache.objects("sessions").capacity(100_000);
     /// # drop(sessions);
@@ -385,6 +387,23 @@ impl CacheLayer {
         V: Send + Sync + 'static,
     {
         ObjectCache::beside(self.live(), name)
+    }
+
+    /// A cache of values beside the responses, under a name: in the same store, under the same tags and purges. All that are made under one name share what they store. It
+    /// makes the layer's cache, so set that up first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let cache = larder::CacheLayer::in_memory(64 << 20);
+    /// let products = cache.data("products").ttl(Duration::from_secs(300));
+    /// # drop(products);
+    /// ```
+    ///
+    /// # Panics
+    /// If the name isn't of 1 to 64 of the letters `a` to `z`, digits, `_` and `-`.
+    #[cfg(feature = "data")]
+    pub fn data(&self, name: &str) -> DataCache {
+        DataCache::new(self.live(), name)
     }
 
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {

@@ -119,12 +119,14 @@ mod coder;
 mod coherence;
 mod commit;
 mod course;
+#[cfg(feature = "data")]
 pub mod data;
 mod description;
 mod drops;
 mod fill;
 mod flight;
 mod groups;
+mod handover;
 mod hit_for_miss;
 mod hottest;
 mod invalidate;
@@ -135,6 +137,7 @@ mod live;
 mod lookup;
 mod missing;
 mod neighbours;
+mod objects;
 mod pieces;
 mod plainly;
 mod plan;
@@ -214,6 +217,8 @@ pub use self::clock::{Clock, ManualClock, Moment, SystemClock};
 pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
+#[cfg(feature = "data")]
+pub use self::data::{DataCache, DataError, DataStats};
 pub use self::error::{BodyError, RuleError, StorageError};
 pub use self::events::{NotSent, PurgeEvent, PurgeSender, PurgeTicket};
 pub use self::explain::{
@@ -228,6 +233,7 @@ pub use self::handle::CacheHandle;
 pub use self::histogram::Latency;
 pub use self::key::CacheKey;
 pub use self::layer::CacheLayer;
+pub use self::objects::{ObjectCache, ObjectEntry, ObjectStats};
 pub use self::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 pub use self::policy::Policy;
 pub use self::purge_message::PurgeMessage;

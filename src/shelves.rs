@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::cache::State;
 use crate::purge::PurgeIndex;
 use crate::target::Target;
 
@@ -42,19 +41,5 @@ impl Shelves {
     pub(crate) fn all(&self) -> Vec<Arc<dyn Shelf>> {
         let shelves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         shelves.iter().filter_map(Weak::upgrade).collect()
-    }
-}
-
-impl State {
-    /// Closes all that is in flight and may be touched by a purge, responses and other things. To be called when the purge is in the index.
-    pub(crate) fn close_flights(&self, target: &Target) {
-        self.flights.close(target);
-        self.shelves.all().iter().for_each(|shelf| shelf.close(target));
-    }
-
-    /// The smallest number of what is in flight. Purges that are newer must be remembered until it has ended.
-    pub(crate) fn oldest_flight(&self) -> Option<u64> {
-        let shelves = self.shelves.all();
-        self.flights.oldest().into_iter().chain(shelves.iter().filter_map(|shelf| shelf.oldest())).min()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use larder::data::ObjectCache;
+use larder::ObjectCache;
 use larder::{CacheLayer, ManualClock, Selector};
 use support::bodies::settle;
 use support::exchange::*;
@@ -351,16 +351,20 @@ async fn what_was_loaded_before_a_purge_is_never_given_after_it() {
         let (source, gate) = (Source::default(), Arc::new(Semaphore::new(0)));
         let before = gated(&values, &source, &gate, |n| Ok(value(n)));
         settle().await;
+        let waits = gated(&values, &source, &gate, |n| Ok(value(n)));
+        settle().await;
         values.purge(selector.clone()).await.unwrap();
         let after = gated(&values, &source, &gate, |n| Ok(value(n)));
         settle().await;
         assert_eq!(source.calls(), 2, "{selector}: nobody joins a load that may be older than a purge");
         gate.add_permits(1);
-        assert_eq!(ended(before).await, Ok(1), "who asked before may have it");
+        assert_eq!(ended(before).await, Ok(1), "who loaded it has it");
+        settle().await;
         assert_eq!(values.get(&1).map(|value| value.0), (!is_touched).then_some(1), "{selector}");
-        gate.add_permits(1);
+        gate.add_permits(2);
         assert_eq!(ended(after).await, Ok(2));
-        assert_eq!(values.get(&1).unwrap().0, 2, "{selector}");
+        assert_eq!(ended(waits).await, Ok(if is_touched { 2 } else { 1 }), "{selector}");
+        assert_eq!((source.calls(), values.get(&1).unwrap().0), (2, 2), "{selector}");
         assert_eq!(values.stats().declined, u64::from(is_touched), "{selector}");
     }
 }

@@ -15,14 +15,14 @@ use super::shelf::Shelf;
 use super::stats::add;
 use crate::background::NoPlace;
 use crate::clock::Moment;
-use crate::data::handover::Handover;
 use crate::flight::{Bounds, Call, Flight, Follower, Landed, Seat};
+use crate::handover::Handover;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::stats::count;
 
-/// After so many loads that came to nothing, each calls its own loader.
-const PATIENCE: u32 = 2;
+/// After so many loads that brought nothing, each calls its own loader.
+const PATIENCE: u32 = 4;
 
 type Answer<V, E> = Result<Option<Arc<V>>, Arc<E>>;
 type Flown<K, V> = Flight<Loaded<V>, ObjectKey<K>>;
@@ -184,29 +184,34 @@ where
             return answer;
         }
         add(&self.shelf.counts.loads);
+        let began = self.shelf.now();
         let span = debug_span!(target: "larder", "load", cache = self.shelf.place.name());
         let loaded = async { load().await }.instrument(span).await;
         match loaded {
-            Ok(Some(value)) => Ok(Some(self.bring(flight, stamp, value))),
+            Ok(Some(value)) => Ok(Some(self.bring(flight, stamp, began, value))),
             Ok(None) => {
-                self.keep(&flight, stamp, Loaded::Nothing, self.words.none_ttl);
-                flight.give(Loaded::Nothing);
+                self.land(flight, stamp, began, Loaded::Nothing, self.words.none_ttl);
                 Ok(None)
             }
-            Err(error) => self.fail(flight, stamp, error),
+            Err(error) => self.fail(flight, stamp, began, error),
         }
     }
 
-    fn bring(mut self, flight: Flown<K, V>, stamp: Stamp, value: V) -> Arc<V> {
+    fn bring(mut self, flight: Flown<K, V>, stamp: Stamp, began: Moment, value: V) -> Arc<V> {
         let value = Arc::new(value);
         let is_wanted = self.keep_if.take().is_none_or(|wanted| wanted(&value));
         let lifetime = Some(self.words.terms.lifetime).filter(|_| is_wanted);
-        self.keep(&flight, stamp, Loaded::Value(value.clone()), lifetime);
-        flight.give(Loaded::Value(value.clone()));
+        self.land(flight, stamp, began, Loaded::Value(value.clone()), lifetime);
         value
     }
 
-    fn fail<E: Send + Sync + 'static>(self, flight: Flown<K, V>, stamp: Stamp, error: E) -> Answer<V, E> {
+    fn fail<E: Send + Sync + 'static>(
+        self,
+        flight: Flown<K, V>,
+        stamp: Stamp,
+        began: Moment,
+        error: E,
+    ) -> Answer<V, E> {
         add(&self.shelf.counts.failures);
         let now = self.shelf.now();
         if let Some(value) = self.stand_in(now) {
@@ -215,8 +220,7 @@ where
             return Ok(Some(value));
         }
         let error = Arc::new(error);
-        self.keep(&flight, stamp, Loaded::Failed(error.clone()), self.words.error_ttl);
-        flight.give(Loaded::Failed(error.clone()));
+        self.land(flight, stamp, began, Loaded::Failed(error.clone()), self.words.error_ttl);
         Err(error)
     }
 
@@ -228,28 +232,32 @@ where
         Some(value.clone())
     }
 
-    /// Puts it under the key, unless a write came meanwhile, or a purge that touches it.
-    fn keep(&self, flight: &Flown<K, V>, mut stamp: Stamp, loaded: Loaded<V>, lifetime: Option<Duration>) {
-        let tags = self.words.tags(&self.shelf.state);
-        flight.know_tags(tags.clone());
-        let is_value = matches!(loaded, Loaded::Value(_));
-        let Some(lifetime) = lifetime.filter(|lifetime| !lifetime.is_zero()) else {
-            if is_value {
-                add(&self.shelf.counts.declined);
+    /// Keeps what was loaded for so long, if for any time, and gives it to those who wait; unless a write came meanwhile, or a purge that touches it. Then they ask anew.
+    fn land(
+        &self,
+        flight: Flown<K, V>,
+        mut stamp: Stamp,
+        began: Moment,
+        loaded: Loaded<V>,
+        lifetime: Option<Duration>,
+    ) {
+        stamp.tags = self.words.tags(&self.shelf.state);
+        flight.know_tags(stamp.tags.clone());
+        let (is_value, lifetime) = (matches!(loaded, Loaded::Value(_)), lifetime.unwrap_or_default());
+        // What isn't there stands in for nothing.
+        let windows = if is_value { self.words.terms } else { Terms::default() };
+        let held = Arc::new(Held::new(loaded.clone(), began, Terms { lifetime, ..windows }, stamp));
+        let keeps = !lifetime.is_zero();
+        let put = || {
+            if keeps {
+                self.shelf.put(self.key.clone(), held.clone());
             }
-            return;
         };
-        stamp.tags = tags;
-        let terms = match is_value {
-            true => Terms { lifetime, ..self.words.terms },
-            // What isn't there doesn't stand in for anything.
-            false => Terms { lifetime, ..Terms::default() },
-        };
-        let held = Arc::new(Held::new(loaded, self.shelf.now(), terms, stamp));
-        let put = || self.shelf.put(self.key.clone(), held.clone());
-        if !flight.commit(|| self.shelf.is_valid(&held), put) {
+        let is_good = flight.commit(|| self.shelf.is_valid(&held), put);
+        if !is_good || is_value && !keeps {
             add(&self.shelf.counts.declined);
         }
+        if is_good { flight.give(loaded) } else { flight.again() }
     }
 
     /// Loads behind what is stale; once at a time.

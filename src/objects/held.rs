@@ -66,7 +66,7 @@ pub(super) enum Use {
 impl<V> Held<V> {
     pub(super) fn new(loaded: Loaded<V>, received: Moment, terms: Terms, stamp: Stamp) -> Self {
         let Terms { lifetime, sliding, while_revalidate, if_error } = terms;
-        let expiry = Expiry { sliding, ..Expiry::default() };
+        let expiry = Expiry { sliding: sliding.filter(|idle| !idle.is_zero()), ..Expiry::default() };
         let upkeep = Upkeep::of(&expiry, true, Duration::ZERO, 0);
         Self { loaded, received, lifetime, while_revalidate, if_error, upkeep, stamp, rests: AtomicU64::new(0) }
     }

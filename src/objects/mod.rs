@@ -26,9 +26,9 @@ use self::held::{Held, Loaded, Use};
 use self::shelf::{Shelf, Weigher};
 pub use self::stats::ObjectStats;
 use self::stats::add;
-use super::is_data_name;
 use crate::clock::{Clock, SystemClock};
 use crate::live::Live;
+use crate::naming::is_data_name;
 use crate::purging::Purge;
 use crate::selector::Selector;
 use crate::settings::Settings;
@@ -53,7 +53,7 @@ const CAPACITY: u64 = 10_000;
 /// # let db = Db;
 /// use std::time::Duration;
 /// use larder::{CacheLayer, Selector};
-/// use larder::data::ObjectCache;
+/// use larder::ObjectCache;
 ///
 /// let cache = CacheLayer::in_memory(64 << 20);
 /// let products: ObjectCache<u64, Product> = cache
@@ -124,7 +124,7 @@ where
     pub(crate) fn beside(live: Arc<Live>, name: &str) -> Self {
         assert!(
             is_data_name(name),
-            "the name {name:?} must be of 1 to 64 of the signs a-z, 0-9, _ and -, as `sessions`"
+            "{name:?} is no name of a cache of objects: it has 1 to 64 of the letters a to z, digits, `_` and `-`"
         );
         Self { shelf: Shelf::beside(live, name, CAPACITY, None), words: Words::default() }
     }
@@ -141,7 +141,7 @@ where
     /// It makes another cache, which is empty.
     ///
     /// ```
-    /// use larder::data::ObjectCache;
+    /// use larder::ObjectCache;
     /// let pages = ObjectCache::<u64, String>::new("pages", 0).weigher(64 << 20, |_, page| page.len() as u32);
     /// # drop(pages);
     /// ```
@@ -154,17 +154,14 @@ where
         Self { shelf, words: self.words }
     }
 
-    /// How long an object is fresh, from when it arrived; one minute by default. With zero nothing is kept.
+    /// How long an object is fresh, from when it was inserted, or its loading began; one minute by default. With zero nothing is kept.
     pub fn ttl(self, ttl: Duration) -> Self {
         self.say(|words| words.terms.lifetime = ttl)
     }
 
-    /// An object that nobody asks for during this time is over, before its [`ttl`](Self::ttl) is.
-    ///
-    /// # Panics
-    /// If it is zero.
+    /// An object that nobody asks for during this time is over, before its [`ttl`](Self::ttl) is; not so by default, and zero means that.
     pub fn sliding(self, idle: Duration) -> Self {
-        self.say(|words| words.slide(idle))
+        self.say(|words| words.terms.sliding = Some(idle))
     }
 
     /// For how long behind its end an object may still be given while it is loaded anew; zero by default. One load runs for each key, and nobody waits for it.
@@ -228,16 +225,16 @@ where
     }
 
     fn put(&self, key: K, value: Arc<V>, words: &Words) -> Arc<V> {
-        let mut stamp = self.shelf.stamp(&key);
-        self.shelf.flights.seal_resource(&stamp);
-        add(&self.shelf.counts.inserted);
-        if words.terms.lifetime.is_zero() {
-            self.shelf.take(&key);
-            return value;
-        }
-        stamp.tags = words.tags(&self.shelf.state);
-        let held = Held::new(Loaded::Value(value.clone()), self.shelf.now(), words.terms, stamp);
-        self.shelf.put(key, Arc::new(held));
+        let shelf = &self.shelf;
+        add(&shelf.counts.inserted);
+        let mut stamp = shelf.stamp(&key);
+        stamp.tags = words.tags(&shelf.state);
+        let seal = stamp.clone();
+        let held = Arc::new(Held::new(Loaded::Value(value.clone()), shelf.now(), words.terms, stamp));
+        shelf.flights.seal_while(&seal, || match words.terms.lifetime.is_zero() {
+            true => drop(shelf.take(&key)),
+            false => shelf.put(key, held),
+        });
         value
     }
 
@@ -249,8 +246,7 @@ where
     {
         let shelf = &self.shelf;
         let found = shelf.find(key, shelf.now()).filter(|(_, may)| *may == Use::Fresh);
-        shelf.flights.seal_resource(&shelf.stamp(key));
-        shelf.take(key);
+        shelf.flights.seal_while(&shelf.stamp(key), || drop(shelf.take(key)));
         found.and_then(|(held, _)| match &held.loaded {
             Loaded::Value(value) => Some(value.clone()),
             Loaded::Nothing | Loaded::Failed(_) => None,

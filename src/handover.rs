@@ -6,14 +6,14 @@ use std::task::{Context, Poll};
 
 use crate::cache::CacheCore;
 
-pub(super) struct Handover<T: Send + 'static> {
+pub(crate) struct Handover<T: Send + 'static> {
     core: Arc<CacheCore>,
     /// `None` when it is done, or has panicked.
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
 }
 
 impl<T: Send + 'static> Handover<T> {
-    pub(super) fn new(core: Arc<CacheCore>, work: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(crate) fn new(core: Arc<CacheCore>, work: impl Future<Output = T> + Send + 'static) -> Self {
         Self { core, work: Some(Box::pin(work)) }
     }
 }

@@ -30,11 +30,6 @@ impl Default for Words {
 }
 
 impl Words {
-    pub(super) fn slide(&mut self, idle: Duration) {
-        assert!(!idle.is_zero(), "an object that ends when nobody asks for it for no time is never there");
-        self.terms.sliding = Some(idle);
-    }
-
     pub(super) fn tags(&self, state: &State) -> Option<Arc<Tags>> {
         let mut names = Names::default();
         self.tags.iter().for_each(|tag| names.add(tag));
@@ -70,11 +65,8 @@ where
     }
 
     /// See [`ObjectCache::sliding`].
-    ///
-    /// # Panics
-    /// If it is zero.
     pub fn sliding(mut self, idle: Duration) -> Self {
-        self.words.slide(idle);
+        self.words.terms.sliding = Some(idle);
         self
     }
 
