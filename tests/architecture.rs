@@ -96,6 +96,7 @@ const FLOORS: [&[&str]; 6] = [
         "target",
         "through",
         "tiers",
+        "used",
         "wholes",
     ],
     &[

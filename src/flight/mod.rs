@@ -26,9 +26,10 @@ use crate::key::CacheKey;
 use crate::leasing::Lent;
 use crate::regime::Regime;
 use crate::response::Stamp;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, Weak, sized};
 use crate::tags::Tags;
 use crate::target::Target;
+use crate::used::Used;
 use crate::variance::Variance;
 
 const SHARDS: usize = sized(32, 2);
@@ -63,6 +64,8 @@ struct Ticket<T> {
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
     tags: OnceLock<Option<Arc<Tags>>>,
+    /// Where those come that what it brings is made from; once somebody asked, it may be any.
+    used: std::sync::OnceLock<Arc<Used>>,
     partition: Option<u64>,
     closed: AtomicBool,
     sealed: AtomicBool,
@@ -216,6 +219,7 @@ impl<T: Clone> Flights<T> {
             path: stamp.path,
             authority,
             tags: OnceLock::new(),
+            used: std::sync::OnceLock::new(),
             partition: stamp.partition,
             closed: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
@@ -304,8 +308,10 @@ impl<T> Ticket<T> {
         let places = [self.resource, self.path].into_iter().chain(self.partition);
         places.into_iter().any(|place| hashes.places.contains(&place))
             || match self.tags.get() {
-                Some(tags) => tags.iter().flat_map(|tags| tags.iter()).any(|tag| hashes.tags.contains(tag)),
-                None => !hashes.tags.is_empty() && hashes.authority.is_none_or(|one| one == self.authority),
+                Some(tags) if self.used.get().is_none() => {
+                    tags.iter().flat_map(|tags| tags.iter()).any(|tag| hashes.tags.contains(tag))
+                }
+                _ => !hashes.tags.is_empty() && hashes.authority.is_none_or(|one| one == self.authority),
             }
     }
 
@@ -332,6 +338,22 @@ impl<T> Flight<T> {
     pub(crate) fn know_tags(&self, tags: Option<Arc<Tags>>) {
         // A flight has one head, so this is set once.
         let _ = self.ticket.tags.set(tags);
+    }
+
+    /// Where the tags come of what its answer is made from, for those who make it.
+    pub(crate) fn gatherer(&self) -> Gatherer<T> {
+        Gatherer(Arc::downgrade(&self.ticket))
+    }
+
+    /// Its answer is made already, or is being made, from what comes here.
+    pub(crate) fn gather_in(&self, used: Arc<Used>) {
+        // Before anybody asks, so this is set once.
+        let _ = self.ticket.used.set(used);
+    }
+
+    /// What its answer is made from, if anybody asked.
+    pub(crate) fn used(&self) -> Option<&Used> {
+        self.ticket.used.get().map(|used| &**used)
     }
 
     /// In which span it is.
@@ -399,6 +421,29 @@ impl<T> Flight<T> {
     }
 }
 
+/// By which the tags of what is used find their flight. It keeps nothing in memory that the flight has.
+#[derive(Debug)]
+pub(crate) struct Gatherer<T>(Weak<Ticket<T>>);
+
+impl<T> Clone for Gatherer<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Gatherer<T> {
+    /// Where they come; `None` where the flight is over. Under the lock of those that purges look at: a purge that doesn't know of it yet has its number before
+    /// anything is read.
+    pub(crate) fn open(&self, flights: &Flights<T>, new: impl FnOnce() -> Arc<Used>) -> Option<Arc<Used>> {
+        let ticket = self.0.upgrade()?;
+        if let Some(used) = ticket.used.get() {
+            return Some(used.clone());
+        }
+        let _shard = flights.shard(ticket.path);
+        Some(ticket.used.get_or_init(new).clone())
+    }
+}
+
 /// Says what a flight brings before all of it is there.
 #[derive(Debug)]
 pub(crate) struct Announcer<T>(Arc<Ticket<T>>);
@@ -421,6 +466,7 @@ impl<T> Drop for Flight<T> {
             }
         }
         drop(shard);
+        self.ticket.used.get().into_iter().for_each(|used| drop(used.close()));
         self.ticket.advance(Stage::Failed, |stage| matches!(stage, Stage::Asked));
     }
 }
