@@ -16,7 +16,7 @@ pub(crate) struct Drops {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// How many removals have begun.
+    /// How many removals have begun, and how many have ended.
     begun: u64,
     /// How many of those the far store hasn't been through with.
     pending: u32,
@@ -37,7 +37,10 @@ pub(crate) struct Dropping {
 
 impl Drop for Dropping {
     fn drop(&mut self) {
-        self.core.drops.lock(self.place).pending -= 1;
+        let mut dropped = self.core.drops.lock(self.place);
+        dropped.pending -= 1;
+        // Who read while it was under way may have read what was there before.
+        dropped.begun += 1;
     }
 }
 
