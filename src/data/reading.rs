@@ -223,7 +223,9 @@ impl DataCache {
         if !core.is_valid(stored, key) || !core.coherence.allows(&stored.stamp, key, now) {
             return Weight::Useless;
         }
-        let (terms, age) = (stored.current_terms(), stored.age(now));
+        // What atomic operations made is never stale: soft purges of its place are for copies of what was there before.
+        let terms = if stored.is_atomic() { stored.terms } else { stored.current_terms() };
+        let age = stored.age(now);
         if terms.is_fresh(age) {
             Weight::Fresh
         } else if terms.staleness(age) < terms.stale_while_revalidate.max(terms.stale_if_error) {
@@ -231,6 +233,11 @@ impl DataCache {
         } else {
             Weight::Useless
         }
+    }
+
+    /// Whether what is stored is a value that is fresh, as far as is known here.
+    pub(super) fn is_alive(&self, core: &CacheCore, stored: &StoredResponse, key: &CacheKey, now: Moment) -> bool {
+        self.weigh(core, stored, key, now) == Weight::Fresh && !is_none(stored)
     }
 
     /// Copies what the far store has to the near one, as it is: the number that it is held against purges by stays.

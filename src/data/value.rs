@@ -64,8 +64,7 @@ pub(crate) enum Kind {
     /// As responses are.
     Value = 1,
     /// In the far store alone, where there is one: others change it there, and tell nobody.
-    #[allow(dead_code, reason = "of atomic operations, which make it")]
-    Counter = 2,
+    Counter = crate::regime::ATOMIC,
 }
 
 /// What is stored can't be read as what was asked for.
@@ -104,7 +103,6 @@ pub(super) fn is_none(stored: &StoredResponse) -> bool {
 
 impl Made {
     /// The same as another kind.
-    #[allow(dead_code, reason = "for atomic operations, which are to come")]
     pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
         self.regime.audience = kind as u64;
         self
