@@ -13,6 +13,8 @@
 //! Given ─── decline ─> Alone    it turned out too large to be kept; who has it reads on, nobody else joins
 //! ```
 
+mod gatherer;
+
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -21,12 +23,13 @@ use std::time::Duration;
 use slab::Slab;
 use tracing::Span;
 
+pub(crate) use self::gatherer::Gatherer;
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::leasing::Lent;
 use crate::regime::Regime;
 use crate::response::Stamp;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, Weak, sized};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
 use crate::tags::Tags;
 use crate::target::Target;
 use crate::used::Used;
@@ -340,22 +343,6 @@ impl<T> Flight<T> {
         let _ = self.ticket.tags.set(tags);
     }
 
-    /// Where the tags come of what its answer is made from, for those who make it.
-    pub(crate) fn gatherer(&self) -> Gatherer<T> {
-        Gatherer(Arc::downgrade(&self.ticket))
-    }
-
-    /// Its answer is made already, or is being made, from what comes here.
-    pub(crate) fn gather_in(&self, used: Arc<Used>) {
-        // Before anybody asks, so this is set once.
-        let _ = self.ticket.used.set(used);
-    }
-
-    /// What its answer is made from, if anybody asked.
-    pub(crate) fn used(&self) -> Option<&Used> {
-        self.ticket.used.get().map(|used| &**used)
-    }
-
     /// In which span it is.
     pub(crate) fn trace(&self, span: &Span) {
         // A flight is led by one request, so this is set once.
@@ -418,29 +405,6 @@ impl<T> Flight<T> {
         }
         put();
         true
-    }
-}
-
-/// By which the tags of what is used find their flight. It keeps nothing in memory that the flight has.
-#[derive(Debug)]
-pub(crate) struct Gatherer<T>(Weak<Ticket<T>>);
-
-impl<T> Clone for Gatherer<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T> Gatherer<T> {
-    /// Where they come; `None` where the flight is over. Under the lock of those that purges look at: a purge that doesn't know of it yet has its number before
-    /// anything is read.
-    pub(crate) fn open(&self, flights: &Flights<T>, new: impl FnOnce() -> Arc<Used>) -> Option<Arc<Used>> {
-        let ticket = self.0.upgrade()?;
-        if let Some(used) = ticket.used.get() {
-            return Some(used.clone());
-        }
-        let _shard = flights.shard(ticket.path);
-        Some(ticket.used.get_or_init(new).clone())
     }
 }
 
