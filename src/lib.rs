@@ -99,7 +99,6 @@ mod handle;
 mod layer;
 mod outbound;
 mod posted;
-mod purging;
 mod representation;
 mod respond;
 mod sending;
@@ -127,6 +126,7 @@ mod drops;
 mod fill;
 mod flight;
 mod groups;
+mod handover;
 mod hit_for_miss;
 mod hottest;
 mod invalidate;
@@ -137,6 +137,7 @@ mod live;
 mod lookup;
 mod missing;
 mod neighbours;
+mod objects;
 mod pieces;
 mod plainly;
 mod plan;
@@ -145,6 +146,7 @@ mod post;
 mod precedence;
 mod purge;
 mod purged;
+mod purging;
 mod query;
 pub mod report;
 mod route_stats;
@@ -152,6 +154,7 @@ mod rules;
 mod search;
 mod settings;
 mod shared_reads;
+mod shelves;
 mod spans;
 mod stats;
 mod strategy;
@@ -161,6 +164,7 @@ mod tagging;
 mod target;
 mod through;
 mod tiers;
+mod used;
 mod wholes;
 
 // Floor 2: stores.
@@ -230,6 +234,7 @@ pub use self::handle::CacheHandle;
 pub use self::histogram::Latency;
 pub use self::key::CacheKey;
 pub use self::layer::CacheLayer;
+pub use self::objects::{ObjectCache, ObjectEntry, ObjectStats};
 pub use self::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 pub use self::policy::Policy;
 pub use self::purge_message::PurgeMessage;
@@ -247,6 +252,7 @@ pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refre
 pub use self::service::Cache;
 pub use self::stats::{CompressionStats, PurgeLogStats, Stats, TierStats};
 pub use self::strategy::Strategy;
+pub use self::used::UsedTags;
 
 /// The examples in the README, as doc tests.
 #[cfg(doctest)]

@@ -358,7 +358,7 @@ async fn a_store_without_swaps_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_many_count_is_exact() {
     const TASKS: i64 = 8;
-    const EACH: i64 = 500;
+    const EACH: i64 = 200;
     let depot = Depot::default();
     let near = || MemoryStore::new(1 << 20);
     let memory = DataCache::in_memory(1 << 20);
