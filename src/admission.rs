@@ -23,6 +23,7 @@ use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::invalidation::is_safe;
 use crate::rules::Route;
 use crate::strategy::Strategy;
+use crate::used::{Scope, Sink};
 
 /// Where a request goes.
 pub(crate) enum Admission {
@@ -76,22 +77,37 @@ pub(crate) struct Write {
 /// The caches that have a request in hand, so that another layer of one of them inside passes it through, and handlers find the cache around them.
 /// Several, since caches may lie within each other in any order.
 #[derive(Clone, Default)]
-pub(crate) struct InHand(SmallVec<[(u64, Arc<Live>); 1]>);
+pub(crate) struct InHand(SmallVec<[Holder; 1]>);
+
+/// One of them.
+#[derive(Clone)]
+struct Holder {
+    mark: u64,
+    live: Arc<Live>,
+    /// Where the tags go that the answer is made from, if it may be stored.
+    sink: Option<Sink>,
+}
 
 impl InHand {
-    /// Adds a cache, with its mark, to a request that goes inside.
-    pub(crate) fn mark(live: &Arc<Live>, cache: &CacheCore, extensions: &mut Extensions) {
-        extensions.get_or_insert_default::<Self>().0.push((cache.mark, live.clone()));
+    /// Adds a cache to a request that goes inside.
+    pub(crate) fn mark(live: &Arc<Live>, cache: &CacheCore, extensions: &mut Extensions, sink: Option<Sink>) {
+        let sink = sink.filter(|_| cache.settings.propagate_tags);
+        extensions.get_or_insert_default::<Self>().0.push(Holder { mark: cache.mark, live: live.clone(), sink });
     }
 
     fn is_of(&self, cache: &CacheCore) -> bool {
-        self.0.iter().any(|(mark, _)| *mark == cache.mark)
+        self.0.iter().any(|holder| holder.mark == cache.mark)
+    }
+
+    /// The responses that may be stored of what the handler says.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope::of(self.0.iter().filter_map(|holder| holder.sink.clone()))
     }
 
     /// The one that is nearest to the handler.
     #[cfg(feature = "axum")]
     pub(crate) fn innermost(&self) -> Option<Arc<Live>> {
-        self.0.last().map(|(_, live)| live.clone())
+        self.0.last().map(|holder| holder.live.clone())
     }
 }
 

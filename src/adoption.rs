@@ -54,7 +54,8 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Res
         delay: Duration::ZERO,
         spread: core.spread(&ask.key, stored.received),
     };
-    let labelled = Labelled { labels: &route.labels, handler: stored.origin.handler.as_deref(), head: &head };
+    let labelled =
+        Labelled { labels: &route.labels, handler: stored.origin.handler.as_deref(), head: &head, used: None };
     let stamp = core.relabelled(stored, labelled, ask.key.path());
     if !core.purges.is_valid(&stamp, stored.received, &ask.key) {
         return Err(NotAdopted::Purged);

@@ -16,6 +16,7 @@ use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::storability::DeclineReason;
 use crate::strategy::Strategy;
 use crate::stream::Stream;
+use crate::used::Sink;
 use crate::variance::Variance;
 use crate::wholes::is_known_to_fit;
 
@@ -55,6 +56,13 @@ pub(crate) struct Departure {
     pub(crate) changes: u64,
     /// By which it is remembered whether the answer may be shared.
     pub(crate) asked: u64,
+}
+
+impl Departure {
+    /// Where the tags go that its answer is made from.
+    pub(crate) fn sink(&self, core: &CacheCore) -> Sink {
+        Sink::Flight(self.flight.gatherer(), core.state.clone())
+    }
 }
 
 /// Where a request finds itself.

@@ -21,6 +21,7 @@ use crate::head::COPIED_WHEN_STORED;
 use crate::report::Watch;
 use crate::stream::{Reader, Source};
 use crate::tally::{RouteCounters, more};
+use crate::used::Scope;
 
 pin_project! {
     /// The body of a response that passed the cache: the handler's own, content that streams into the store as well, a copy from the store, or
@@ -238,12 +239,12 @@ impl Part {
     }
 }
 
-/// The handler's body without its type: what reads along has another one.
-pub(crate) fn source<B>(body: B, counters: &Arc<RouteCounters>) -> Source
+/// The handler's body without its type: what reads along has another one. What it is made from while it is read counts for those in `scope`.
+pub(crate) fn source<B>(body: B, counters: &Arc<RouteCounters>, scope: Scope) -> Source
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    Box::pin(Untyped { body, counters: counters.clone() })
+    Box::pin(Untyped { body, counters: counters.clone(), scope: scope.some() })
 }
 
 /// Counts the bytes that have come from the handler.
@@ -260,6 +261,7 @@ pin_project! {
         #[pin]
         body: B,
         counters: Arc<RouteCounters>,
+        scope: Option<Scope>,
     }
 }
 
@@ -269,7 +271,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>>> Body for Untyped<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
-        let polled = this.body.poll_frame(cx);
+        let polled = Scope::within(this.scope, || this.body.poll_frame(cx));
         count(this.counters, &polled);
         polled.map_err(Into::into)
     }

@@ -277,6 +277,7 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         never_stored,
         replayed,
         forward_tags,
+        propagate_tags,
     } = settings;
     vec![
         described("outcome_extension", outcome_extension.to_string(), Matters::Ahead),
@@ -298,6 +299,8 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         described("replay", listed(replayed), Matters::Terms),
         // Stored heads have the fields only where they go out.
         described("forward_tags", forward_tags.to_string(), Matters::Terms),
+        // Nobody knows any more what a stored response was made from.
+        described("propagate_tags", propagate_tags.to_string(), Matters::Ahead),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! [`CacheHandle`] as an extractor of axum: a handler takes the cache that its request came through as an argument.
+//! Extractors of axum: a handler takes the cache that its request came through as an argument ([`CacheHandle`]), and the tags of what it makes ([`UsedTags`]).
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
@@ -7,6 +7,7 @@ use http::request::Parts;
 
 use crate::admission::InHand;
 use crate::handle::CacheHandle;
+use crate::used::UsedTags;
 
 /// A handler wants a [`CacheHandle`], and its request came through no cache. It answers 500, with the sentence that it displays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,5 +44,14 @@ impl<S: Sync> OptionalFromRequestParts<S> for CacheHandle {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
         Ok(Self::of(parts))
+    }
+}
+
+/// Where no cache listens, adding does nothing.
+impl<S: Sync> FromRequestParts<S> for UsedTags {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(&parts.extensions))
     }
 }

@@ -35,6 +35,7 @@ use crate::sending::Sending;
 use crate::spans;
 use crate::stats::count;
 use crate::stream::Stream;
+use crate::used::Scope;
 
 /// One exchange with the handler.
 pub(crate) struct Errand {
@@ -57,6 +58,8 @@ pub(crate) struct Errand {
     pub(crate) plainly: bool,
     /// Whether a client waits for the answer; else nothing is counted as one.
     pub(crate) attended: bool,
+    /// Where the tags go that the answer is made from.
+    pub(crate) scope: Scope,
 }
 
 impl Errand {
@@ -98,7 +101,7 @@ impl Errand {
                 conditional = validation::make_conditional(headers, &previous.origin_head());
             }
         }
-        let core = core.clone();
+        let (core, scope) = (core.clone(), Scope::of_request(request));
         Self {
             core,
             ask,
@@ -112,6 +115,7 @@ impl Errand {
             plainly,
             is_post: false,
             attended: true,
+            scope,
         }
     }
 
@@ -131,6 +135,7 @@ impl Errand {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
+        let call = self.scope.clone().around(call);
         let limit = self.ask.strategy.limit().or(self.policy().fill_timeout);
         let limit = limit.filter(|_| self.attended && self.stand_in(false).is_some());
         // Outside of a runtime nobody tells the time.
@@ -295,6 +300,7 @@ impl Errand {
         let asked = self.client_asks().cloned();
         let exact = body.size_hint().exact();
         let one_client = self.speaks_to_one_client(&parts.headers);
+        let scope = self.scope.clone();
         let (shared, key) = (self.departure.asked, self.ask.key.clone());
         let plan = match self.plan(parts.status, &parts.headers, verdict, handler, received, exact) {
             Ok(plan) => plan,
@@ -323,7 +329,7 @@ impl Errand {
         let announced = announced_length(&parts.headers);
         let sending = Sending { core, parts, asked, outcome, since, announced, exact };
         let limit = sending.core.settings.eager_etag_size;
-        let body = source(body, &sending.core.rules.get(outcome.rule).counters);
+        let body = source(body, &sending.core.rules.get(outcome.rule).counters, scope);
         if exact.is_none_or(|length| length > limit as u64) {
             return sending.streamed(plan, body, Default::default());
         }
@@ -375,7 +381,7 @@ impl Errand {
                 let (exact, core) = (body.size_hint().exact(), self.core.clone());
                 let passing = Stream::begin(
                     core,
-                    source(body, &self.route().counters),
+                    source(body, &self.route().counters, Scope::default()),
                     Default::default(),
                     Fill::none(),
                     (exact, exact),

@@ -261,6 +261,12 @@ impl CacheLayer {
         self.set(|settings| settings.forward_tags = on)
     }
 
+    /// Whether responses bear the tags of what they are made from ([`UsedTags`](crate::UsedTags)); on by default. It costs nothing where nobody asks for the handle. What is stored
+    /// already stays as it is.
+    pub fn propagate_tags(self, on: bool) -> Self {
+        self.set(|settings| settings.propagate_tags = on)
+    }
+
     /// The largest content that is stored, in bytes; 10 MiB by default. Larger ones pass through.
     pub fn max_body_size(self, bytes: usize) -> Self {
         self.set(|settings| settings.max_body_size = bytes)

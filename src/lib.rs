@@ -164,6 +164,7 @@ mod tagging;
 mod target;
 mod through;
 mod tiers;
+mod used;
 mod wholes;
 
 // Floor 2: stores.
@@ -251,6 +252,7 @@ pub use self::selector::{DryRun, NotRefreshed, PurgeError, Reach, Receipt, Refre
 pub use self::service::Cache;
 pub use self::stats::{CompressionStats, PurgeLogStats, Stats, TierStats};
 pub use self::strategy::Strategy;
+pub use self::used::UsedTags;
 
 /// The examples in the README, as doc tests.
 #[cfg(doctest)]

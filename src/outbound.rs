@@ -51,7 +51,7 @@ impl<S> Cache<S> {
         let boarding = core.board(&ask, request.headers(), core.now(), Some(stored), expected);
         let Boarding::Lead(mut departure) = boarding else { return };
         count(&core.counters.refreshes);
-        InHand::mark(&self.live, core, request.extensions_mut());
+        InHand::mark(&self.live, core, request.extensions_mut(), Some(departure.sink(core)));
         let span = spans::refresh(core.rules.get(ask.rule));
         departure.flight.trace(&span);
         let Some(far) = core.lessor(&ask, ForwardReason::Stale, &departure) else {
@@ -158,7 +158,7 @@ impl<S> Cache<S> {
         let span = spans::fill(core.rules.get(ask.rule), why);
         departure.flight.trace(&span);
         let outlives_client = departure.flight.is_joinable();
-        InHand::mark(&self.live, core, request.extensions_mut());
+        InHand::mark(&self.live, core, request.extensions_mut(), Some(departure.sink(core)));
         let errand = Errand::begin(core, ask, why, previous, &mut request, departure);
         let errand = if is_unattended(&request) { errand.unattended() } else { errand };
         let answer = errand.run(call(self.inner.clone(), request)).instrument(span);

@@ -38,6 +38,7 @@ use crate::spans;
 use crate::tagging::Labelled;
 use crate::tags::TAG_FIELDS;
 use crate::tally::RouteCounters;
+use crate::used::Used;
 use crate::variance::Variance;
 
 /// All that is known of a response to be stored, but for its content.
@@ -158,7 +159,9 @@ impl Plan {
             // Each request has to ask for itself, so nobody need wait.
             flight.decline();
         }
-        let labelled = Labelled { labels: draft.labels, handler: draft.handler.as_ref(), head: draft.head };
+        let used = flight.used().and_then(Used::so_far);
+        let used = used.as_ref().map(|used| &used.names);
+        let labelled = Labelled { labels: draft.labels, handler: draft.handler.as_ref(), head: draft.head, used };
         let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, labelled);
         let suits = settings.compression.suits(draft.status, draft.head, announced, &settings.targets);
         let form = if draft.asked_plainly && suits { Form::Plain } else { Form::Fixed };
@@ -243,6 +246,7 @@ impl Plan {
         hash: Option<[u8; 32]>,
         content: Seen,
     ) -> Result<Arc<StoredResponse>, DeclineReason> {
+        self.bear_used();
         self.add_validators(hash);
         self.form.dress(&mut self.head);
         let reserved = self.core.settings.switches.names();
@@ -294,9 +298,22 @@ impl Plan {
             }
             _ => previous.body.clone(),
         };
+        if let Some(tags) = &previous.stamp.tags {
+            // The content is made from what it was made from.
+            self.core.bear_used(&mut self.stamp, tags.of_content());
+        }
         // What it was purged by while it was being confirmed counts, also where it has other tags now.
         self.confirmed = Some(previous.stamp.as_of(self.stamp.number));
         self.commit_seen(body, None, Seen::Confirmed)
+    }
+
+    /// Bears what it was made from, the last of it included.
+    fn bear_used(&mut self) {
+        let Some(used) = self.flight.used().and_then(Used::close) else { return };
+        self.core.bear_used(&mut self.stamp, used.names);
+        if let Some(number) = used.number.filter(|number| *number < self.stamp.number) {
+            self.stamp = self.stamp.as_of(number);
+        }
     }
 
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since

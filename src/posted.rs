@@ -18,6 +18,7 @@ use crate::plan::fits;
 use crate::post::is_answer_to_get;
 use crate::precedence::Verdict;
 use crate::response::Stamp;
+use crate::used::{Scope, Sink, Used};
 
 /// What was known before the handler was asked.
 pub(crate) struct Posted {
@@ -31,6 +32,8 @@ pub(crate) struct Posted {
     writes: u64,
     changes: u64,
     sent: Moment,
+    /// The tags that its answer is made from. There is no flight before that is there.
+    used: Arc<Used>,
 }
 
 impl Posted {
@@ -43,11 +46,17 @@ impl Posted {
         let changes = core.searches.changes();
         let stamp = core.purges.stamp(&ask.key, core.purges.current());
         let (target, asked, sent) = (write.target.clone(), request.headers().clone(), core.now());
-        Some(Self { core: core.clone(), ask, authority, target, asked, stamp, writes, changes, sent })
+        let used = Arc::new(Used::new(&core.state));
+        Some(Self { core: core.clone(), ask, authority, target, asked, stamp, writes, changes, sent, used })
+    }
+
+    /// Where the tags go that its answer is made from.
+    pub(crate) fn sink(&self) -> Sink {
+        Sink::Own(self.used.clone())
     }
 
     /// The errand on which the answer is stored, and on which terms; `own` is how many writes it counts for itself, and they have taken effect.
-    pub(crate) fn answered<B>(self, response: &Response<B>, own: u64) -> Option<Stored>
+    pub(crate) fn answered<B>(self, response: &Response<B>, own: u64, scope: Scope) -> Option<Stored>
     where
         B: Body<Data = Bytes>,
     {
@@ -58,6 +67,7 @@ impl Posted {
         let core = self.core;
         let authority = core.groups.authority(self.ask.key.origin().authority);
         let flight = core.flights.begin(&self.stamp, &self.ask.key, authority, None);
+        flight.gather_in(self.used);
         let asked = core.asked(&self.ask);
         let departure = Departure { flight, stamp: self.stamp, changes: self.changes, asked };
         // From here on a write seals the flight, and what it brings is held against purges. One that came before has been counted, or has a larger number than the stamp.
@@ -74,6 +84,7 @@ impl Posted {
             wants_whole: false,
             plainly: false,
             is_post: true,
+            scope,
             attended: true,
         };
         let (received, handler) = (core.now(), response.extensions().get::<Cached>().cloned());

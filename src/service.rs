@@ -39,6 +39,7 @@ use crate::request::RequestHead;
 use crate::respond::{from_handler, from_store, note, watched};
 use crate::response::StoredResponse;
 use crate::through::Unattended;
+use crate::used::Scope;
 use crate::written::Unanswered;
 
 /// Answers from its store what it may, and asks the inner service for the rest. Made by [`CacheLayer`](crate::CacheLayer).
@@ -131,7 +132,7 @@ impl<S> Cache<S> {
     {
         let (core, inner) = (core.clone(), self.inner.clone());
         let witness = witness.or_else(|| Witness::of_bypass(&core, &outcome, &RequestHead::of(&request), began));
-        InHand::mark(&self.live, &core, request.extensions_mut());
+        InHand::mark(&self.live, &core, request.extensions_mut(), None);
         let is_stranger = outcome.outcome == Outcome::Bypass(BypassReason::NoPrincipal);
         let path = is_stranger.then(|| RequestHead::of(&request).uri.path().to_owned());
         ResponseFuture::awaited(async move {
@@ -183,17 +184,19 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let (live, core, inner) = (self.live.clone(), core.clone(), self.inner.clone());
-        InHand::mark(&live, &core, request.extensions_mut());
         ResponseFuture::awaited(async move {
             let outcome = write.outcome;
             let posted = Posted::begin(&core, &mut write, &request);
+            let sink = posted.as_ref().map(Posted::sink);
+            InHand::mark(&live, &core, request.extensions_mut(), sink);
+            let scope = Scope::of_request(&request);
             let unanswered = Unanswered::new(&live, write);
-            let answer = call(inner, request).await;
+            let answer = scope.clone().around(call(inner, request)).await;
             core.rules.get(outcome.rule).counters.handled(began, core.now());
             let response = answer?;
             let invalidated = unanswered.answered(response.status(), response.headers()).await;
             if let Some(Stored { errand, verdict, handler, received }) =
-                posted.and_then(|posted| posted.answered(&response, invalidated))
+                posted.and_then(|posted| posted.answered(&response, invalidated, scope))
             {
                 return Ok(errand.store(response, verdict, handler, received).await);
             }

@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) replayed: Vec<HeaderName>,
     /// Clients get the fields that name tags.
     pub(crate) forward_tags: bool,
+    /// Responses bear the tags of what they are made from.
+    pub(crate) propagate_tags: bool,
     pub(crate) max_head_size: usize,
     pub(crate) max_body_size: usize,
     pub(crate) max_fill_bytes: usize,
@@ -100,6 +102,7 @@ impl Settings {
             never_stored: Vec::new(),
             replayed: Vec::new(),
             forward_tags: false,
+            propagate_tags: true,
             max_head_size: 32 << 10,
             max_body_size: 10 << 20,
             max_fill_bytes: 64 << 20,

@@ -49,6 +49,8 @@ pub struct Stats {
     pub refreshes: u64,
     /// Refreshes not started since too many were running.
     pub refreshes_refused: u64,
+    /// [Tags of what was used](crate::UsedTags) that came when their response was stored already, or given up. It doesn't bear them.
+    pub tags_too_late: u64,
     /// Resources made invalid by writes.
     pub invalidations: u64,
     /// Purges by the application or an operator.
@@ -211,6 +213,7 @@ pub(crate) struct Counters {
     pub(crate) fills_abandoned: AtomicU64,
     pub(crate) refreshes: AtomicU64,
     pub(crate) refreshes_refused: AtomicU64,
+    pub(crate) tags_too_late: AtomicU64,
     /// How often each path was written to.
     pub(crate) writes: Writes,
     pub(crate) invalidations: AtomicU64,
@@ -272,6 +275,7 @@ impl Counters {
             declined: declined.filter(|(_, count)| *count > 0).collect(),
             refreshes: read(&self.refreshes),
             refreshes_refused: read(&self.refreshes_refused),
+            tags_too_late: read(&self.tags_too_late),
             invalidations: read(&self.invalidations),
             purges: read(&self.purges),
             purges_remembered: now.purges_remembered,

@@ -3,7 +3,7 @@
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -11,7 +11,7 @@ pub(crate) use std::sync::{
 pub(crate) use self::modelled::OnceLock;
 #[cfg(all(test, shuttle))]
 pub(crate) use shuttle::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 

@@ -23,6 +23,8 @@ pub(crate) struct Labelled<'a> {
     pub(crate) labels: &'a Labels,
     pub(crate) handler: Option<&'a Cached>,
     pub(crate) head: &'a HeaderMap,
+    /// Of what it was made from.
+    pub(crate) used: Option<&'a Names>,
 }
 
 impl Labelled<'_> {
@@ -33,6 +35,7 @@ impl Labelled<'_> {
         self.labels.tags(std::str::from_utf8(path).unwrap_or_default(), |tag| names.add(tag));
         self.handler.into_iter().flat_map(|handler| &handler.tags).for_each(|tag| names.add(tag));
         names.add_fields(self.head);
+        self.used.into_iter().for_each(|used| names.add_gathered(used));
         names
     }
 }
@@ -41,6 +44,14 @@ impl CacheCore {
     /// The tags of a response from this path, with what it can be purged by without a name: its groups, and the spellings of its query.
     pub(crate) fn tags(&self, labelled: Labelled<'_>, path: &[u8], nameless: &[u64]) -> Option<Arc<Tags>> {
         labelled.names(path).with(|name| self.groups.anywhere(name), nameless)
+    }
+
+    /// The stamp bears the tags of what the response was made from as well.
+    pub(crate) fn bear_used(&self, stamp: &mut Stamp, used: Names) {
+        if stamp.tags.as_ref().is_none_or(|borne| !borne.has_used(&used)) {
+            let used = used.with(|name| self.groups.anywhere(name), &[]);
+            used.into_iter().for_each(|used| stamp.add_tags(used));
+        }
     }
 
     /// The stamp of a response that was stored under other settings, with the tags that it would have now beside those that it has.

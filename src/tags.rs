@@ -31,7 +31,7 @@ const LONGEST: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Tags {
     hashes: Box<[u64]>,
-    /// One in a line.
+    /// One in a line. Behind an empty line are those that what it was made from brought.
     names: Box<str>,
     /// What it was to bear was too much: a purge of any tag touches it.
     bears_every: bool,
@@ -64,21 +64,60 @@ pub(crate) fn tag(text: &str) -> Result<&str, NoTag> {
 
 /// The names that are collected for a response. What is too much, too long or no text makes it bear every tag: a miss too many, and never a
 /// stale answer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     names: Vec<String>,
+    /// Those that what the response was made from brought. They stay when another head takes the place of the one that named the others.
+    used: Vec<String>,
     bears_every: bool,
 }
 
 impl Names {
     pub(crate) fn add(&mut self, text: &str) {
-        match tag(text) {
-            Ok(name) if self.names.iter().any(|known| known == name) => {}
-            Ok(_) if self.names.len() == MOST => self.bears_every = true,
-            Ok(name) => self.names.push(name.into()),
-            Err(NoTag::Empty) => {}
-            Err(NoTag::Long | NoTag::Control) => self.bears_every = true,
+        if let Some(name) = self.room_for(text).filter(|name| !self.has(name)) {
+            self.names.push(name.into());
         }
+    }
+
+    /// The same of what the response was made from.
+    pub(crate) fn add_used(&mut self, text: &str) {
+        let Some(name) = self.room_for(text).filter(|name| !self.used.iter().any(|known| known == name)) else {
+            return;
+        };
+        self.names.retain(|named| named != name);
+        self.used.push(name.into());
+    }
+
+    /// All that something bears that the response was made from.
+    pub(crate) fn add_all(&mut self, tags: &Tags) {
+        tags.names().for_each(|name| self.add_used(name));
+        self.bears_every |= tags.bears_every();
+    }
+
+    /// All that was gathered of what the response was made from.
+    pub(crate) fn add_gathered(&mut self, gathered: &Self) {
+        gathered.used.iter().for_each(|name| self.add_used(name));
+        self.bears_every |= gathered.bears_every;
+    }
+
+    /// The name, unless it is none or too much.
+    fn room_for<'a>(&mut self, text: &'a str) -> Option<&'a str> {
+        match tag(text) {
+            Ok(name) if self.names.len() + self.used.len() < MOST || self.has(name) => return Some(name),
+            Ok(_) | Err(NoTag::Long | NoTag::Control) => self.bears_every = true,
+            Err(NoTag::Empty) => {}
+        }
+        None
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().chain(&self.used).any(|known| known == name)
+    }
+
+    /// Those that what the response was made from brought.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> impl Iterator<Item = &str> {
+        self.used.iter().map(String::as_str)
     }
 
     /// Adds those that a head names.
@@ -96,11 +135,12 @@ impl Names {
 
     /// The tags with these names, with the hashes of what has no name beside them. `hash` is given a name, or none for what bears every tag.
     pub(crate) fn with(self, hash: impl Fn(Option<&str>) -> u64, nameless: &[u64]) -> Option<Arc<Tags>> {
-        let Self { names, mut bears_every } = self;
-        if names.is_empty() && !bears_every && nameless.is_empty() {
+        let Self { names, used, mut bears_every } = self;
+        if names.is_empty() && used.is_empty() && !bears_every && nameless.is_empty() {
             return None;
         }
-        let mut hashes: Vec<u64> = names.iter().flat_map(|name| prefixes(name)).map(|name| hash(Some(name))).collect();
+        let all = names.iter().chain(&used);
+        let mut hashes: Vec<u64> = all.flat_map(|name| prefixes(name)).map(|name| hash(Some(name))).collect();
         hashes.sort_unstable();
         hashes.dedup();
         bears_every |= hashes.len() > MOST_PREFIXES;
@@ -109,8 +149,15 @@ impl Names {
             hashes = vec![hash(None)];
         }
         hashes.extend_from_slice(nameless);
-        Some(Arc::new(Tags { hashes: hashes.into(), names: names.join("\n").into(), bears_every }))
+        Some(Arc::new(Tags { hashes: hashes.into(), names: in_lines(&names, &used), bears_every }))
     }
+}
+
+/// An empty line begins what was used: no tag is empty.
+fn in_lines(names: &[impl AsRef<str>], used: &[impl AsRef<str>]) -> Box<str> {
+    let names = names.iter().map(AsRef::as_ref);
+    let border = (!used.is_empty()).then_some("");
+    names.chain(border).chain(used.iter().map(AsRef::as_ref)).collect::<Vec<_>>().join("\n").into()
 }
 
 impl Tags {
@@ -122,7 +169,25 @@ impl Tags {
 
     /// The names, without their prefixes.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.lines()
+        self.names.lines().filter(|name| !name.is_empty())
+    }
+
+    /// Those that what it was made from brought.
+    fn used(&self) -> impl Iterator<Item = &str> {
+        self.names.lines().skip_while(|name| !name.is_empty()).skip(1)
+    }
+
+    /// Whether it bears these as what it was made from.
+    pub(crate) fn has_used(&self, names: &Names) -> bool {
+        (self.bears_every || !names.bears_every) && names.used.iter().all(|name| self.used().any(|known| known == name))
+    }
+
+    /// What of it stays whatever head the content gets: the tags of what the content was made from. Where that was too much, it stays so.
+    pub(crate) fn of_content(&self) -> Names {
+        let mut names = Names::default();
+        self.used().for_each(|name| names.add_used(name));
+        names.bears_every = self.bears_every && !names.used.is_empty();
+        names
     }
 
     pub(crate) fn bears_every(&self) -> bool {
@@ -143,14 +208,17 @@ impl Tags {
 
     /// What is borne by either of both.
     pub(crate) fn joined(&self, other: &Self) -> Self {
-        let mut names: Vec<&str> = self.names().chain(other.names()).collect();
+        let mut used: Vec<&str> = self.used().chain(other.used()).collect();
+        let mut names: Vec<&str> = self.names().chain(other.names()).filter(|name| !used.contains(name)).collect();
         let mut hashes = [&self.hashes[..], &other.hashes[..]].concat();
-        names.sort_unstable();
-        names.dedup();
+        for names in [&mut names, &mut used] {
+            names.sort_unstable();
+            names.dedup();
+        }
         hashes.sort_unstable();
         hashes.dedup();
         let bears_every = self.bears_every || other.bears_every;
-        Self { hashes: hashes.into(), names: names.join("\n").into(), bears_every }
+        Self { hashes: hashes.into(), names: in_lines(&names, &used), bears_every }
     }
 
     /// The bytes it takes.
@@ -258,6 +326,38 @@ mod tests {
                 (expected.iter().map(|name| (*name).into()).collect(), *bears_every)
             );
         }
+    }
+
+    #[test]
+    fn what_was_used_is_told_from_what_the_head_names() {
+        let of = |own: &[&str], used: &[&str]| {
+            let mut names = Names::default();
+            own.iter().for_each(|name| names.add(name));
+            used.iter().for_each(|name| names.add_used(name));
+            names.with(hash, &[]).unwrap()
+        };
+        // Of its own, used, all of its names, those that stay.
+        type Row = (&'static [&'static str], &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+        let rows: [Row; 4] = [
+            (&["a"], &[], &["a"], &[]),
+            (&[], &["b", "c", "b"], &["b", "c"], &["b", "c"]),
+            (&["a", "b"], &["b:1"], &["a", "b", "b:1"], &["b:1"]),
+            // What is both stays as well.
+            (&["a", "b"], &["a"], &["b", "a"], &["a"]),
+        ];
+        for (own, used, all, stay) in rows {
+            let tags = of(own, used);
+            assert_eq!(tags.names().collect::<Vec<_>>(), all, "{own:?} {used:?}");
+            assert_eq!(tags.of_content().used, stay, "{own:?} {used:?}");
+            assert!(all.iter().all(|name| tags.contains(&hash(Some(name)))));
+            let joined = tags.joined(&of(&["z"], &["y"]));
+            assert_eq!(joined.of_content().used.len(), stay.len() + 1, "{own:?} {used:?}");
+            assert!(joined.has_used(&tags.of_content()) && !tags.has_used(&joined.of_content()));
+        }
+        let numbered: Vec<String> = (0..=MOST).map(|n| n.to_string()).collect();
+        let numbered: Vec<&str> = numbered.iter().map(String::as_str).collect();
+        assert!(of(&[], &numbered).of_content().bears_every && of(&numbered[1..], &["used"]).bears_every());
+        assert!(!of(&numbered, &[]).of_content().bears_every, "another head may name fewer");
     }
 
     #[test]

@@ -101,6 +101,7 @@ const FLOORS: [&[&str]; 6] = [
         "target",
         "through",
         "tiers",
+        "used",
         "wholes",
     ],
     &[

@@ -123,7 +123,7 @@ fn every_field_does_what_its_setter_does() {
         assert_eq!(difference(&layer(&format!("[otherwise]\n{text}")), &plain.clone().otherwise(policy)), "", "{text}");
     }
     type Setter = fn(CacheLayer) -> CacheLayer;
-    let rows: [(&str, Setter); 31] = [
+    let rows: [(&str, Setter); 32] = [
         ("", |layer| layer),
         ("strict_rfc = true", |layer| layer.strict_rfc()),
         ("strict_rfc = true\nheuristics = false", |layer| layer.strict_rfc().heuristics(false)),
@@ -148,6 +148,7 @@ fn every_field_does_what_its_setter_does() {
         ("[limits]\nmax_wait = '5s'\nmax_fill_age = '2s'\nstaleness_bound = '3s'", |layer| {
             layer.max_wait(secs(5)).max_fill_age(secs(2)).staleness_bound(secs(3))
         }),
+        ("propagate_tags = false", |layer| layer.propagate_tags(false)),
         ("no_vary_search = false", |layer| layer.no_vary_search(false)),
         ("[limits]\nmax_query_content = '1KiB'", |layer| layer.max_query_content(1024)),
         ("[limits]\neager_etag_size = 0x400", |layer| layer.eager_etag_size(1024)),

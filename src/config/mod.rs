@@ -319,6 +319,9 @@ fn read_general(root: &Section<'_>, settings: &mut Settings) {
     if let Some(on) = root.boolean("no_vary_search") {
         settings.no_vary_search = on;
     }
+    if let Some(on) = root.boolean("propagate_tags") {
+        settings.propagate_tags = on;
+    }
     let set = |names: &mut Vec<HeaderName>, field| {
         if let Some(read) = root.header_names(field) {
             *names = read;

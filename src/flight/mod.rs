@@ -13,6 +13,8 @@
 //! Given ─── decline ─> Alone    it turned out too large to be kept; who has it reads on, nobody else joins
 //! ```
 
+mod gather;
+
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -21,6 +23,7 @@ use std::time::Duration;
 use slab::Slab;
 use tracing::Span;
 
+pub(crate) use self::gather::Gatherer;
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::leasing::Lent;
@@ -30,6 +33,7 @@ use crate::response::Stamp;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
 use crate::tags::Tags;
 use crate::target::Target;
+use crate::used::Used;
 use crate::variance::Variance;
 
 const SHARDS: usize = sized(32, 2);
@@ -64,6 +68,8 @@ struct Ticket<T, K> {
     authority: u64,
     /// What the response can be purged by, beside its URI. Not known until its head is there.
     tags: OnceLock<Option<Arc<Tags>>>,
+    /// Where those come that what it brings is made from; once somebody asked, it may be any.
+    used: std::sync::OnceLock<Arc<Used>>,
     partition: Option<u64>,
     closed: AtomicBool,
     sealed: AtomicBool,
@@ -211,6 +217,7 @@ impl<T: Clone, K: Meant + Clone + Eq> Flights<T, K> {
             path: stamp.path,
             authority,
             tags: OnceLock::new(),
+            used: std::sync::OnceLock::new(),
             partition: stamp.partition,
             closed: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
@@ -299,8 +306,10 @@ impl<T, K: Meant> Ticket<T, K> {
         let places = [self.resource, self.path].into_iter().chain(self.partition);
         places.into_iter().any(|place| hashes.places.contains(&place))
             || match self.tags.get() {
-                Some(tags) => tags.iter().flat_map(|tags| tags.iter()).any(|tag| hashes.tags.contains(tag)),
-                None => !hashes.tags.is_empty() && hashes.authority.is_none_or(|one| one == self.authority),
+                Some(tags) if self.used.get().is_none() => {
+                    tags.iter().flat_map(|tags| tags.iter()).any(|tag| hashes.tags.contains(tag))
+                }
+                _ => !hashes.tags.is_empty() && hashes.authority.is_none_or(|one| one == self.authority),
             }
     }
 }
@@ -337,6 +346,17 @@ impl<T, K> Flight<T, K> {
     pub(crate) fn know_tags(&self, tags: Option<Arc<Tags>>) {
         // A flight has one head, so this is set once.
         let _ = self.ticket.tags.set(tags);
+    }
+
+    /// Its answer is made already, or is being made, from what comes here.
+    pub(crate) fn gather_in(&self, used: Arc<Used>) {
+        // Before anybody asks, so this is set once.
+        let _ = self.ticket.used.set(used);
+    }
+
+    /// What its answer is made from, if anybody asked.
+    pub(crate) fn used(&self) -> Option<&Used> {
+        self.ticket.used.get().map(|used| &**used)
     }
 
     /// In which span it is.
@@ -426,6 +446,7 @@ impl<T, K> Drop for Flight<T, K> {
             }
         }
         drop(shard);
+        self.ticket.used.get().into_iter().for_each(|used| drop(used.close()));
         self.ticket.advance(Stage::Failed, |stage| matches!(stage, Stage::Asked));
     }
 }

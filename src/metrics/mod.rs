@@ -166,6 +166,7 @@ fn publish_cache(sheet: &Sheet, stats: &Stats) {
         (&name::STORE_EVICTIONS, stats.storage.evictions),
         (&name::REFRESHES, stats.refreshes),
         (&name::REFRESHES_REFUSED, stats.refreshes_refused),
+        (&name::TAGS_TOO_LATE, stats.tags_too_late),
         (&name::FOLLOWERS_ALONE, stats.followers_alone),
         (&name::WAITS_TIMED_OUT, stats.waits_timed_out),
         (&name::WAITS_REFUSED, stats.waits_refused),

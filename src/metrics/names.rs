@@ -75,6 +75,7 @@ metrics! {
     STORE_EVICTIONS = counter("larder_store_evictions_total", "What the store as a whole says that it let go");
     REFRESHES = counter("larder_refreshes_total", "Refreshes started behind an answer");
     REFRESHES_REFUSED = counter("larder_refreshes_refused_total", "Refreshes not started since too many were running");
+    TAGS_TOO_LATE = counter("larder_tags_too_late_total", "Tags of what was used that came when their response was stored already, or given up");
     FOLLOWERS_ALONE = counter("larder_followers_alone_total", "Requests that waited for another one's answer in vain, and then went to the handler");
     WAITS_TIMED_OUT = counter("larder_waits_timed_out_total", "Requests that waited for another one's answer as long as they may");
     WAITS_REFUSED = counter("larder_waits_refused_total", "Requests that may not wait since too many did");

@@ -100,6 +100,7 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         targets,
         heuristics,
         no_vary_search,
+        propagate_tags,
         never_stored,
         replayed,
         // `strict_rfc` sets all of them, and nothing sets one alone.
@@ -119,6 +120,9 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
     }
     if *no_vary_search != usual.no_vary_search {
         set(&mut lines, "no_vary_search", no_vary_search);
+    }
+    if *propagate_tags != usual.propagate_tags {
+        set(&mut lines, "propagate_tags", propagate_tags);
     }
     for (name, names, usual) in [
         ("targeted_fields", targets, &usual.targets),

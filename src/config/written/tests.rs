@@ -30,6 +30,7 @@ fn a_file_reads_back_as_it_is() {
         strict_rfc = true
         heuristics = false
         no_vary_search = false
+        propagate_tags = false
         targeted_fields = ['Edge-Control', 'CDN-Cache-Control']
         never_store = ['x-a']
         replay = ['x-request-id']
