@@ -112,7 +112,7 @@ impl<'a> Entry<'a> {
     where
         T: Serialize + DeserializeOwned + Send + 'static,
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<T, E>> + Send + 'static,
     {
         let load = move || {
@@ -139,7 +139,7 @@ impl<'a> Entry<'a> {
     where
         T: Serialize + DeserializeOwned + Send + 'static,
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<Option<T>, E>> + Send + 'static,
     {
         let load = move || {

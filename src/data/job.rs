@@ -121,12 +121,14 @@ impl Job {
     fn fail<E: Send + Sync + 'static>(self, error: Arc<E>, began: Moment) -> Failure<E> {
         Span::current().record("outcome", "error");
         count(&self.cache.counters().load_errors);
-        let is_sealed = self.flight.is_sealed();
-        let mut stamp = self.stamp.as_of(self.stamp.number);
-        stamp.tags = self.cache.tags(&self.core, &self.wanted);
-        if let Some(ttl) = self.wanted.words.error_ttl.filter(|_| !is_sealed) {
-            self.core.data.failures.remember(&self.wanted.key, error.clone(), stamp, began, ttl);
+        if let Some(ttl) = self.wanted.words.error_ttl {
+            let mut stamp = self.stamp.as_of(self.stamp.number);
+            stamp.tags = self.cache.tags(&self.core, &self.wanted);
+            let remember = || self.core.data.failures.remember(&self.wanted.key, error.clone(), stamp, began, ttl);
+            // Unless a write has ended it.
+            self.flight.commit(|| true, remember);
         }
+        let is_sealed = self.flight.is_sealed();
         self.flight.give(Loaded::Failed(error.clone()));
         Failure { error, is_sealed }
     }

@@ -24,8 +24,10 @@ use super::{DataCache, Entry};
 use crate::background::NoPlace;
 use crate::cache::CacheCore;
 use crate::flight::{Bounds, Call, Flight, Follower, Landed, Seat};
+use crate::key::CacheKey;
 use crate::response::{Stamp, StoredResponse};
 use crate::stats::count;
+use crate::tiers::is_same;
 
 /// What a loader gives: a value in any case, or perhaps none.
 pub(super) trait Answer: Send + Sized + 'static {
@@ -90,7 +92,7 @@ impl Entry<'_> {
     where
         A: Answer,
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<A, E>> + Send + 'static,
     {
         let Self { cache, wanted } = self;
@@ -118,7 +120,9 @@ impl Entry<'_> {
             if !std::mem::replace(&mut is_noted, true) {
                 count(&cache.counters().misses);
             }
-            let (flight, stamp) = match cache.board(&core, &wanted) {
+            let (seat, stamp) = cache.board(&core, &wanted);
+            let previous = previous.filter(|stored| cache.is_still_there(&core, &wanted.key, stored));
+            let (flight, stamp) = match (seat, stamp) {
                 (Seat::Lead(flight), stamp) => (flight, stamp),
                 (Seat::Full, _) => cache.depart(&core, &wanted),
                 (Seat::Follow(follower), _) => match cache.follow(&core, &wanted, follower).await {
@@ -140,8 +144,7 @@ impl Entry<'_> {
 impl DataCache {
     /// What is near and fresh.
     fn answer_near<A: Answer>(&self, wanted: &Wanted) -> Option<A> {
-        let value = self.value_near(&wanted.key)?.ok()?;
-        let answer = A::of(value)?;
+        let answer = A::of(self.value_near(&wanted.key)?)?;
         count(&self.counters().hits);
         Some(answer)
     }
@@ -188,6 +191,12 @@ impl DataCache {
         (seat, stamp)
     }
 
+    /// Whether what was found is what there is, as of when the load was joined or begun: what is deleted later ends that. Where there is a far store, a number says so.
+    fn is_still_there(&self, core: &CacheCore, key: &CacheKey, stored: &StoredResponse) -> bool {
+        let near = self.near(core).filter(|_| core.far_for(key).is_none());
+        near.is_none_or(|near| near.peek(key, |variants| variants.iter().any(|other| is_same(other, stored))))
+    }
+
     /// On its own: nobody joins it.
     fn depart(&self, core: &CacheCore, wanted: &Wanted) -> (Flight<Loaded>, Stamp) {
         let stamp = core.purges.stamp(&wanted.key, core.purges.current());
@@ -204,7 +213,7 @@ impl DataCache {
     where
         A: Answer,
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<A, E>> + Send + 'static,
     {
         if job.flight.is_joinable()
@@ -220,7 +229,7 @@ impl DataCache {
             count(&self.counters().collapsed);
             return Ok(answer);
         }
-        Attended::new(job.core.clone(), job.run(async move { load().await })).await
+        Attended::new(job.core.clone(), job.run(load())).await
     }
 
     /// Waits for somebody else's load.
@@ -268,7 +277,7 @@ impl DataCache {
             let terms = stored.current_terms();
             // A write bears no number that would speak against what was found before it.
             !failure.is_sealed
-                && self.weigh(&core, stored, &wanted.key, now) != Weight::Useless
+                && matches!(self.weigh(&core, stored, &wanted.key, now), Weight::Fresh | Weight::Stale)
                 && terms.staleness(stored.age(now)) < terms.stale_if_error
         };
         let answer = previous.filter(may_stand_in).and_then(|stored| self.answer(&stored));
@@ -280,7 +289,7 @@ impl DataCache {
     where
         A: Answer,
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<A, E>> + Send + 'static,
     {
         let core = self.core();
@@ -300,10 +309,10 @@ impl DataCache {
         }
         count(&self.counters().refreshes);
         let mut job = Job { cache: self.clone(), core: core.clone(), wanted, flight, stamp };
-        let stored = stored.clone();
+        let (stored, load) = (stored.clone(), load());
         core.refresh(place, async move {
             if job.take_turn(Some(&stored)).await.is_none() {
-                _ = job.run(async move { load().await }).await;
+                _ = job.run(load).await;
             }
         });
     }

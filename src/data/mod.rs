@@ -260,7 +260,7 @@ impl DataCache {
     where
         T: Serialize + DeserializeOwned + Send + 'static,
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<T, E>> + Send + 'static,
     {
         self.entry(key).get_or_load(load).await

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use serde::de::DeserializeOwned;
 
 use super::DataCache;
-use super::value::{Unreadable, is_none, may_be_near};
+use super::value::{is_none, may_be_near};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::drops::Seen;
@@ -47,7 +47,7 @@ impl Found {
         match weight {
             Weight::Fresh => Self::Fresh(stored),
             Weight::Stale => Self::Stale(stored),
-            Weight::Useless => Self::Nothing,
+            Weight::Useless | Weight::Foreign => Self::Nothing,
         }
     }
 
@@ -64,14 +64,17 @@ impl Found {
 pub(crate) enum Weight {
     Fresh,
     Stale,
+    /// It is purged, or too old for anything.
     Useless,
+    /// It is of another serialiser.
+    Foreign,
 }
 
 impl DataCache {
     /// The fresh value under a key; counted.
     pub(super) async fn read<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<T> {
         let value = match self.value_near(key) {
-            Some(read) => read.ok(),
+            Some(value) => Some(value),
             None => match self.find(key).await {
                 Found::Fresh(stored) => self.value(&stored).ok(),
                 Found::Stale(_) | Found::Nothing => None,
@@ -95,7 +98,7 @@ impl DataCache {
     }
 
     /// The fresh value that is near, read where it lies, without waiting for anybody; `None` if there is no such.
-    pub(super) fn value_near<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<Result<Option<T>, Unreadable>> {
+    pub(super) fn value_near<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<Option<T>> {
         let core = self.live.load();
         let now = core.now();
         self.near(&core)?.read(key, |variants| {
@@ -104,8 +107,9 @@ impl DataCache {
             if !is_at_hand || self.weigh(&core, stored, key, now) != Weight::Fresh || !core.is_current(stored, now) {
                 return None;
             }
+            let value = self.read_as(stored).ok()?;
             touch(stored, now);
-            Some(self.value(stored))
+            Some(value)
         })
     }
 
@@ -140,24 +144,25 @@ impl DataCache {
         near.read(key, |variants| match variants.first() {
             None => Found::Nothing,
             Some(stored) => match self.weigh(core, stored, key, now) {
-                Weight::Useless => Found::Nothing,
-                weight => Found::of(Arc::new(stored.clone()), weight),
+                weight @ (Weight::Fresh | Weight::Stale) => Found::of(Arc::new(stored.clone()), weight),
+                weight => {
+                    // What is far as well is counted there.
+                    self.note_foreign(weight, core.far_for(key).is_none());
+                    Found::Nothing
+                }
             },
         })
     }
 
     async fn find_far(&self, core: &Arc<CacheCore>, far: &Arc<dyn DynStorage>, key: &CacheKey, near: Found) -> Found {
         let seen = core.drops_seen(key);
-        let id = core.hasher.hash_one(key.as_bytes());
+        // Who comes after a write waits for no read from before it.
+        let id = core.hasher.hash_one((key.as_bytes(), seen));
         let asked = core.reads.read(id, key, || self.ask(core, far, key)).await;
-        let mut found = self.choose(core, asked.variants.as_deref(), key);
         if asked.is_shared {
             count(&core.counters.tiers.reads_shared);
-            if !matches!(found, Found::Fresh(_)) {
-                // It may have been asked before what this caller knows was written.
-                found = self.find_alone(core, far, key).await;
-            }
         }
+        let found = self.choose(core, asked.variants.as_deref(), key);
         let now = core.now();
         let has_failed = asked.variants.is_none();
         let near = match near.stored() {
@@ -194,8 +199,16 @@ impl DataCache {
 
     fn choose(&self, core: &CacheCore, variants: Option<&[Arc<StoredResponse>]>, key: &CacheKey) -> Found {
         let now = core.now();
-        let stored = variants.and_then(|variants| variants.first());
-        stored.map_or(Found::Nothing, |stored| self.weighed(core, stored, key, now))
+        let Some(stored) = variants.and_then(|variants| variants.first()) else { return Found::Nothing };
+        let weight = self.weigh(core, stored, key, now);
+        self.note_foreign(weight, true);
+        Found::of(stored.clone(), weight)
+    }
+
+    fn note_foreign(&self, weight: Weight, counts: bool) {
+        if weight == Weight::Foreign && counts {
+            count(&self.counters().mismatched);
+        }
     }
 
     fn weighed(&self, core: &CacheCore, stored: &Arc<StoredResponse>, key: &CacheKey, now: Moment) -> Found {
@@ -205,8 +218,7 @@ impl DataCache {
     /// What may be done with what is stored under `key`: no purge touches it, as far as is known here, and this cache can read it.
     pub(crate) fn weigh(&self, core: &CacheCore, stored: &StoredResponse, key: &CacheKey, now: Moment) -> Weight {
         if !self.shape.regimes.reads(stored) {
-            count(&self.counters().mismatched);
-            return Weight::Useless;
+            return Weight::Foreign;
         }
         if !core.is_valid(stored, key) || !core.coherence.allows(&stored.stamp, key, now) {
             return Weight::Useless;

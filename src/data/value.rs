@@ -234,8 +234,16 @@ impl DataCache {
         (coded, Form::Coded { by, length })
     }
 
-    /// The value that is stored, or that there is none.
+    /// The value that is stored, or that there is none. One that can't be read is counted.
     pub(crate) fn value<T: DeserializeOwned>(&self, stored: &StoredResponse) -> Result<Option<T>, Unreadable> {
+        self.read_as(stored).map_err(|error| {
+            count(&self.counters().mismatched);
+            tracing::debug!(target: "larder", cache = self.name(), %error, "a value isn't of the type that it is asked for as, and counts as missing");
+            Unreadable
+        })
+    }
+
+    pub(super) fn read_as<T: DeserializeOwned>(&self, stored: &StoredResponse) -> Result<Option<T>, BoxError> {
         if is_none(stored) {
             return Ok(None);
         }
@@ -246,13 +254,6 @@ impl DataCache {
             }
             _ => self.shape.serializer.decode(&stored.body),
         };
-        value.map(Some).map_err(|error| self.unreadable(&error))
-    }
-
-    #[cold]
-    fn unreadable(&self, error: &BoxError) -> Unreadable {
-        count(&self.counters().mismatched);
-        tracing::debug!(target: "larder", cache = self.name(), %error, "a value isn't of the type that it is asked for as, and counts as missing");
-        Unreadable
+        value.map(Some)
     }
 }

@@ -35,7 +35,9 @@ impl DataCache {
         let given = given(core, &key, &made);
         let stored = Arc::new(self.stored(core, &key, made, number.unwrap_or(given.number), core.now()));
         let is_good = core.loads.seal_while(&stored.stamp, || {
-            let is_good = core.purges.is_valid(&given, stored.received, &key);
+            let is_valid = core.purges.is_valid(&given, stored.received, &key);
+            // A soft purge leaves no mark on what has a newer number.
+            let is_good = is_valid && (number.is_none() || given.stale_from().is_none());
             match is_good {
                 true => _ = self.put_near(core, &key, &stored),
                 false => _ = self.near(core).map(|near| near.remove_because(&key, Became::Written)),
