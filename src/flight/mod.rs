@@ -13,7 +13,7 @@
 //! Given ─── decline ─> Alone    it turned out too large to be kept; who has it reads on, nobody else joins
 //! ```
 
-mod gather;
+mod gatherer;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use slab::Slab;
 use tracing::Span;
 
-pub(crate) use self::gather::Gatherer;
+pub(crate) use self::gatherer::Gatherer;
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::leasing::Lent;
@@ -346,17 +346,6 @@ impl<T, K> Flight<T, K> {
     pub(crate) fn know_tags(&self, tags: Option<Arc<Tags>>) {
         // A flight has one head, so this is set once.
         let _ = self.ticket.tags.set(tags);
-    }
-
-    /// Its answer is made already, or is being made, from what comes here.
-    pub(crate) fn gather_in(&self, used: Arc<Used>) {
-        // Before anybody asks, so this is set once.
-        let _ = self.ticket.used.set(used);
-    }
-
-    /// What its answer is made from, if anybody asked.
-    pub(crate) fn used(&self) -> Option<&Used> {
-        self.ticket.used.get().map(|used| &**used)
     }
 
     /// In which span it is.
