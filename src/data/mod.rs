@@ -21,6 +21,7 @@ mod entry;
 mod error;
 mod failures;
 mod job;
+mod judged;
 mod key;
 mod leasing;
 mod loading;
