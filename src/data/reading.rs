@@ -118,11 +118,8 @@ impl DataCache {
         let core = self.core();
         let mut now = core.now();
         if !core.coherence.is_trusted(now) {
-            self.live.keep_coherent();
-            if core.coherence.is_beginning() {
-                core.coherence.begun().await;
-                now = core.now();
-            }
+            self.begun(&core).await;
+            now = core.now();
         }
         let near = self.find_near(&core, key, now);
         let is_enough = matches!(&near, Found::Fresh(stored) if core.is_current(stored, now));
@@ -136,6 +133,14 @@ impl DataCache {
             touch(stored, core.now());
         }
         found
+    }
+
+    /// What others purge is heard, and waited for where that is about to begin.
+    pub(super) async fn begun(&self, core: &CacheCore) {
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            core.coherence.begun().await;
+        }
     }
 
     /// What is near.
