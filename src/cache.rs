@@ -18,6 +18,8 @@ use crate::budget::FillBudget;
 use crate::clock::Moment;
 use crate::coder::Coders;
 use crate::coherence::Coherence;
+#[cfg(feature = "data")]
+use crate::data::{Data, Loaded};
 use crate::description::regime;
 use crate::drops::Drops;
 use crate::error::StorageError;
@@ -47,6 +49,7 @@ use crate::shared_reads::SharedReads;
 use crate::stats::Counters;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
+use crate::target::Target;
 use crate::through::Through;
 use crate::variance::SharedVariances;
 use crate::wholes::Wholes;
@@ -84,6 +87,11 @@ pub(crate) struct State {
     pub(crate) searches: Searches,
     pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
+    /// Values on their way.
+    #[cfg(feature = "data")]
+    pub(crate) loads: Arc<Flights<Loaded>>,
+    #[cfg(feature = "data")]
+    pub(crate) data: Data,
     pub(crate) reads: SharedReads,
     pub(crate) drops: Drops,
     /// The far store has granted a lease or refused one.
@@ -120,6 +128,23 @@ impl Deref for CacheCore {
     #[inline]
     fn deref(&self) -> &State {
         &self.state
+    }
+}
+
+impl State {
+    /// Nobody joins a fill or a load that a purge touches, or may touch. To be called when the purge is in the index.
+    pub(crate) fn close_flights(&self, target: &Target) {
+        self.flights.close(target);
+        #[cfg(feature = "data")]
+        self.loads.close(target);
+    }
+
+    /// The smallest number that a fill or a load in flight bears. Purges that are newer must be remembered until it has ended.
+    pub(crate) fn oldest_flight(&self) -> Option<u64> {
+        let oldest = self.flights.oldest();
+        #[cfg(feature = "data")]
+        let oldest = oldest.into_iter().chain(self.loads.oldest()).min();
+        oldest
     }
 }
 
@@ -163,6 +188,10 @@ impl CacheCore {
             searches: Searches::new(naming),
             wholes: Wholes::default(),
             flights: Arc::default(),
+            #[cfg(feature = "data")]
+            loads: Arc::default(),
+            #[cfg(feature = "data")]
+            data: Data::default(),
             reads: SharedReads::default(),
             drops: Drops::default(),
             leases_are_known: AtomicBool::new(false),

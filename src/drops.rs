@@ -16,14 +16,14 @@ pub(crate) struct Drops {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// How many removals have begun.
+    /// How many removals have begun, or ended.
     begun: u64,
     /// How many of those the far store hasn't been through with.
     pending: u32,
 }
 
 /// What was known of removals when something was read, or was about to be written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Seen {
     place: usize,
     begun: u64,
@@ -37,7 +37,10 @@ pub(crate) struct Dropping {
 
 impl Drop for Dropping {
     fn drop(&mut self) {
-        self.core.drops.lock(self.place).pending -= 1;
+        let mut dropped = self.core.drops.lock(self.place);
+        // What was read meanwhile may be what was there before.
+        dropped.begun += 1;
+        dropped.pending -= 1;
     }
 }
 

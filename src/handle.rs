@@ -8,6 +8,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+#[cfg(feature = "data")]
+use crate::data::DataCache;
 use crate::layer::CacheLayer;
 use crate::live::Live;
 use crate::purging::Purge;
@@ -64,6 +66,15 @@ impl CacheHandle {
         let core = self.live.load();
         core.coherence.prefer_near(core.now(), duration);
         tracing::warn!(target: "larder", "what is stored in this process is served for {duration:?}, whatever other instances purge");
+    }
+
+    /// A cache of values beside the responses, under a name. See [`CacheLayer::data`].
+    ///
+    /// # Panics
+    /// If the name isn't of 1 to 64 of the letters `a` to `z`, digits, `_` and `-`.
+    #[cfg(feature = "data")]
+    pub fn data(&self, name: &str) -> DataCache {
+        DataCache::new(self.live.clone(), name)
     }
 
     /// What the cache did so far, and what its store holds.
@@ -177,6 +188,19 @@ impl CacheHandle {
     /// [`ReloadError`] if `layer` has another store, or one of another size; nothing is changed then.
     pub fn reconfigure(&self, layer: &CacheLayer) -> Result<Reload, ReloadError> {
         self.live.reload(|_| Ok(layer.settings().clone()))
+    }
+}
+
+#[cfg(feature = "data")]
+impl DataCache {
+    /// A hold on the cache that the values are in, with all that may be beside them: to look at its counters, and to shut it down.
+    pub fn handle(&self) -> CacheHandle {
+        CacheHandle::new(self.live.clone())
+    }
+
+    /// Purges, as [`CacheHandle::purge`] does: what a tag or a pattern means, values and responses alike.
+    pub fn purge(&self, selector: Selector) -> Purge {
+        Purge::new(self.live.clone(), selector)
     }
 }
 

@@ -172,7 +172,9 @@ fn request_of(key: &CacheKey) -> Option<Request<()>> {
             }
             // Somebody's own: it isn't for the cache to use.
             Part::Cookie => return None,
-            Part::Forwarded | Part::Partition | Part::Rewritten | Part::Search | Part::Content => return None,
+            Part::Forwarded | Part::Partition | Part::Rewritten | Part::Search | Part::Content | Part::Data => {
+                return None;
+            }
         }
     }
     *request.uri_mut() = Uri::try_from(target).ok()?;

@@ -40,7 +40,7 @@ impl CacheCore {
     /// Purges by a number of this process. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.
     pub(crate) fn purge_target(&self, target: &Target, force: Force) -> u64 {
         let number = self.purges.purge(target, force);
-        self.flights.close(target);
+        self.close_flights(target);
         self.sweep_soon();
         number
     }

@@ -53,10 +53,11 @@ pub(crate) enum Part {
     Rewritten = 11,
     Search = 12,
     Content = 13,
+    Data = 14,
 }
 
 impl Part {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Authority,
         Self::Path,
         Self::Query,
@@ -70,6 +71,7 @@ impl Part {
         Self::Rewritten,
         Self::Search,
         Self::Content,
+        Self::Data,
     ];
 }
 
@@ -79,6 +81,18 @@ impl CacheKey {
         let mut key = Self::empty();
         key.begin(authority);
         key.name_resource(path, query);
+        key
+    }
+
+    /// The key of a value in the data cache of this name: no authority, and a path that doesn't begin with a slash, which no request has; `kind` tells
+    /// texts from what stands for something else.
+    #[cfg(feature = "data")]
+    pub(crate) fn of_data(name: &str, text: &str, kind: &[u8]) -> Self {
+        let mut key = Self::empty();
+        key.begin(&[]);
+        key.push_joined(Part::Path, &[name.as_bytes(), b":", text.as_bytes()]);
+        key.resource = key.length();
+        key.push(Part::Data, kind);
         key
     }
 
@@ -127,6 +141,15 @@ impl CacheKey {
         let [a, b, c, d] = u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes();
         self.bytes.extend_from_slice(&[part as u8, a, b, c, d]);
         self.bytes.extend_from_slice(value);
+    }
+
+    /// The same with a value in several pieces.
+    #[cfg(feature = "data")]
+    fn push_joined(&mut self, part: Part, pieces: &[&[u8]]) {
+        let length = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+        self.bytes.extend_from_slice(&[part as u8, a, b, c, d]);
+        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
     }
 
     /// The whole key.
@@ -219,6 +242,12 @@ impl CacheKey {
     /// Whether anything was added to the resource.
     pub(crate) fn has_additions(&self) -> bool {
         self.bytes.len() > self.resource as usize
+    }
+
+    /// Whether it is of a value in a data cache, and of no response.
+    #[allow(dead_code, reason = "for surfaces that tell values from responses")]
+    pub(crate) fn is_data(&self) -> bool {
+        self.bytes.get(self.resource as usize) == Some(&(Part::Data as u8))
     }
 
     /// The partition that it belongs to, if it does.

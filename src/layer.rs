@@ -11,6 +11,8 @@ use tower_layer::Layer;
 
 use crate::clock::Clock;
 use crate::compression::Compression;
+#[cfg(feature = "data")]
+use crate::data::DataCache;
 use crate::error::RuleError;
 use crate::handle::CacheHandle;
 use crate::live::Live;
@@ -366,6 +368,23 @@ impl CacheLayer {
     /// A hold on the cache, to purge it, to look at its counters, and to shut it down.
     pub fn handle(&self) -> CacheHandle {
         CacheHandle::new(self.live())
+    }
+
+    /// A cache of values beside the responses, under a name: in the same store, under the same tags and purges. All that are made under one name share what they store. It
+    /// makes the layer's cache, so set that up first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let cache = larder::CacheLayer::in_memory(64 << 20);
+    /// let products = cache.data("products").ttl(Duration::from_secs(300));
+    /// # drop(products);
+    /// ```
+    ///
+    /// # Panics
+    /// If the name isn't of 1 to 64 of the letters `a` to `z`, digits, `_` and `-`.
+    #[cfg(feature = "data")]
+    pub fn data(&self, name: &str) -> DataCache {
+        DataCache::new(self.live(), name)
     }
 
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {

@@ -32,8 +32,8 @@ use crate::strategy::Strategy;
 use crate::tiers::is_newer;
 
 /// The first pause of who waits for another instance. Each is twice as long as the one before, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whose turn it is to ask the handler.
 #[derive(Debug)]
@@ -202,14 +202,14 @@ impl CacheCore {
         Some(stored)
     }
 
-    fn lent(self: &Arc<Self>, far: &Arc<dyn DynStorage>, key: &CacheKey, token: LeaseToken) -> Lent {
+    pub(crate) fn lent(self: &Arc<Self>, far: &Arc<dyn DynStorage>, key: &CacheKey, token: LeaseToken) -> Lent {
         count(&self.counters.tiers.leases);
         Lent { core: self.clone(), far: far.clone(), key: key.clone(), token, how: AtomicU8::new(FAILED) }
     }
 }
 
 /// Waits for both; the first one is asked first.
-async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
+pub(crate) async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
     let (mut first, mut second) = (pin!(first), pin!(second));
     let (mut one, mut other) = (None, None);
     std::future::poll_fn(|cx| {

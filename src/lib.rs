@@ -120,6 +120,8 @@ mod coder;
 mod coherence;
 mod commit;
 mod course;
+#[cfg(feature = "data")]
+pub mod data;
 mod description;
 mod drops;
 mod fill;
@@ -213,6 +215,8 @@ pub use self::clock::{Clock, ManualClock, Moment, SystemClock};
 pub use self::compression::Compression;
 #[cfg(feature = "config")]
 pub use self::config::{Config, ConfigError, Problem};
+#[cfg(feature = "data")]
+pub use self::data::{DataCache, DataError, DataStats};
 pub use self::error::{BodyError, RuleError, StorageError};
 pub use self::events::{NotSent, PurgeEvent, PurgeSender, PurgeTicket};
 pub use self::explain::{

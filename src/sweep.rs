@@ -83,7 +83,7 @@ impl Sweep {
         while !self.is_closing() && patience > 0 {
             let (began, current) = (Instant::now(), self.state.purges.current());
             // What is in flight now may be stored behind the walk, and held against no more than was current then.
-            let oldest = self.state.flights.oldest().unwrap_or(current);
+            let oldest = self.state.oldest_flight().unwrap_or(current);
             if swept < current {
                 if !self.walk().await {
                     return;

@@ -244,7 +244,7 @@ impl CacheCore {
 }
 
 /// Whether one is a copy of the other, wherever it was read.
-fn is_same(one: &StoredResponse, other: &StoredResponse) -> bool {
+pub(crate) fn is_same(one: &StoredResponse, other: &StoredResponse) -> bool {
     let apart = one.received.wall.duration_since(other.received.wall).unwrap_or_else(|late| late.duration());
     one.stamp.number == other.stamp.number
         && apart <= SAME_TIME

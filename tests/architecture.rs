@@ -57,6 +57,7 @@ const FLOORS: [&[&str]; 6] = [
         "commit",
         "coherence",
         "course",
+        "data",
         "description",
         "drops",
         "fill",

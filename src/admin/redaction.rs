@@ -63,6 +63,7 @@ impl ShownKey {
                 Part::Rewritten => ("rewritten", target(&text(value))),
                 Part::Search => ("no-vary-search", hex(value.get(..SEARCH_RULE).unwrap_or_default())),
                 Part::Content => ("content", hex(value)),
+                Part::Data => ("data", text(value)),
             };
             shown.additions.push(Addition { kind, value });
         }

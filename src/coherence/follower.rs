@@ -199,7 +199,7 @@ impl CacheCore {
         let snapshot = timeout(LOADING, log.snapshot()).await;
         let snapshot = snapshot.map_err(|_| StorageError::new("the snapshot of purges takes too long"))??;
         let asked = Asked { at, now: self.now(), bound: self.settings.staleness_bound };
-        let close = |target: &crate::target::Target| self.flights.close(target);
+        let close = |target: &crate::target::Target| self.close_flights(target);
         let current = self.coherence.begin_again(&self.purges, known, snapshot, asked, close)?;
         if current > known {
             tracing::info!(target: "larder", known, current, "the purges of all instances are known, by a snapshot of their log");
@@ -211,7 +211,7 @@ impl CacheCore {
     /// Applies what the log said.
     pub(super) fn hear(&self, news: PurgeNews, asked: Asked) -> Result<Option<u64>, super::Lost> {
         let known = self.purges.current();
-        let heard = self.coherence.hear(&self.purges, news, asked, |target| self.flights.close(target));
+        let heard = self.coherence.hear(&self.purges, news, asked, |target| self.close_flights(target));
         if self.purges.current() > known {
             self.sweep_soon();
         }

@@ -61,7 +61,7 @@ impl CacheCore {
 
     /// A purge that isn't in the log yet. Nobody joins a flight that it touches, and nothing stored is used until it is.
     fn owe(&self, message: PurgeMessage, target: Target) {
-        self.flights.close(&target);
+        self.close_flights(&target);
         self.coherence.owe(message, target);
     }
 
@@ -107,6 +107,8 @@ pub(crate) struct Outdated {
     apart: Vec<(Target, Force)>,
     /// Parts of keys that were written to.
     notes: SmallVec<[Vec<u8>; 1]>,
+    /// The number of the last purge that was made.
+    last: Option<u64>,
 }
 
 impl Outdated {
@@ -117,6 +119,7 @@ impl Outdated {
             is_anybodys: false,
             apart: Vec::new(),
             notes: SmallVec::new(),
+            last: None,
         }
     }
 
@@ -124,6 +127,7 @@ impl Outdated {
     pub(crate) fn purge(&mut self, target: Target, force: Force, part: Option<&[u8]>) {
         if !self.core.coherence.has_log() {
             let number = self.core.purge_target(&target, force);
+            self.last = Some(number);
             part.into_iter().for_each(|part| self.core.fates.note_part(part, Became::Written, number));
             return;
         }
@@ -146,23 +150,25 @@ impl Outdated {
         self.hashes.tags.extend(tags);
     }
 
-    /// Waits until all of it is in the log, for a moment at most: the answer to a write passes whatever becomes of the log.
-    pub(crate) async fn write(mut self) {
+    /// Waits until all of it is in the log, for a moment at most: the answer to a write passes whatever becomes of the log. Returns the number of the last purge, or of the newest that is
+    /// known: what is stored under it isn't touched by what is in the log now, but may be by what is owed.
+    pub(crate) async fn write(mut self) -> u64 {
         self.close_up();
-        if self.apart.is_empty() || self.core.coherence.is_out_of_reach() || Handle::try_current().is_err() {
-            return;
-        }
         let core = self.core.clone();
+        if self.apart.is_empty() || core.coherence.is_out_of_reach() || Handle::try_current().is_err() {
+            return self.last.unwrap_or_else(|| core.purges.current());
+        }
         let all = async {
             while let Some((target, force)) = self.apart.first().cloned() {
                 let number = core.append(&PurgeMessage::of(&target, force)).await?;
                 self.notes.drain(..).for_each(|part| core.fates.note_part(&part, Became::Written, number));
                 self.apart.remove(0);
+                self.last = Some(number);
             }
             Ok::<_, StorageError>(())
         };
         match timeout(WRITING, all).await {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return self.last.unwrap_or_else(|| core.purges.current()),
             Ok(Err(error)) => {
                 tracing::warn!(target: "larder", %error, "what a write made invalid isn't in the log yet")
             }
@@ -171,6 +177,7 @@ impl Outdated {
             }
         }
         core.coherence.failed();
+        core.purges.current()
     }
 
     /// The same without anybody who waits.
@@ -178,7 +185,7 @@ impl Outdated {
         self.close_up();
         if !self.apart.is_empty() && Handle::try_current().is_ok() {
             let core = self.core.clone();
-            core.spawn(self.write());
+            core.spawn(async move { _ = self.write().await });
         }
     }
 

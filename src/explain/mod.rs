@@ -377,8 +377,8 @@ fn explained_key(key: &CacheKey, search: Option<String>) -> ExplainedKey {
                     *count += 1;
                 }
             }
-            // By a learned rule; `search` says which.
-            Part::Search => {}
+            // By a learned rule; `search` says which. And of a value, nobody asks by a request.
+            Part::Search | Part::Data => {}
         }
     }
     ExplainedKey { authority, path, query, search, parts }

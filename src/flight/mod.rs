@@ -273,11 +273,17 @@ impl<T> Flights<T> {
 
     /// Seals the flights to one resource.
     pub(crate) fn seal_resource(&self, stamp: &Stamp) {
+        self.seal_while(stamp, || ());
+    }
+
+    /// The same, and changes what is stored of it: none of those that begin later is sealed, or finds what was there before.
+    pub(crate) fn seal_while<R>(&self, stamp: &Stamp, change: impl FnOnce() -> R) -> R {
         let shard = self.shard(stamp.path);
         let flights = shard.get(&stamp.path).into_iter().flatten();
         for ticket in flights.filter(|ticket| ticket.resource == stamp.resource) {
             ticket.sealed.store(true, Ordering::Release);
         }
+        change()
     }
 
     fn each(&self, mut visit: impl FnMut(&Ticket<T>)) {

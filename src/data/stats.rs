@@ -1,0 +1,162 @@
+//! What data caches do, counted under their names, and [`DataStats`], a copy of it to look at.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::failures::Failures;
+use crate::histogram::{Histogram, Latency};
+use crate::tally::{RouteCounters, read};
+
+/// What the data caches over one store have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Data {
+    names: Mutex<BTreeMap<Arc<str>, Arc<Counters>>>,
+    pub(super) failures: Failures,
+}
+
+impl Data {
+    /// The counters of a cache, which are those of all under its name.
+    pub(super) fn counters(&self, name: &str) -> Arc<Counters> {
+        let mut names = self.names();
+        if let Some(known) = names.get(name) {
+            return known.clone();
+        }
+        let counters = Arc::new(Counters::new(name));
+        names.insert(counters.name.clone(), counters.clone());
+        counters
+    }
+
+    /// Those of all names that were ever used, by name.
+    #[allow(dead_code, reason = "for surfaces that list them")]
+    pub(crate) fn all(&self) -> Vec<Arc<Counters>> {
+        self.names().values().cloned().collect()
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Counters>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is counted under one name.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub(crate) name: Arc<str>,
+    /// What the stores count: what is there, and what became of it.
+    pub(crate) route: Arc<RouteCounters>,
+    pub(super) hits: AtomicU64,
+    pub(super) stale: AtomicU64,
+    pub(super) misses: AtomicU64,
+    pub(super) collapsed: AtomicU64,
+    pub(super) failures_given: AtomicU64,
+    pub(super) loads: AtomicU64,
+    pub(super) load_errors: AtomicU64,
+    pub(super) refreshes: AtomicU64,
+    pub(super) written: AtomicU64,
+    pub(super) deleted: AtomicU64,
+    pub(super) declined: AtomicU64,
+    pub(super) mismatched: AtomicU64,
+    pub(super) load_latency: Histogram,
+}
+
+/// What was done under one name since the cache was made, in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DataStats {
+    /// The name.
+    pub name: String,
+    /// Values that were there, and fresh; and where it was remembered that there is none.
+    pub hits: u64,
+    /// Values that were given though their time was over: while they were loaded anew, or in place of an error.
+    pub stale: u64,
+    /// Values that were asked for and not there.
+    pub misses: u64,
+    /// Of these, those that another one's load brought, or another instance's.
+    pub collapsed: u64,
+    /// Errors that were remembered ([`DataCache::error_ttl`](crate::DataCache::error_ttl)) and given without loading.
+    pub errors_remembered: u64,
+    /// Loads that were begun, refreshes among them.
+    pub loads: u64,
+    /// Loads that failed.
+    pub load_errors: u64,
+    /// Loads behind a stale value.
+    pub refreshes: u64,
+    /// Values that were set.
+    pub written: u64,
+    /// Values that were deleted.
+    pub deleted: u64,
+    /// Values that were loaded and could not be stored: they are too large, or can't be serialised, or were purged or written to meanwhile.
+    pub declined: u64,
+    /// Values that could not be read as what they were asked for as: of another type, or of another serialiser. Each was a miss.
+    pub mismatched: u64,
+    /// Values that are in memory now.
+    pub entries: u64,
+    /// Bytes that they take, as the store counts them.
+    pub bytes: u64,
+    /// Values that left memory since there was no room.
+    pub evicted: u64,
+    /// Values that left memory since their time was over.
+    pub expired: u64,
+    /// Values that left memory since they were purged.
+    pub purged: u64,
+    /// Operations that a store failed.
+    pub store_errors: u64,
+    /// How long loads took.
+    pub load_latency: Latency,
+}
+
+impl DataStats {
+    /// Values that were had without loading, among all that were asked for, from 0 to 1; 0 before the first.
+    pub fn hit_rate(&self) -> f64 {
+        let had = self.hits + self.stale + self.collapsed;
+        let all = self.hits + self.stale + self.misses;
+        if all == 0 { 0.0 } else { (had as f64 / all as f64).min(1.0) }
+    }
+}
+
+impl Counters {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            route: Arc::default(),
+            hits: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            collapsed: AtomicU64::new(0),
+            failures_given: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+            load_errors: AtomicU64::new(0),
+            refreshes: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
+            declined: AtomicU64::new(0),
+            mismatched: AtomicU64::new(0),
+            load_latency: Histogram::default(),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> DataStats {
+        DataStats {
+            name: self.name.to_string(),
+            hits: read(&self.hits),
+            stale: read(&self.stale),
+            misses: read(&self.misses),
+            collapsed: read(&self.collapsed),
+            errors_remembered: read(&self.failures_given),
+            loads: read(&self.loads),
+            load_errors: read(&self.load_errors),
+            refreshes: read(&self.refreshes),
+            written: read(&self.written),
+            deleted: read(&self.deleted),
+            declined: read(&self.declined),
+            mismatched: read(&self.mismatched),
+            entries: read(&self.route.entries),
+            bytes: read(&self.route.bytes),
+            evicted: read(&self.route.evicted),
+            expired: read(&self.route.expired),
+            purged: read(&self.route.purged),
+            store_errors: read(&self.route.store_errors),
+            load_latency: self.load_latency.latency(),
+        }
+    }
+}
