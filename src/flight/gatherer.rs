@@ -22,6 +22,14 @@ impl<T> Flight<T> {
     }
 }
 
+#[cfg(feature = "data")]
+impl<T> super::Follower<T> {
+    /// What the answer that it waits for is made from, if anybody asked.
+    pub(crate) fn used(&self) -> Option<&Used> {
+        self.ticket.used.get().map(|used| &**used)
+    }
+}
+
 /// By which the tags of what is used find their flight. It keeps nothing in memory that the flight has.
 #[derive(Debug)]
 pub(crate) struct Gatherer<T>(Weak<Ticket<T>>);

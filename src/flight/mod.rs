@@ -436,7 +436,7 @@ impl<T> Drop for Flight<T> {
             }
         }
         drop(shard);
-        self.ticket.used.get().into_iter().for_each(|used| drop(used.close()));
+        self.ticket.used.get().into_iter().for_each(|used| used.end());
         self.ticket.advance(Stage::Failed, |stage| matches!(stage, Stage::Asked));
     }
 }
