@@ -46,6 +46,7 @@ use crate::rules::Rules;
 use crate::search::Searches;
 use crate::settings::Settings;
 use crate::shared_reads::SharedReads;
+use crate::shelves::Shelves;
 use crate::stats::Counters;
 use crate::sweep::Sweeper;
 use crate::tally::{RouteCounters, more};
@@ -87,6 +88,8 @@ pub(crate) struct State {
     pub(crate) searches: Searches,
     pub(crate) wholes: Wholes,
     pub(crate) flights: Arc<Flights<Given>>,
+    /// What else is purged with what is stored.
+    pub(crate) shelves: Shelves,
     /// Values on their way.
     #[cfg(feature = "data")]
     pub(crate) loads: Arc<Flights<Loaded>>,
@@ -137,6 +140,7 @@ impl State {
         self.flights.close(target);
         #[cfg(feature = "data")]
         self.loads.close(target);
+        self.shelves.all().iter().for_each(|shelf| shelf.close(target));
     }
 
     /// The smallest number that a fill or a load in flight bears. Purges that are newer must be remembered until it has ended.
@@ -144,7 +148,8 @@ impl State {
         let oldest = self.flights.oldest();
         #[cfg(feature = "data")]
         let oldest = oldest.into_iter().chain(self.loads.oldest()).min();
-        oldest
+        let shelves = self.shelves.all();
+        oldest.into_iter().chain(shelves.iter().filter_map(|shelf| shelf.oldest())).min()
     }
 }
 
@@ -188,6 +193,7 @@ impl CacheCore {
             searches: Searches::new(naming),
             wholes: Wholes::default(),
             flights: Arc::default(),
+            shelves: Shelves::default(),
             #[cfg(feature = "data")]
             loads: Arc::default(),
             #[cfg(feature = "data")]

@@ -58,6 +58,8 @@ pub enum RuleError {
 pub struct StorageError {
     message: String,
     trouble: Trouble,
+    /// It is known that nothing was changed.
+    changed_nothing: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -73,6 +75,8 @@ enum Trouble {
     TimedOut,
     /// The store wasn't asked, or not waited for.
     Spared,
+    /// The store can't do that at all.
+    Unsupported,
 }
 
 impl StorageError {
@@ -95,7 +99,34 @@ impl StorageError {
     }
 
     fn of(trouble: Trouble, message: impl Into<String>) -> Self {
-        Self { message: message.into(), trouble, source: None }
+        let changed_nothing = matches!(trouble, Trouble::Unreachable | Trouble::Spared | Trouble::Unsupported);
+        Self { message: message.into(), trouble, changed_nothing, source: None }
+    }
+
+    /// The store changed nothing: it is full, or takes no writes, for example. Of an error that doesn't say so it isn't known.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(message).after(false)
+    }
+
+    /// The store has no such operation; nothing was done.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::of(Trouble::Unsupported, message)
+    }
+
+    /// Whether what was asked for may have been done all the same: there was no answer, say, or one that doesn't tell. It matters where something must not be
+    /// [done twice](crate::storage::Storage::swap).
+    pub fn may_be_done(&self) -> bool {
+        !self.changed_nothing
+    }
+
+    /// Whether the store has no such operation.
+    pub fn is_unsupported(&self) -> bool {
+        self.trouble == Trouble::Unsupported
+    }
+
+    /// The same error, where it is known whether the store was asked for what it could have done.
+    pub(crate) fn after(self, something: bool) -> Self {
+        Self { changed_nothing: !something, ..self }
     }
 
     /// Whether nobody is there: it was [said so](Self::unreachable), or the error was caused by a connection that was refused.

@@ -1,6 +1,7 @@
 //! [`CacheHandle`]: the application's hold on a cache, to purge, to look at its counters, and to shut it down.
 
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tower_service::Service;
 use crate::data::DataCache;
 use crate::layer::CacheLayer;
 use crate::live::Live;
+use crate::objects::ObjectCache;
 use crate::purging::Purge;
 use crate::reload::{Reload, ReloadError};
 use crate::report::Report;
@@ -90,6 +92,18 @@ impl CacheHandle {
             purge_log: cache.coherence.stats(&cache.purges, cache.now()),
         };
         cache.counters.snapshot(&cache.ledger, cache.settings.backend.usage(), now)
+    }
+
+    /// Values of any type beside the responses, as [`CacheLayer::objects`] has them.
+    ///
+    /// # Panics
+    /// If the name isn't of 1 to 64 of the signs `a` to `z`, `0` to `9`, `_` and `-`.
+    pub fn objects<K, V>(&self, name: &str) -> ObjectCache<K, V>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        ObjectCache::beside(self.live.clone(), name)
     }
 
     /// What each route did so far, in the order of the rules, and last what `otherwise` says. A rule is known by its pattern, so it counts on through changes

@@ -6,7 +6,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use crate::pattern::Pattern;
+use crate::pattern::{Meant, Pattern};
 
 /// The longest key. A request whose key would be longer is not cached: nobody asks for such a thing twice.
 pub(crate) const LONGEST: usize = 8 * 1024;
@@ -200,18 +200,6 @@ impl CacheKey {
         self.part_at(self.path_end()).is_some_and(|(part, _)| part == Part::Search as u8)
     }
 
-    /// Whether a pattern means its path, or path and query; where the query is forgotten, whether it may mean that.
-    pub(crate) fn is_meant_by(&self, pattern: &Pattern) -> bool {
-        let Ok(path) = std::str::from_utf8(self.path()) else { return true };
-        if pattern.is_match(path) {
-            return true;
-        }
-        match self.query() {
-            Some(query) => pattern.is_match(&format!("{path}?{query}")),
-            None => self.has_search() && pattern.may_continue(&format!("{path}?")),
-        }
-    }
-
     /// The query.
     pub(crate) fn query(&self) -> Option<&str> {
         let (_, query) = self.part_at(self.path_end()).filter(|(part, _)| *part == Part::Query as u8)?;
@@ -258,6 +246,20 @@ impl CacheKey {
 
     fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Meant for CacheKey {
+    /// Whether a pattern means its path, or path and query; where the query is forgotten, whether it may mean that.
+    fn is_meant_by(&self, pattern: &Pattern) -> bool {
+        let Ok(path) = std::str::from_utf8(self.path()) else { return true };
+        if pattern.is_match(path) {
+            return true;
+        }
+        match self.query() {
+            Some(query) => pattern.is_match(&format!("{path}?{query}")),
+            None => self.has_search() && pattern.may_continue(&format!("{path}?")),
+        }
     }
 }
 

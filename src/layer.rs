@@ -1,6 +1,7 @@
 //! [`CacheLayer`]: how a cache is set up and put around a service.
 
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::data::DataCache;
 use crate::error::RuleError;
 use crate::handle::CacheHandle;
 use crate::live::Live;
+use crate::objects::ObjectCache;
 use crate::policy::Policy;
 use crate::query::{QueryBody, QueryReader};
 use crate::rules::{Rule, check};
@@ -368,6 +370,29 @@ impl CacheLayer {
     /// A hold on the cache, to purge it, to look at its counters, and to shut it down.
     pub fn handle(&self) -> CacheHandle {
         CacheHandle::new(self.live())
+    }
+
+    /// Values of any type in the memory of this process, which are purged together with the responses: see [`ObjectCache`]. Caches of different names have nothing in common, nor have two of one
+    /// name, but that a purge by that name touches both.
+    ///
+    /// To be called when the layer is set up: a setter makes another layer.
+    ///
+    /// ```
+    /// use larder::CacheLayer;
+    /// use larder::ObjectCache;
+    /// let cache = CacheLayer::in_memory(64 << 20);
+    /// let sessions: ObjectCache<String, Vec<u8>> = cache.objects("sessions").capacity(100_000);
+    /// # drop(sessions);
+    /// ```
+    ///
+    /// # Panics
+    /// If the name isn't of 1 to 64 of the signs `a` to `z`, `0` to `9`, `_` and `-`.
+    pub fn objects<K, V>(&self, name: &str) -> ObjectCache<K, V>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        ObjectCache::beside(self.live(), name)
     }
 
     /// A cache of values beside the responses, under a name: in the same store, under the same tags and purges. All that are made under one name share what they store. It

@@ -29,6 +29,12 @@ pub(crate) enum Named {
     Spellings = 5,
 }
 
+/// Whether caches of data may have this name: of 1 to 64 of the letters `a` to `z`, digits, `_` and `-`.
+pub(crate) fn is_data_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 impl Default for Naming {
     fn default() -> Self {
         Self::Here(hasher())

@@ -107,6 +107,12 @@ impl Pattern {
     }
 }
 
+/// What patterns may mean.
+pub(crate) trait Meant {
+    /// Whether a pattern means it; in doubt it does.
+    fn is_meant_by(&self, pattern: &Pattern) -> bool;
+}
+
 fn check(text: &str) -> Result<(), String> {
     if text.len() > LONGEST {
         return Err(format!("it is longer than {LONGEST} bytes"));

@@ -21,7 +21,7 @@ use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::naming::{Named, Naming};
 use crate::partition;
-use crate::pattern::Pattern;
+use crate::pattern::{Meant, Pattern};
 use crate::purged::{Force, Purged, Verdict};
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, hasher, sized};
@@ -96,25 +96,25 @@ impl PurgeIndex {
 
     /// Whether no hard purge touches what has this stamp, was `received` then and is stored under `key`. Soft ones [mark](Stamp::stale_from) it. One compare, if there was no purge since the
     /// last look.
-    pub(crate) fn is_valid(&self, stamp: &Stamp, received: Moment, key: &CacheKey) -> bool {
-        self.is_held(stamp, received, Some(key))
+    pub(crate) fn is_valid(&self, stamp: &Stamp, received: Moment, key: &impl Meant) -> bool {
+        self.is_held(stamp, received, |pattern| key.is_meant_by(pattern))
     }
 
     /// Whether no purge of either kind touches what has this stamp. It isn't in the store, and its key isn't known, so that any pattern may mean it.
     pub(crate) fn is_untouched(&self, stamp: &Stamp) -> bool {
         let received = Moment { wall: UNIX_EPOCH, monotonic: Duration::ZERO };
-        self.is_held(stamp, received, None) && stamp.stale_from().is_none()
+        self.is_held(stamp, received, |_| true) && stamp.stale_from().is_none()
     }
 
     #[inline]
-    fn is_held(&self, stamp: &Stamp, received: Moment, key: Option<&CacheKey>) -> bool {
+    fn is_held(&self, stamp: &Stamp, received: Moment, means: impl Fn(&Pattern) -> bool) -> bool {
         let current = self.current();
-        stamp.verified() == current || self.verify(stamp, received, key, current)
+        stamp.verified() == current || self.verify(stamp, received, &means, current)
     }
 
     /// Only what is newer than the last look has to be looked at: what is older would have been found then.
     #[cold]
-    fn verify(&self, stamp: &Stamp, received: Moment, key: Option<&CacheKey>, current: u64) -> bool {
+    fn verify(&self, stamp: &Stamp, received: Moment, means: &dyn Fn(&Pattern) -> bool, current: u64) -> bool {
         let since = stamp.verified();
         let mut verdict = Verdict::default();
         for hash in stamp.hashes() {
@@ -123,7 +123,6 @@ impl PurgeIndex {
         if self.widest.load(Ordering::Acquire) > since {
             let wide = lock(&self.wide).clone();
             let newer = wide.iter().filter(|wide| wide.purged.newest() > since);
-            let means = |pattern: &Pattern| key.is_none_or(|key| key.is_meant_by(pattern));
             for wide in newer.filter(|wide| wide.pattern.as_ref().is_none_or(means)) {
                 verdict.add(Some(&wide.purged), since, received);
             }
@@ -134,7 +133,7 @@ impl PurgeIndex {
         }
         if self.floor.load(Ordering::Acquire) > since {
             // Unless the sweep that forgot them has held this one against them meanwhile.
-            return stamp.verified() > since && self.is_held(stamp, received, key);
+            return stamp.verified() > since && self.is_held(stamp, received, means);
         }
         stamp.hold(verdict.stale_from, current);
         true

@@ -10,3 +10,14 @@ pub(crate) struct Regime {
     /// known any more.
     pub(crate) audience: u64,
 }
+
+/// What stands for an audience where an atomic operation put the entry there. The digest of an audience is this by chance in one of 2^64 cases, which then isn't kept near.
+pub(crate) const ATOMIC: u64 = 2;
+
+impl Regime {
+    /// Whether an atomic operation put it there.
+    #[inline]
+    pub(crate) fn is_atomic(self) -> bool {
+        self.audience == ATOMIC
+    }
+}

@@ -21,6 +21,7 @@ use crate::cache::{CacheCore, State};
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
 use crate::selector::{DryRun, PurgeError, Selector};
+use crate::shelves::Shelf;
 use crate::stats::add;
 use crate::storage::MemoryStore;
 use crate::storage::scan::Entry;
@@ -62,7 +63,7 @@ impl Sweeper {
 /// The one sweep there is at a time.
 struct Sweep {
     state: Arc<State>,
-    memory: Arc<MemoryStore>,
+    memory: Option<Arc<MemoryStore>>,
     is_running: bool,
     /// All that is stored is walked through, so that purges may be forgotten.
     retires: bool,
@@ -114,15 +115,43 @@ impl Sweep {
 
     /// Drops what was purged; all the rest is held against the purges of now. Returns whether that came to its end before the cache did.
     async fn walk(&self) -> bool {
-        let mut scan = self.memory.scan();
+        for shelf in self.state.shelves.all() {
+            if !self.walk_along(&*shelf).await {
+                return false;
+            }
+        }
+        match &self.memory {
+            Some(memory) => self.walk_through(memory).await,
+            None => true,
+        }
+    }
+
+    async fn walk_along(&self, shelf: &dyn Shelf) -> bool {
+        let mut walk = shelf.walk();
+        let mut goes_on = true;
+        while goes_on {
+            if self.is_closing() {
+                return false;
+            }
+            let mut dropped = 0;
+            goes_on = walk.step(self.step(), &self.state.purges, &mut dropped);
+            add(&self.state.counters.swept, dropped);
+            yield_now().await;
+        }
+        drop(walk);
+        shelf.settle();
+        true
+    }
+
+    async fn walk_through(&self, memory: &MemoryStore) -> bool {
+        let mut scan = memory.scan();
         let mut purged: Vec<CacheKey> = Vec::new();
         let mut goes_on = true;
         while goes_on {
             if self.is_closing() {
                 return false;
             }
-            let step = STEP / (1 + self.state.purges.patterns() / 32);
-            goes_on = scan.step(step, |entry| {
+            goes_on = scan.step(self.step(), |entry| {
                 // All of them, for each is marked as held.
                 let valid = entry.variants.iter().filter(|stored| self.is_valid(stored, &entry.key)).count();
                 if valid < entry.variants.len() {
@@ -130,13 +159,18 @@ impl Sweep {
                 }
             });
             for key in purged.drain(..) {
-                let dropped = self.memory.retain_now(&key, |stored| self.is_valid(stored, &key));
+                let dropped = memory.retain_now(&key, |stored| self.is_valid(stored, &key));
                 add(&self.state.counters.swept, dropped as u64);
             }
             yield_now().await;
         }
-        self.memory.sweep();
+        memory.sweep();
         true
+    }
+
+    /// How many entries are looked at before others run.
+    fn step(&self) -> usize {
+        STEP / (1 + self.state.purges.patterns() / 32)
     }
 
     async fn pause(&self, took: Duration) {
@@ -160,7 +194,10 @@ impl Sweep {
 impl CacheCore {
     /// Has the store swept, now or after the pause of the sweep that is running.
     pub(crate) fn sweep_soon(&self) {
-        let Some(memory) = &self.settings.backend.near else { return };
+        let backend = &self.settings.backend;
+        if backend.near.is_none() && self.shelves.all().is_empty() {
+            return;
+        }
         // Outside of a runtime nobody sweeps: entries go when they are replaced or evicted, and the floor bounds what is remembered.
         if self.is_closing() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -171,8 +208,8 @@ impl CacheCore {
             }
             return;
         }
-        let retires = self.settings.backend.far.is_none();
-        let sweep = Sweep { state: self.state.clone(), memory: memory.clone(), is_running: true, retires };
+        let (retires, memory) = (backend.far.is_none(), backend.near.clone());
+        let sweep = Sweep { state: self.state.clone(), memory, is_running: true, retires };
         self.spawn(sweep.run());
     }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::cache::CacheCore;
 use crate::key::CacheKey;
 use crate::partition;
-use crate::pattern::Pattern;
+use crate::pattern::{Meant, Pattern};
 use crate::policy::digest;
 use crate::request::target_of;
 use crate::response::Stamp;
@@ -44,7 +44,7 @@ impl Target {
     }
 
     /// Whether it touches a response with this stamp, stored under this key.
-    pub(crate) fn touches(&self, stamp: &Stamp, key: &CacheKey) -> bool {
+    pub(crate) fn touches(&self, stamp: &Stamp, key: &impl Meant) -> bool {
         match self {
             Self::Hashes(hashes) => {
                 let named = |hash| hashes.all().any(|named| named == hash);

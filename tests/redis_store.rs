@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder::storage::{Lease, LeaseToken, Query, RedisStore, Released, Storage, Variants, contract};
+use larder::storage::{Expected, Lease, LeaseToken, Query, RedisStore, Released, Storage, Swap, Variants, contract};
 use larder::{CacheKey, Clock, Moment, Policy, SystemClock};
 use support::fault_proxy::{Fault, FaultProxy};
 use support::redis::{RedisServer, Reply, Setup};
@@ -533,6 +533,8 @@ async fn do_all(store: &RedisStore) -> Result<(), larder::StorageError> {
         assert_eq!(found.len(), 1);
     }
     store.get(Query::new(&english.key, &english.asked, SystemClock::default().now())).await?;
+    let now = SystemClock::default().now();
+    store.swap(Swap::new(&plain.key, Expected::This(&plain.response), plain.response.clone(), now)).await?;
     store.remove(&english.key).await?;
     if let Lease::Granted(token) = store.lease(&plain.key, TERM).await? {
         store.release(&plain.key, token, Released::Failed).await?;

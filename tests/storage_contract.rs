@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use larder::storage::testing::{Fault, Faulty, Operation};
 use larder::storage::{
-    Guard, Guarded, Lease, LeaseToken, LogFuture, MemoryStore, PurgeLog, PurgeNews, PurgeSnapshot, Query, Storage,
-    StorageUsage, Variants, contract, with_variant,
+    Expected, Guard, Guarded, Lease, LeaseToken, LogFuture, MemoryStore, PurgeLog, PurgeNews, PurgeSnapshot, Query,
+    Storage, StorageUsage, Swap, Swapped, Tiered, Variants, contract, with_variant,
 };
 use larder::{CacheKey, PurgeMessage, StorageError, StoredResponse};
 
@@ -19,6 +19,7 @@ fn store() -> Faulty<MemoryStore> {
 async fn the_stores_that_are_shipped_keep_the_contract() {
     contract::check(|| MemoryStore::new(64 << 20)).await.unwrap();
     contract::check(store).await.unwrap();
+    contract::check(|| Tiered::new(store(), store())).await.unwrap();
     contract::check(|| Guarded::new(store(), Guard::default().deadline(Duration::from_secs(60)))).await.unwrap();
 }
 
@@ -36,6 +37,8 @@ async fn the_contract_names_the_promise_that_a_store_does_not_keep() {
         (Operation::Erase, Fault::Fail, "erasure"),
         (Operation::Lease, Fault::Lie, "lease"),
         (Operation::Ping, Fault::Fail, "is there"),
+        (Operation::Swap, Fault::Lie, "a swap is done"),
+        (Operation::Swap, Fault::Fail, "a swap is done"),
     ];
     for (operation, fault, expected) in rows {
         let broken = contract::check(|| {
@@ -59,6 +62,9 @@ async fn the_contract_finds_stores_that_keep_the_wrong_things() {
         (Flaw::TooMany, "oldest go"),
         (Flaw::ErasesAll, "erasure"),
         (Flaw::GrantsAll, "lease"),
+        (Flaw::SwapsAll, "a swap is done"),
+        (Flaw::KnowsByLength, "a swap is done"),
+        (Flaw::SwapsInSteps, "at the same time one does"),
     ];
     for (flaw, expected) in rows {
         let broken = contract::check(|| Flawed { flaw, kept: Mutex::default() }).await;
@@ -214,6 +220,12 @@ enum Flaw {
     ErasesAll,
     /// Leases are granted to everybody.
     GrantsAll,
+    /// Whatever is there is what was expected.
+    SwapsAll,
+    /// Entries are told apart by how long they are.
+    KnowsByLength,
+    /// It looks first, and puts later.
+    SwapsInSteps,
 }
 
 struct Flawed {
@@ -257,6 +269,24 @@ impl Storage for Flawed {
 
     async fn erase(&self, _: &[u8; 16]) -> Result<(), StorageError> {
         if self.flaw == Flaw::ErasesAll { self.clear().await } else { Ok(()) }
+    }
+
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        let there = self.kept().get(&self.key(swap.key)).cloned().unwrap_or_default();
+        let answer = swap.answer(&there)?;
+        let is_done = match (self.flaw, swap.expected, there.first()) {
+            (Flaw::SwapsAll, ..) => true,
+            (Flaw::KnowsByLength, Expected::This(expected), Some(there)) => expected.body().len() == there.body().len(),
+            _ => answer.is_none(),
+        };
+        if self.flaw == Flaw::SwapsInSteps {
+            tokio::task::yield_now().await;
+        }
+        if !is_done {
+            return Ok(answer.unwrap_or(Swapped::Done));
+        }
+        self.kept().insert(self.key(swap.key), Variants::from_iter([swap.new]));
+        Ok(Swapped::Done)
     }
 
     async fn lease(&self, _: &CacheKey, _: Duration) -> Result<Lease, StorageError> {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, poll_immediate};
-use larder::storage::{MemoryStore, Tiered};
-use larder::{CacheLayer, DeclineReason, ManualClock, Policy, RequestHead, Selector};
+use larder::storage::{Expected, MemoryStore, Query, Storage, Swap, Swapped, Tiered};
+use larder::{CacheLayer, Clock, DeclineReason, ManualClock, Policy, RequestHead, Selector, SystemClock};
 use support::depot::Depot;
 use support::exchange::*;
+use support::shelf::make;
 use tokio::sync::Semaphore;
 use tower::Service;
 
@@ -283,6 +284,75 @@ async fn what_was_read_before_it_was_removed_is_not_copied_behind_that() {
     assert_eq!(reading.await.expect("no panic").body, "good", "as of when it was asked for");
     assert_eq!(second.handle.stats().storage.entries, 0, "it lies nowhere any more");
     assert_eq!(settled(&second, "/").await.body, "not any more");
+}
+
+/// The same where it is read in the middle of a removal, when the far store still has it.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_while_it_was_removed_is_not_copied_behind_that() {
+    let depot = Depot::default();
+    let handler = Handler::new(|_, n| match n {
+        1 => answer(200, &[FRESH], "good"),
+        _ => answer(200, &[("cache-control", "no-store")], "not any more"),
+    });
+    let [first, second] = instances(&depot, &handler, |layer| layer);
+    settled(&first, "/").await;
+    depot.gate("remove");
+    assert_eq!(second.ask("/", &[("cache-control", "no-cache")]).await.body, "not any more");
+    quiet().await;
+    assert_eq!(depot.count("remove"), 1, "it waits");
+    depot.gate("get");
+    let reading = {
+        let house = second.clone();
+        tokio::spawn(async move { house.get("/").await })
+    };
+    quiet().await;
+    depot.open("remove");
+    quiet().await;
+    assert_eq!(depot.len(), 0, "it was removed");
+    depot.open("get");
+    assert_eq!(reading.await.expect("no panic").body, "good", "as of when it was asked for");
+    assert_eq!(second.handle.stats().storage.entries, 0, "it lies nowhere any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_of_two_keeps_nothing_near_that_was_read_while_it_was_removed() {
+    let (depot, middle) = (Depot::default(), Depot::default());
+    let tiers = Arc::new(Tiered::new(middle.clone(), depot.clone()));
+    let made = make(SystemClock::default(), "/", &[], &[], "content").await;
+    depot.put(&made.key, made.response.clone(), 1).await.expect("stored");
+    let swapped = make(SystemClock::default(), "/", &[], &[], "other content").await;
+    for operation in ["remove", "swap"] {
+        depot.put(&made.key, made.response.clone(), 1).await.expect("stored");
+        depot.gate(operation);
+        let changing = {
+            let (tiers, made, new) = (tiers.clone(), made.clone(), swapped.response.clone());
+            tokio::spawn(async move {
+                match operation {
+                    "remove" => assert!(tiers.remove(&made.key).await.expect("removed")),
+                    _ => {
+                        let (expected, now) = (Expected::This(&made.response), SystemClock::default().now());
+                        let swapped = tiers.swap(Swap::new(&made.key, expected, new, now)).await;
+                        assert!(matches!(swapped, Ok(Swapped::Done)), "{swapped:?}");
+                    }
+                }
+            })
+        };
+        quiet().await;
+        depot.gate("get");
+        let reading = {
+            let (tiers, made) = (tiers.clone(), made.clone());
+            tokio::spawn(async move {
+                let found = tiers.get(Query::new(&made.key, &made.asked, SystemClock::default().now())).await;
+                assert_eq!(found.expect("an answer")[0].body(), "content", "as of when it was asked for");
+            })
+        };
+        quiet().await;
+        depot.open(operation);
+        changing.await.expect("no panic");
+        depot.open("get");
+        reading.await.expect("no panic");
+        assert_eq!(middle.len(), 0, "{operation}: what isn't there any more lies near");
+    }
 }
 
 #[tokio::test]

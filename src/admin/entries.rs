@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::codec::Decoder;
 use crate::form::Form;
 use crate::key::CacheKey;
-use crate::pattern::Pattern;
+use crate::pattern::{Meant, Pattern};
 use crate::response::StoredResponse;
 use crate::storage::scan::Entry;
 

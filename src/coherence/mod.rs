@@ -32,7 +32,7 @@ use self::trust::Trust;
 pub(crate) use self::writing::Outdated;
 use crate::clock::Moment;
 use crate::error::StorageError;
-use crate::key::CacheKey;
+use crate::pattern::Meant;
 use crate::purge::PurgeIndex;
 use crate::purge_message::PurgeMessage;
 use crate::purged::Force;
@@ -146,7 +146,7 @@ impl Coherence {
 
     /// Whether what has this stamp may be used: it is trusted, or near, where that is preferred, and no purge that is owed touches it. Its number says nothing about those, so what
     /// was stored since counts as touched as well.
-    pub(crate) fn allows(&self, stamp: &Stamp, key: &CacheKey, now: Moment) -> bool {
+    pub(crate) fn allows(&self, stamp: &Stamp, key: &impl Meant, now: Moment) -> bool {
         self.is_trusted(now)
             || self.prefers_near(now) && !self.thread().owed.iter().any(|owed| owed.target.touches(stamp, key))
     }

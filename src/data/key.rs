@@ -3,22 +3,14 @@
 use sha2::{Digest, Sha256};
 
 use crate::key::CacheKey;
+pub(crate) use crate::naming::is_data_name as is_name;
 
 /// The longest text that is a key as it is, in bytes. Longer ones are known by their digest.
 const LONGEST: usize = 1024;
 
-/// The longest name of a cache.
-const LONGEST_NAME: usize = 64;
-
 /// What stands in a key behind its text, where that is what the application gave, and where it is a digest. They are written into keys and so never change.
 const AS_IT_IS: &[u8] = b"";
 const DIGEST: &[u8] = b"sha256";
-
-/// Whether a cache may have this name: of 1 to 64 of the letters `a` to `z`, digits, `_` and `-`.
-pub(crate) fn is_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(allowed)
-}
 
 /// The key of `key` in the cache of this name. What isn't text, or long, is a SHA-256 digest in hexadecimal; no text is ever the same as one.
 pub(crate) fn key_of(name: &str, key: &[u8]) -> CacheKey {
@@ -79,7 +71,7 @@ mod tests {
             name in "[a-z]{1,3}", key in "[a-z/:*]{0,12}",
         ) {
             let stored = key_of(&name, key.as_bytes());
-            prop_assert_eq!(CacheKey::from_bytes(stored.as_bytes()).as_ref(), Some(&stored));
+            prop_assert_eq!(CacheKey::from_bytes(stored.as_bytes()), Some(stored.clone()));
             let asked = CacheKey::new(authority.as_bytes(), &path, query.as_deref());
             prop_assert!(stored != asked && stored.as_bytes() != asked.as_bytes() && !asked.is_data());
             // Not even up to where a write invalidates: a request's path begins with a slash, or is `*`.

@@ -13,7 +13,7 @@
 //! Given ─── decline ─> Alone    it turned out too large to be kept; who has it reads on, nobody else joins
 //! ```
 
-mod gatherer;
+mod gather;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -23,10 +23,11 @@ use std::time::Duration;
 use slab::Slab;
 use tracing::Span;
 
-pub(crate) use self::gatherer::Gatherer;
+pub(crate) use self::gather::Gatherer;
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::leasing::Lent;
+use crate::pattern::Meant;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
@@ -37,14 +38,14 @@ use crate::variance::Variance;
 
 const SHARDS: usize = sized(32, 2);
 
-/// All flights of a cache, by the hash of their path and query. `T` is what they bring.
+/// All flights of a cache, by the hash of their path and query. `T` is what they bring, and `K` by which they are told apart.
 #[derive(Debug)]
-pub(crate) struct Flights<T> {
-    shards: [Mutex<Shard<T>>; SHARDS],
+pub(crate) struct Flights<T, K = CacheKey> {
+    shards: [Mutex<Shard<T, K>>; SHARDS],
     waiting: AtomicUsize,
 }
 
-type Shard<T> = HashMap<u64, Vec<Arc<Ticket<T>>>>;
+type Shard<T, K> = HashMap<u64, Vec<Arc<Ticket<T, K>>>>;
 
 /// What two requests must have in common, beside their key, for one to wait for the answer to the other.
 #[derive(Debug)]
@@ -58,8 +59,8 @@ pub(crate) struct Call {
 }
 
 #[derive(Debug)]
-struct Ticket<T> {
-    key: CacheKey,
+struct Ticket<T, K> {
+    key: K,
     /// The number of the newest purge when it began.
     number: u64,
     resource: u64,
@@ -96,18 +97,18 @@ enum Stage<T> {
 
 /// One fill, from before its handler is called until its response is stored or given up. Dropping it, however that happens, ends the flight.
 #[derive(Debug)]
-pub(crate) struct Flight<T> {
-    flights: Arc<Flights<T>>,
-    ticket: Arc<Ticket<T>>,
+pub(crate) struct Flight<T, K = CacheKey> {
+    flights: Arc<Flights<T, K>>,
+    ticket: Arc<Ticket<T, K>>,
     /// Which it has so that other instances wait for it as well.
     lent: Option<std::sync::Arc<Lent>>,
 }
 
 /// A request that waits for what a flight brings.
 #[derive(Debug)]
-pub(crate) struct Follower<T> {
-    flights: Arc<Flights<T>>,
-    ticket: Arc<Ticket<T>>,
+pub(crate) struct Follower<T, K = CacheKey> {
+    flights: Arc<Flights<T, K>>,
+    ticket: Arc<Ticket<T, K>>,
     place: usize,
 }
 
@@ -126,11 +127,11 @@ pub(crate) enum Landed<T> {
 
 /// Where a request finds itself.
 #[derive(Debug)]
-pub(crate) enum Seat<T> {
+pub(crate) enum Seat<T, K = CacheKey> {
     /// It goes to the handler.
-    Lead(Flight<T>),
+    Lead(Flight<T, K>),
     /// Another one did already.
-    Follow(Follower<T>),
+    Follow(Follower<T, K>),
     /// Too many wait already.
     Full,
 }
@@ -148,21 +149,15 @@ pub(crate) struct Bounds {
     pub(crate) joinable: bool,
 }
 
-impl<T> Default for Flights<T> {
+impl<T, K> Default for Flights<T, K> {
     fn default() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()), waiting: AtomicUsize::new(0) }
     }
 }
 
-impl<T: Clone> Flights<T> {
+impl<T: Clone, K: Meant + Clone + Eq> Flights<T, K> {
     /// A flight of one's own; others may join if it has a `call`.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        stamp: &Stamp,
-        key: &CacheKey,
-        authority: u64,
-        call: Option<Call>,
-    ) -> Flight<T> {
+    pub(crate) fn begin(self: &Arc<Self>, stamp: &Stamp, key: &K, authority: u64, call: Option<Call>) -> Flight<T, K> {
         self.take_off(&mut self.shard(stamp.path), stamp, key, authority, call)
     }
 
@@ -170,12 +165,12 @@ impl<T: Clone> Flights<T> {
     pub(crate) fn board(
         self: &Arc<Self>,
         stamp: &Stamp,
-        key: &CacheKey,
+        key: &K,
         authority: u64,
         call: Call,
         bounds: Bounds,
         fits: impl Fn(&Call, Option<&T>) -> bool,
-    ) -> Seat<T> {
+    ) -> Seat<T, K> {
         let mut shard = self.shard(stamp.path);
         for ticket in shard.get(&stamp.path).into_iter().flatten() {
             let Some(theirs) = ticket.call.as_ref().filter(|_| !ticket.is_closed()) else { continue };
@@ -209,12 +204,12 @@ impl<T: Clone> Flights<T> {
 
     fn take_off(
         self: &Arc<Self>,
-        shard: &mut Shard<T>,
+        shard: &mut Shard<T, K>,
         stamp: &Stamp,
-        key: &CacheKey,
+        key: &K,
         authority: u64,
         call: Option<Call>,
-    ) -> Flight<T> {
+    ) -> Flight<T, K> {
         let ticket = Arc::new(Ticket {
             key: key.clone(),
             number: stamp.number,
@@ -235,18 +230,18 @@ impl<T: Clone> Flights<T> {
     }
 }
 
-impl<T> Flights<T> {
+impl<T, K: Meant + Eq> Flights<T, K> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        let count = |shard: &Mutex<Shard<T>>| {
+        let count = |shard: &Mutex<Shard<T, K>>| {
             shard.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum::<usize>()
         };
         self.shards.iter().map(count).sum()
     }
 
     /// How many have gone to the handler for this key and may still bring what can be stored. `path` is the hash of its path and query.
-    pub(crate) fn under_way(&self, path: u64, key: &CacheKey) -> usize {
-        let is_it = |ticket: &&Arc<Ticket<T>>| !ticket.is_sealed() && ticket.call.is_some() && ticket.key == *key;
+    pub(crate) fn under_way(&self, path: u64, key: &K) -> usize {
+        let is_it = |ticket: &&Arc<Ticket<T, K>>| !ticket.is_sealed() && ticket.call.is_some() && ticket.key == *key;
         self.shard(path).get(&path).into_iter().flatten().filter(is_it).count()
     }
 
@@ -286,27 +281,21 @@ impl<T> Flights<T> {
         change()
     }
 
-    fn each(&self, mut visit: impl FnMut(&Ticket<T>)) {
+    fn each(&self, mut visit: impl FnMut(&Ticket<T, K>)) {
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.values().flatten().for_each(|ticket| visit(ticket));
         }
     }
+}
 
-    fn shard(&self, path: u64) -> MutexGuard<'_, Shard<T>> {
+impl<T, K> Flights<T, K> {
+    fn shard(&self, path: u64) -> MutexGuard<'_, Shard<T, K>> {
         self.shards[path as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Ticket<T> {
-    fn is_sealed(&self) -> bool {
-        self.sealed.load(Ordering::Acquire)
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire) || self.is_sealed()
-    }
-
+impl<T, K: Meant> Ticket<T, K> {
     /// Whether a purge touches it. Where its tags aren't known yet, any tag of its authority may be among them.
     fn may_be_touched_by(&self, target: &Target) -> bool {
         let hashes = match target {
@@ -322,6 +311,16 @@ impl<T> Ticket<T> {
                 }
                 _ => !hashes.tags.is_empty() && hashes.authority.is_none_or(|one| one == self.authority),
             }
+    }
+}
+
+impl<T, K> Ticket<T, K> {
+    fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire) || self.is_sealed()
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress<T>> {
@@ -342,11 +341,22 @@ impl<T> Ticket<T> {
     }
 }
 
-impl<T> Flight<T> {
+impl<T, K> Flight<T, K> {
     /// The head of the response has arrived, and with it what it can be purged by.
     pub(crate) fn know_tags(&self, tags: Option<Arc<Tags>>) {
         // A flight has one head, so this is set once.
         let _ = self.ticket.tags.set(tags);
+    }
+
+    /// Its answer is made already, or is being made, from what comes here.
+    pub(crate) fn gather_in(&self, used: Arc<Used>) {
+        // Before anybody asks, so this is set once.
+        let _ = self.ticket.used.set(used);
+    }
+
+    /// What its answer is made from, if anybody asked.
+    pub(crate) fn used(&self) -> Option<&Used> {
+        self.ticket.used.get().map(|used| &**used)
     }
 
     /// In which span it is.
@@ -371,7 +381,7 @@ impl<T> Flight<T> {
     }
 
     /// With which the first part of an answer can be given when the flight itself is elsewhere; `None` where nobody may join.
-    pub(crate) fn announcer(&self) -> Option<Announcer<T>> {
+    pub(crate) fn announcer(&self) -> Option<Announcer<T, K>> {
         self.is_joinable().then(|| Announcer(self.ticket.clone()))
     }
 
@@ -416,16 +426,16 @@ impl<T> Flight<T> {
 
 /// Says what a flight brings before all of it is there.
 #[derive(Debug)]
-pub(crate) struct Announcer<T>(Arc<Ticket<T>>);
+pub(crate) struct Announcer<T, K = CacheKey>(Arc<Ticket<T, K>>);
 
-impl<T> Announcer<T> {
+impl<T, K> Announcer<T, K> {
     /// The answer has come, unless more is known already.
     pub(crate) fn announce(self, given: T) {
         self.0.advance(Stage::Given(given), |stage| matches!(stage, Stage::Asked));
     }
 }
 
-impl<T> Drop for Flight<T> {
+impl<T, K> Drop for Flight<T, K> {
     fn drop(&mut self) {
         let path = self.ticket.path;
         let mut shard = self.flights.shard(path);
@@ -441,7 +451,7 @@ impl<T> Drop for Flight<T> {
     }
 }
 
-impl<T: Clone> Follower<T> {
+impl<T: Clone, K> Follower<T, K> {
     /// Waits for what the flight brings.
     pub(crate) async fn landed(&self) -> Landed<T> {
         poll_fn(|cx| self.poll_landed(cx)).await
@@ -473,7 +483,7 @@ impl<T: Clone> Follower<T> {
     }
 }
 
-impl<T> Drop for Follower<T> {
+impl<T, K> Drop for Follower<T, K> {
     fn drop(&mut self) {
         self.ticket.progress().followers.try_remove(self.place);
         self.flights.waiting.fetch_sub(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::guard::{Guard, GuardStats, Guarded};
-use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
+use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
@@ -19,6 +19,8 @@ pub(crate) trait DynStorage: Send + Sync {
     fn get<'a>(&'a self, query: Query<'a>) -> Answer<'a, Variants>;
     fn put<'a>(&'a self, key: &'a CacheKey, response: Arc<StoredResponse>, most: usize) -> Answer<'a, ()>;
     fn remove<'a>(&'a self, key: &'a CacheKey) -> Answer<'a, bool>;
+    #[allow(dead_code, reason = "only data is swapped")]
+    fn swap<'a>(&'a self, swap: Swap<'a>) -> Answer<'a, Swapped>;
     fn clear(&self) -> Answer<'_, ()>;
     fn usage(&self) -> StorageUsage;
     fn erase<'a>(&'a self, partition: &'a [u8; 16]) -> Answer<'a, ()>;
@@ -55,6 +57,10 @@ impl<S: Storage> DynStorage for Only<S> {
 
     fn remove<'a>(&'a self, key: &'a CacheKey) -> Answer<'a, bool> {
         Box::pin(Storage::remove(&self.storage, key))
+    }
+
+    fn swap<'a>(&'a self, swap: Swap<'a>) -> Answer<'a, Swapped> {
+        Box::pin(Storage::swap(&self.storage, swap))
     }
 
     fn clear(&self) -> Answer<'_, ()> {

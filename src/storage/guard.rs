@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::breaker::{Backoff, Breaker, Pass, Verdict};
-use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
+use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
@@ -62,7 +62,7 @@ impl Guard {
         self
     }
 
-    /// How long one write or removal may take, for which no request waits; 2 seconds by default.
+    /// How long one write or removal may take, for which no request waits, and one [swap](Storage::swap), for which its caller does; 2 seconds by default.
     #[must_use]
     pub fn write_deadline(mut self, longest: Duration) -> Self {
         self.write_deadline = longest;
@@ -202,10 +202,7 @@ impl<S: Storage> Storage for Guarded<S> {
     }
 
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {
-        let Some(_place) = self.inner.terms().place(key.as_bytes().len() + response.size()) else {
-            self.inner.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return Err(StorageError::spared("too many writes are on their way to it"));
-        };
+        let _place = self.inner.place(key, &response)?;
         self.inner.guarded(Kind::Write, async { self.inner.storage.put(key, response, most).await }).await
     }
 
@@ -223,6 +220,20 @@ impl<S: Storage> Storage for Guarded<S> {
 
     async fn release(&self, key: &CacheKey, token: LeaseToken, how: Released) -> Result<(), StorageError> {
         self.inner.guarded(Kind::Lease, async { self.inner.storage.release(key, token, how).await }).await
+    }
+
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        let _place = self.inner.place(swap.key, &swap.new)?;
+        let is_under_way = AtomicBool::new(false);
+        let work = async {
+            is_under_way.store(true, Ordering::Relaxed);
+            let swapped = self.inner.storage.swap(swap).await;
+            is_under_way.store(false, Ordering::Relaxed);
+            swapped
+        };
+        let swapped = self.inner.guarded(Kind::Write, work).await;
+        // Who stops waiting for it doesn't know what becomes of it.
+        swapped.map_err(|error| if is_under_way.into_inner() { error.after(true) } else { error })
     }
 
     fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {
@@ -304,6 +315,14 @@ impl<S: Storage> Inner<S> {
             }
             End::Opened => self.spared(),
         }
+    }
+
+    /// A place among the writes on their way.
+    fn place(&self, key: &CacheKey, response: &StoredResponse) -> Result<[SemaphorePermit<'_>; 2], StorageError> {
+        self.terms().place(key.as_bytes().len() + response.size()).ok_or_else(|| {
+            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+            StorageError::spared("too many writes are on their way to it")
+        })
     }
 
     fn spared<T>(&self) -> Result<T, StorageError> {

@@ -2,6 +2,8 @@
 //! through a lock-free index, and tell moka about themselves only now and then. That is several times cheaper and changes little in what moka
 //! knows: its sketch of frequencies is an estimate in any case.
 
+mod swapping;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use moka::policy::EvictionPolicy;
 use smallvec::SmallVec;
 
 use super::scan::Scan;
-use super::{Query, Storage, StorageUsage, Variants, with_newer};
+use super::{Query, Storage, StorageUsage, Swap, Swapped, Variants, with_newer};
 use crate::error::StorageError;
 use crate::fates::{Became, Fates};
 use crate::key::CacheKey;
@@ -408,6 +410,10 @@ impl Storage for MemoryStore {
 
     async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
         Ok(self.remove_now(key))
+    }
+
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        self.swap_now(&swap)
     }
 
     async fn clear(&self) -> Result<(), StorageError> {

@@ -11,6 +11,7 @@ mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 pub(crate) mod scan;
+mod swap;
 pub mod testing;
 mod tiered;
 
@@ -28,6 +29,7 @@ pub use self::log::{LogFuture, PurgeLog, PurgeNews, PurgeSnapshot};
 pub use self::memory::{Eviction, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStats, RedisStore, RedisUrlError};
+pub use self::swap::{Expected, Swap, Swapped};
 pub use self::tiered::Tiered;
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::error::StorageError;
@@ -126,6 +128,20 @@ pub trait Storage: Send + Sync + 'static {
     fn erase(&self, partition: &[u8; 16]) -> impl Future<Output = Result<(), StorageError>> + Send {
         let _ = partition;
         async { Ok(()) }
+    }
+
+    /// Puts an entry under a key if what is there is what was expected, in one step: of those who expect the same at the same time, on whatever instance, one finds it. What is there instead
+    /// is told, so that who tries again needs no further look.
+    ///
+    /// What is there is taken as it is: whether its time is over, or it is purged, is judged by the cache, which then expects just that entry. But what isn't found any more, since the store let go of it, is
+    /// nothing. Keys with variants can't be swapped.
+    ///
+    /// # Errors
+    /// By default always: that this store has [no atomic operations](StorageError::unsupported). After any other error the entry [may have been put or not](StorageError::may_be_done), unless the error says that
+    /// nothing was done.
+    fn swap(&self, swap: Swap<'_>) -> impl Future<Output = Result<Swapped, StorageError>> + Send {
+        let _ = swap;
+        async { Err(StorageError::unsupported("it has no atomic operations")) }
     }
 
     /// Asks for the lease on a key, for so long at most, so that one instance asks the handler for all of them.

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
+use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
@@ -54,11 +54,21 @@ pub enum Operation {
     Lease,
     Release,
     Ping,
+    Swap,
 }
 
 impl Operation {
-    const ALL: [Self; 8] =
-        [Self::Get, Self::Put, Self::Remove, Self::Erase, Self::Clear, Self::Lease, Self::Release, Self::Ping];
+    const ALL: [Self; 9] = [
+        Self::Get,
+        Self::Put,
+        Self::Remove,
+        Self::Erase,
+        Self::Clear,
+        Self::Lease,
+        Self::Release,
+        Self::Ping,
+        Self::Swap,
+    ];
 }
 
 /// What goes wrong.
@@ -180,6 +190,11 @@ impl<S: Storage> Storage for Faulty<S> {
     async fn release(&self, key: &CacheKey, token: LeaseToken, how: Released) -> Result<(), StorageError> {
         let goes_on = self.begin(Operation::Release, Some(key)).await?;
         if goes_on { self.inner().release(key, token, how).await } else { Ok(()) }
+    }
+
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        let goes_on = self.begin(Operation::Swap, Some(swap.key)).await?;
+        if goes_on { self.inner().swap(swap).await } else { Ok(Swapped::Done) }
     }
 
     fn purge_log(&self) -> Option<Arc<dyn PurgeLog>> {

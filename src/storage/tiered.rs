@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::RwLock;
 
-use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
+use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::clock::Moment;
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -57,7 +57,10 @@ struct Removal<'a>(&'a Removals);
 
 impl Drop for Removal<'_> {
     fn drop(&mut self) {
-        self.0.known().pending -= 1;
+        let mut known = self.0.known();
+        known.pending -= 1;
+        // Who read while it was under way may have read what was there before.
+        known.begun += 1;
     }
 }
 
@@ -90,7 +93,7 @@ impl<N: Storage, F: Storage> Tiered<N, F> {
         }
         let most = self.most.load(Ordering::Relaxed).max(variants.len());
         // The oldest first, so that the order stays.
-        for variant in variants.iter().rev().filter(|variant| is_fresh(variant, query.now)) {
+        for variant in variants.iter().rev().filter(|variant| is_fresh(variant, query.now) && !variant.is_atomic()) {
             if self.near.put(query.key, variant.clone(), most).await.is_err() {
                 return;
             }
@@ -131,6 +134,14 @@ impl<N: Storage, F: Storage> Storage for Tiered<N, F> {
         let _nobody_keeps = self.removals.keeping.write().await;
         let near = self.near.remove(key).await;
         Ok(far? | near?)
+    }
+
+    /// The far store decides, since it is the one that others share. The near one lets go of the entry first, so that nothing older is found there however this ends.
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        let _removal = self.removals.begin();
+        drop(self.removals.keeping.write().await);
+        self.near.remove(swap.key).await.map_err(|error| error.after(false))?;
+        self.far.swap(swap).await
     }
 
     async fn erase(&self, partition: &[u8; 16]) -> Result<(), StorageError> {

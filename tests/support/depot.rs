@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use larder::storage::{
-    Lease, LeaseToken, LogFuture, PurgeLog, PurgeNews, PurgeSnapshot, Query, Released, Storage, StorageUsage, Variants,
-    with_variant,
+    Lease, LeaseToken, LogFuture, PurgeLog, PurgeNews, PurgeSnapshot, Query, Released, Storage, StorageUsage, Swap,
+    Swapped, Variants, with_variant,
 };
 use larder::{CacheKey, PurgeMessage, StorageError, StoredResponse};
 use tokio::sync::Semaphore;
@@ -144,6 +144,17 @@ impl Storage for Depot {
     async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
         self.begin("remove").await?;
         Ok(self.lock().kept.remove(key.as_bytes()).is_some())
+    }
+
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        self.begin("swap").await?;
+        let mut inner = self.lock();
+        let kept = inner.kept.entry(swap.key.as_bytes().to_vec()).or_default();
+        if let Some(answer) = swap.answer(kept)? {
+            return Ok(answer);
+        }
+        *kept = Variants::from_iter([swap.new]);
+        Ok(Swapped::Done)
     }
 
     async fn erase(&self, partition: &[u8; 16]) -> Result<(), StorageError> {

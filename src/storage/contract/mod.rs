@@ -2,6 +2,7 @@
 //! fast, or holds out when its server doesn't, they have to try themselves.
 
 mod samples;
+mod swaps;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use self::samples::{Sample, Samples, difference};
-use super::{Lease, LeaseToken, PurgeLog, PurgeNews, Released, Storage};
+use super::{Expected, Lease, LeaseToken, PurgeLog, PurgeNews, Released, Storage};
 use crate::error::StorageError;
 use crate::key::{CacheKey, Part};
 use crate::purge_message::{PurgeMessage, PurgedThings};
@@ -48,6 +49,10 @@ pub async fn check<S: Storage>(make: impl Fn() -> S) -> Result<(), BrokenPromise
     clears(s, &make()).await.map_err(promised("what was cleared never comes back"))?;
     erases(s, &make()).await.map_err(promised("the erasure of one principal takes nothing from others"))?;
     leases(s, &make()).await.map_err(promised("a lease has one holder, and ends by its token or its term"))?;
+    swaps::swaps(s, &make())
+        .await
+        .map_err(promised("a swap is done if what is expected is there, and not otherwise"))?;
+    swaps::swaps_one_at_a_time(s, make()).await.map_err(promised("of those who swap at the same time one does"))?;
     outlives_dropped_operations(s, &make()).await.map_err(promised("an operation dropped half-way harms no other"))?;
     serves_many(s, make()).await.map_err(promised("those who use it at the same time get what is theirs"))?;
     answers_pings(&make()).await.map_err(promised("a store that is there says so"))?;
@@ -337,6 +342,7 @@ async fn outlives_dropped_operations(samples: &Samples, storage: &impl Storage) 
         begin_only(samples.find(storage, &key, &dropped)).await;
         begin_only(storage.remove(&key)).await;
         begin_only(storage.lease(&key, SOON)).await;
+        begin_only(storage.swap(samples.swap(&key, Expected::Nothing, &dropped))).await;
         begin_only(storage.ping()).await;
     }
     // Whether those happened is anybody's guess, but what comes afterwards gets answers of its own.

@@ -17,7 +17,7 @@ use crate::regime::Regime;
 use crate::response::{Origin, Stamp, StoredResponse};
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::vary::Matching;
-use crate::storage::{Query, Storage};
+use crate::storage::{Expected, Query, Storage, Swap};
 use crate::variance::Variance;
 
 /// Makes them, each a second later than the one before.
@@ -31,7 +31,7 @@ pub(super) struct Samples {
 pub(super) struct Sample {
     pub(super) name: String,
     pub(super) response: Arc<StoredResponse>,
-    asked: HeaderMap,
+    pub(super) asked: HeaderMap,
 }
 
 /// How long a clock has run that samples are older than.
@@ -108,6 +108,11 @@ impl Samples {
             .into_iter()
             .filter(|found| answers(found) && found.variance.fields == sample.response.variance.fields)
             .collect())
+    }
+
+    /// A swap that is asked for now.
+    pub(super) fn swap<'a>(&self, key: &'a CacheKey, expected: Expected<'a>, new: &Sample) -> Swap<'a> {
+        Swap::new(key, expected, new.response.clone(), self.now())
     }
 
     fn sample(

@@ -21,6 +21,8 @@ pub(super) struct Failure {
     pub(super) was_late: bool,
     /// The server doesn't have the script in its memory.
     pub(super) is_missing_script: bool,
+    /// The server said that it didn't do it.
+    pub(super) was_refused: bool,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
             was_unanswered: false,
             was_late: false,
             is_missing_script: false,
+            was_refused: false,
         }
     }
 
@@ -64,6 +67,8 @@ impl Failure {
             was_unanswered: error.is_io_error(),
             was_late: error.is_timeout(),
             is_missing_script: error.kind() == ErrorKind::Server(ServerErrorKind::NoScript),
+            // Each script makes its last step a change, so that one that ends with an error has changed nothing.
+            was_refused: matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension),
             source: Some(error),
         }
     }

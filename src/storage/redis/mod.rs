@@ -19,6 +19,7 @@ mod server;
 mod settings;
 mod shelf;
 mod snapshot;
+mod swapping;
 mod sweeping;
 mod trimming;
 mod writing;
@@ -33,7 +34,7 @@ use self::server::Server;
 pub use self::settings::RedisUrlError;
 use self::settings::Settings;
 use self::shelf::Shelf;
-use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
+use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::clock::{Clock, SystemClock};
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -207,6 +208,10 @@ impl Storage for RedisStore {
 
     async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
         Ok(writing::remove(self.shelf(), key).await?)
+    }
+
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        swapping::swap(self.shelf(), &swap).await
     }
 
     async fn erase(&self, partition: &[u8; 16]) -> Result<(), StorageError> {

@@ -114,7 +114,7 @@ impl Shelf {
         }
     }
 
-    async fn drop_damaged(&self, place: &str, record: &[u8]) {
+    pub(super) async fn drop_damaged(&self, place: &str, record: &[u8]) {
         let beginning = &record[..record.len().min(BEGINNING)];
         // It would only be found again.
         let call = &DROP.call(&[place]).bytes(beginning);
@@ -123,7 +123,7 @@ impl Shelf {
 }
 
 /// Whether it is of no use to any instance, whatever its release and its settings.
-fn is_damage(error: RecordError) -> bool {
+pub(super) fn is_damage(error: RecordError) -> bool {
     matches!(error, RecordError::Foreign | RecordError::Length | RecordError::Seal | RecordError::Malformed)
 }
 

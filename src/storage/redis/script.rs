@@ -26,6 +26,7 @@ script!(HELLO, "epoch" "hello");
 script!(APPEND, "epoch" "append");
 script!(TRIM, "epoch" "trim");
 script!(PUT, "storing" "marker" "put");
+script!(SWAP, "storing" "swap");
 script!(REMOVE, "freeing" "marker" "remove");
 script!(DROP, "freeing" "drop");
 script!(RELEASE, "freeing" "release");

@@ -75,6 +75,6 @@ impl Variant {
 }
 
 /// For how many milliseconds it is kept.
-fn lifetime(response: &StoredResponse, longest: Duration) -> u64 {
+pub(super) fn lifetime(response: &StoredResponse, longest: Duration) -> u64 {
     u64::try_from(response.keep().min(longest).as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -1,0 +1,28 @@
+//! A swap in memory: the look and the change are one, since writers of a key take turns.
+
+use smallvec::smallvec;
+
+use super::MemoryStore;
+use crate::error::StorageError;
+use crate::response::StoredResponse;
+use crate::storage::{Swap, Swapped};
+
+impl MemoryStore {
+    /// Puts an entry in the place of the expected one. Nothing is put, removed or purged by key between the look and the change.
+    pub(crate) fn swap_now(&self, swap: &Swap<'_>) -> Result<Swapped, StorageError> {
+        let (inner, key) = (self.inner(), swap.key);
+        let turn = inner.turn(key.as_bytes());
+        let slots = inner.index.slots.pin();
+        let there = slots.get(key.as_bytes()).map_or(&[][..], |slot| &slot.variants);
+        if let Some(answer) = swap.answer(there)? {
+            return Ok(answer);
+        }
+        let held = self.set(key, smallvec![StoredResponse::clone(&swap.new)]);
+        drop(turn);
+        // As with any other write: large content must not pile up until moka evicts.
+        if held > self.settings.capacity {
+            inner.policy.run_pending_tasks();
+        }
+        Ok(Swapped::Done)
+    }
+}
