@@ -12,7 +12,9 @@ use std::time::Duration;
 use larder::metrics::{DURATION_BUCKETS, Publisher, describe};
 use larder::storage::testing::{Fault, Faulty, Operation};
 use larder::storage::{Guard, MemoryStore, Query, Storage, StorageUsage, Variants};
-use larder::{CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, StorageError, StoredResponse};
+use larder::{
+    CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, StorageError, StoredResponse, UsedTags,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use support::depot::Depot;
 use support::exchange::*;
@@ -199,6 +201,8 @@ async fn ordinary(recorder: &PrometheusRecorder) {
     house.handle.purge(Selector::Uri("http://example.com/again".into())).await.expect("a URI");
     until(|| house.handle.stats().swept > 0).await;
     house.exchange(request("POST", "/0", &[])).await;
+    house.get("/over").await;
+    UsedTags::of(&house.handler.last().extensions).add("late");
     publish(recorder, &house);
 }
 

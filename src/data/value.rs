@@ -26,6 +26,7 @@ use crate::rfc9111::reuse::Terms;
 use crate::stats::{add, count};
 use crate::tags::{Names, Tags};
 use crate::upkeep::Upkeep;
+use crate::used::UsedTags;
 use crate::variance::Variance;
 
 /// Content up to this size is coded and decoded where it is asked for; more would keep others waiting.
@@ -65,8 +66,7 @@ pub(crate) enum Kind {
     /// As responses are.
     Value = 1,
     /// In the far store alone, where there is one: others change it there, and tell nobody.
-    #[allow(dead_code, reason = "of atomic operations, which make it")]
-    Counter = 2,
+    Counter = crate::regime::ATOMIC,
 }
 
 /// What is stored can't be read as what was asked for.
@@ -105,7 +105,6 @@ pub(super) fn is_none(stored: &StoredResponse) -> bool {
 
 impl Made {
     /// The same as another kind.
-    #[allow(dead_code, reason = "for atomic operations, which are to come")]
     pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
         self.regime.audience = kind as u64;
         self
@@ -253,7 +252,9 @@ impl DataCache {
         })
     }
 
+    /// Whatever is made from it bears its tags.
     pub(super) fn read_as<T: DeserializeOwned>(&self, stored: &StoredResponse) -> Result<Option<T>, BoxError> {
+        UsedTags::current().add_stored(stored);
         if is_none(stored) {
             return Ok(None);
         }

@@ -60,7 +60,7 @@ where
     pub(super) async fn run<E, F, L>(self, load: F) -> Answer<V, E>
     where
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<Option<V>, E>> + Send + 'static,
     {
         match self.look::<E>(true) {
@@ -72,8 +72,13 @@ where
             Found::Nothing => match self.turn().await {
                 Turn::Done(answer) => answer,
                 Turn::Lead(flight, stamp) => {
-                    let core = self.shelf.core();
-                    Handover::new(core, self.lead(flight, stamp, load)).await
+                    // Somebody else's may have ended between the look and the departure.
+                    if let Found::Answer(answer) = self.look(false) {
+                        flight.again();
+                        return answer;
+                    }
+                    let (core, loading) = (self.shelf.core(), load());
+                    Handover::new(core, self.lead(flight, stamp, loading)).await
                 }
             },
         }
@@ -171,22 +176,16 @@ where
         timeout(longest, follower.landed()).await.ok()
     }
 
-    /// Calls the loader, keeps what it brings, and tells those who wait.
-    async fn lead<E, F, L>(self, flight: Flown<K, V>, stamp: Stamp, load: F) -> Answer<V, E>
+    /// Loads, keeps what that brings, and tells those who wait.
+    async fn lead<E, L>(self, flight: Flown<K, V>, stamp: Stamp, load: L) -> Answer<V, E>
     where
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
         L: Future<Output = Result<Option<V>, E>> + Send + 'static,
     {
-        // Somebody else's may have ended between the look and the departure.
-        if let Found::Answer(answer) = self.look(false) {
-            flight.again();
-            return answer;
-        }
         add(&self.shelf.counts.loads);
         let began = self.shelf.now();
         let span = debug_span!(target: "larder", "load", cache = self.shelf.place.name());
-        let loaded = async { load().await }.instrument(span).await;
+        let loaded = load.instrument(span).await;
         match loaded {
             Ok(Some(value)) => Ok(Some(self.bring(flight, stamp, began, value))),
             Ok(None) => {
@@ -264,7 +263,7 @@ where
     fn refresh<E, F, L>(self, load: F)
     where
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<Option<V>, E>> + Send + 'static,
     {
         let core = self.shelf.core();
@@ -277,11 +276,13 @@ where
             Err(NoPlace::Running) => return,
             Err(NoPlace::TooMany) => return count(&core.counters.refreshes_refused),
         };
-        core.refresh(place, async move {
-            let stamp = self.shelf.stamp(&self.key);
-            if let Seat::Lead(flight) = self.board(&stamp, true) {
-                drop(self.lead(flight, stamp, load).await);
-            }
-        });
+        let stamp = self.shelf.stamp(&self.key);
+        let Seat::Lead(flight) = self.board(&stamp, true) else { return };
+        // Somebody has been faster.
+        if let Found::Answer::<V, E>(_) = self.look(false) {
+            return flight.again();
+        }
+        let loading = load();
+        core.refresh(place, async move { drop(self.lead(flight, stamp, loading).await) });
     }
 }
