@@ -19,6 +19,7 @@ use crate::flight::Flight;
 use crate::key::CacheKey;
 use crate::response::{Stamp, StoredResponse};
 use crate::stats::count;
+use crate::used::{Scope, Sink, Used};
 
 /// What a load brings to those who wait for it.
 #[derive(Clone)]
@@ -48,6 +49,14 @@ pub(super) struct Failure<E> {
 }
 
 impl Job {
+    /// Where the tags come that the loader uses, which the value will bear; and in which scope it has to run for that.
+    pub(super) fn gather(&self) -> (Arc<Used>, Scope) {
+        let used = Arc::new(Used::new(&self.core.state));
+        self.flight.gather_in(used.clone());
+        let sink = self.core.settings.propagate_tags.then(|| Sink::Own(used.clone()));
+        (used, Scope::of(sink))
+    }
+
     /// Loads, stores what comes of it, and tells those who wait.
     pub(super) async fn run<A: Answer, E, L>(self, load: L) -> Result<A, Failure<E>>
     where
@@ -124,7 +133,9 @@ impl Job {
     /// Stores it, unless a write or a purge came meanwhile; then who waits asks anew.
     fn commit(self, made: Made, began: Moment) {
         let Self { cache, core, wanted, flight, stamp } = self;
-        let stored = Arc::new(cache.stored(&core, &wanted.key, made, stamp.number, began));
+        let mut stored = cache.stored(&core, &wanted.key, made, stamp.number, began);
+        core.bear_all(&mut stored.stamp, flight.used());
+        let stored = Arc::new(stored);
         let committed = cache.commit(&core, flight, &wanted.key, &stored);
         Span::current().record("outcome", if committed { "stored" } else { "purged" });
     }
@@ -135,6 +146,7 @@ impl Job {
         if let Some(ttl) = self.wanted.words.error_ttl {
             let mut stamp = self.stamp.as_of(self.stamp.number);
             stamp.tags = self.cache.tags(&self.core, &self.wanted);
+            self.core.bear_all(&mut stamp, self.flight.used());
             let remember = || self.core.data.failures.remember(&self.wanted.key, error.clone(), stamp, began, ttl);
             // Unless a write has ended it.
             self.flight.commit(|| true, remember);

@@ -27,6 +27,7 @@ use crate::storage::dynamic::DynStorage;
 use crate::storage::{Query, Variants};
 use crate::tally::more;
 use crate::tiers::{is_newer, is_same};
+use crate::used::UsedTags;
 
 /// What there is under a key.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub(crate) enum Weight {
 impl DataCache {
     /// The fresh value under a key; counted.
     pub(super) async fn read<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<T> {
+        // Before anything is read.
+        let _used = UsedTags::current();
         let value = match self.value_near(key) {
             Some(value) => Some(value),
             None => match self.find(key).await {
@@ -86,7 +89,11 @@ impl DataCache {
 
     /// Whether there is one.
     pub(super) async fn has(&self, key: &CacheKey) -> bool {
+        let used = UsedTags::current();
         let found = self.find(key).await;
+        if let Found::Fresh(stored) = &found {
+            used.add_stored(stored);
+        }
         let has = matches!(&found, Found::Fresh(stored) if !is_none(stored));
         self.note_read(has);
         has

@@ -26,6 +26,7 @@ use crate::rfc9111::reuse::Terms;
 use crate::stats::{add, count};
 use crate::tags::{Names, Tags};
 use crate::upkeep::Upkeep;
+use crate::used::UsedTags;
 use crate::variance::Variance;
 
 /// Content up to this size is coded and decoded where it is asked for; more would keep others waiting.
@@ -243,7 +244,9 @@ impl DataCache {
         })
     }
 
+    /// Whatever is made from it bears its tags.
     pub(super) fn read_as<T: DeserializeOwned>(&self, stored: &StoredResponse) -> Result<Option<T>, BoxError> {
+        UsedTags::current().add_stored(stored);
         if is_none(stored) {
             return Ok(None);
         }

@@ -1,6 +1,6 @@
 //! [`Gatherer`]: by which the tags of what an answer is made from find the flight that brings it.
 
-use super::{Flight, Flights, Ticket};
+use super::{Flight, Flights, Follower, Ticket};
 use crate::key::CacheKey;
 use crate::sync::{Arc, Weak};
 use crate::used::Used;
@@ -18,6 +18,13 @@ impl<T, K> Flight<T, K> {
     }
 
     /// What its answer is made from, if anybody asked.
+    pub(crate) fn used(&self) -> Option<&Used> {
+        self.ticket.used.get().map(|used| &**used)
+    }
+}
+
+impl<T, K> Follower<T, K> {
+    /// What the answer that it waits for is made from, if anybody asked.
     pub(crate) fn used(&self) -> Option<&Used> {
         self.ticket.used.get().map(|used| &**used)
     }

@@ -435,7 +435,7 @@ impl<T, K> Drop for Flight<T, K> {
             }
         }
         drop(shard);
-        self.ticket.used.get().into_iter().for_each(|used| drop(used.close()));
+        self.ticket.used.get().into_iter().for_each(|used| used.end());
         self.ticket.advance(Stage::Failed, |stage| matches!(stage, Stage::Asked));
     }
 }
