@@ -14,11 +14,13 @@
 //! ```
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
+use smallvec::{SmallVec, smallvec};
 use tracing::Span;
 
 use crate::clock::Moment;
@@ -26,7 +28,7 @@ use crate::key::CacheKey;
 use crate::leasing::Lent;
 use crate::regime::Regime;
 use crate::response::Stamp;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, hasher, sized};
 use crate::tags::Tags;
 use crate::target::Target;
 use crate::variance::Variance;
@@ -40,7 +42,8 @@ pub(crate) struct Flights<T> {
     waiting: AtomicUsize,
 }
 
-type Shard<T> = HashMap<u64, Vec<Arc<Ticket<T>>>>;
+/// Mostly there is one flight to a path.
+type Shard<T> = HashMap<u64, SmallVec<[Arc<Ticket<T>>; 1]>, ahash::RandomState>;
 
 /// What two requests must have in common, beside their key, for one to wait for the answer to the other.
 #[derive(Debug)]
@@ -144,7 +147,8 @@ pub(crate) struct Bounds {
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), waiting: AtomicUsize::new(0) }
+        let shard = |_| Mutex::new(HashMap::with_hasher(hasher()));
+        Self { shards: std::array::from_fn(shard), waiting: AtomicUsize::new(0) }
     }
 }
 
@@ -223,7 +227,10 @@ impl<T: Clone> Flights<T> {
             call,
             progress: Mutex::new(Progress { stage: Stage::Asked, followers: Slab::new() }),
         });
-        shard.entry(stamp.path).or_default().push(ticket.clone());
+        match shard.entry(stamp.path) {
+            Entry::Occupied(mut others) => others.get_mut().push(ticket.clone()),
+            Entry::Vacant(place) => _ = place.insert(smallvec![ticket.clone()]),
+        }
         Flight { flights: self.clone(), ticket, lent: None }
     }
 }
@@ -232,7 +239,7 @@ impl<T> Flights<T> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         let count = |shard: &Mutex<Shard<T>>| {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum::<usize>()
+            shard.lock().unwrap_or_else(PoisonError::into_inner).values().map(SmallVec::len).sum::<usize>()
         };
         self.shards.iter().map(count).sum()
     }
@@ -414,10 +421,10 @@ impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
         let path = self.ticket.path;
         let mut shard = self.flights.shard(path);
-        if let Some(tickets) = shard.get_mut(&path) {
-            tickets.retain(|ticket| !Arc::ptr_eq(ticket, &self.ticket));
-            if tickets.is_empty() {
-                shard.remove(&path);
+        if let Entry::Occupied(mut tickets) = shard.entry(path) {
+            tickets.get_mut().retain(|ticket| !Arc::ptr_eq(ticket, &self.ticket));
+            if tickets.get().is_empty() {
+                tickets.remove();
             }
         }
         drop(shard);
