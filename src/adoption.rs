@@ -72,7 +72,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Res
     // Its content is what it is, whatever compression is set to now.
     origin.own_vary = stored.form.is_negotiable() && form::add_vary(&mut head);
     stored.form.dress(&mut head);
-    let (head, _) = core.heads.store(head, &core.settings.switches.names(), Bytes::new());
+    let (head, _) = core.heads.store(&head, &core.settings.switches.names(), Bytes::new());
     Ok(Arc::new(StoredResponse {
         // It is in nobody's account, since it isn't in the store.
         charge: None,

@@ -1,5 +1,6 @@
 //! [`Plan`]: a response about to be stored. All is decided when its head has arrived; what is missing is the content.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::coder;
 use crate::downstream::Downstream;
 use crate::flight::Flight;
 use crate::form::{self, Form};
-use crate::head::compact;
+use crate::head::{StoredHead, compact};
 use crate::key::CacheKey;
 use crate::labels::Labels;
 use crate::outcome::OWN_FIELDS;
@@ -57,8 +58,8 @@ pub(crate) struct Plan {
     pub(crate) verdict: Verdict,
     pub(crate) status: StatusCode,
     /// The head as it will be stored, without validators of the cache's own.
-    head: HeaderMap,
-    variance: Variance,
+    head: Head,
+    variance: Arc<Variance>,
     origin: Origin,
     charge: Option<Arc<Charge>>,
     pub(crate) route: Arc<RouteCounters>,
@@ -76,6 +77,33 @@ pub(crate) struct Plan {
     pub(crate) form: Form,
     /// What is needed to learn from it.
     trail: Option<Trail>,
+}
+
+/// The head of a response to be stored.
+enum Head {
+    /// As it came, and nothing will be changed any more.
+    Laid(StoredHead),
+    Open(HeaderMap),
+}
+
+impl Head {
+    fn etag(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Laid(head) => head.get(&header::ETAG),
+            Self::Open(head) => head.get(header::ETAG),
+        }
+    }
+
+    /// To be changed after all; `reserved` are its places.
+    fn open(&mut self, reserved: &[HeaderName]) -> &mut HeaderMap {
+        if let Self::Laid(head) = self {
+            *self = Self::Open(head.to_map_without(reserved));
+        }
+        match self {
+            Self::Open(head) => head,
+            Self::Laid(_) => unreachable!("it was opened just now"),
+        }
+    }
 }
 
 /// What a plan is made from.
@@ -146,10 +174,9 @@ impl Plan {
             // Everybody who asks gets this one: the handler is always asked alike.
             fields.retain(|field| *field != header::ACCEPT_ENCODING);
         }
-        let variance = Variance::of(fields, draft.asked, settings.matching);
+        let variance = draft.core.variances.of(fields, draft.asked, settings.matching);
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
-        let (mut head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
         let Departure { flight, stamp, changes, asked } = departure;
         let terms = &draft.verdict.terms;
         let shared =
@@ -165,7 +192,18 @@ impl Plan {
         let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, labelled);
         let suits = settings.compression.suits(draft.status, draft.head, announced, &settings.targets);
         let form = if draft.asked_plainly && suits { Form::Plain } else { Form::Fixed };
-        let own_vary = form.is_negotiable() && form::add_vary(&mut head);
+        let reserved = settings.switches.names();
+        let as_it_came = (downstream.is_none() && !form.is_negotiable())
+            .then(|| laid(draft.core, &reserved, draft.status, draft.head, drops_cookies, draft.received))
+            .flatten();
+        let (head, replaced, own_vary) = match as_it_came {
+            Some(head) => (Head::Laid(head), None, false),
+            None => {
+                let (mut head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
+                let own_vary = form.is_negotiable() && form::add_vary(&mut head);
+                (Head::Open(head), replaced, own_vary)
+            }
+        };
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
@@ -195,7 +233,7 @@ impl Plan {
 
     /// Whether a hash of the content is of use: where the handler gave no entity tag, the cache makes one.
     pub(crate) fn needs_hash(&self) -> bool {
-        self.status == StatusCode::OK && !self.head.contains_key(header::ETAG)
+        self.status == StatusCode::OK && self.head.etag().is_none()
     }
 
     /// The content turned out to be such that what it was to replace is no longer good, though it won't be stored itself.
@@ -208,10 +246,7 @@ impl Plan {
 
     /// The response as it will be stored, but for its content and for what is made of that.
     pub(crate) fn preview(&self) -> StoredResponse {
-        let reserved = self.core.settings.switches.names();
-        let mut head = self.head.clone();
-        self.form.dress(&mut head);
-        let (head, body) = self.core.heads.store(head, &reserved, Bytes::new());
+        let (head, body) = self.stored_head(Bytes::new());
         let downstream = self.verdict.downstream.clone().filter(Downstream::is_of_each_answer);
         StoredResponse {
             status: self.status,
@@ -220,7 +255,7 @@ impl Plan {
             keep: self.verdict.keep,
             terms: self.verdict.terms,
             received: self.received,
-            variance: self.core.variances.share(self.variance.clone()),
+            variance: self.variance.clone(),
             origin: self.origin.clone(),
             downstream: downstream.map(Arc::new),
             stamp: self.stamp.clone(),
@@ -235,8 +270,11 @@ impl Plan {
     /// Stores the response with this content, and tells what was stored.
     pub(crate) fn commit(self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
         let looked_at = self.trail.is_some();
-        let content =
-            if looked_at { self.core.observations.content(&body, hash.as_ref(), &self.head) } else { Seen::Unseen };
+        let content = if looked_at {
+            self.core.observations.content(&body, hash.as_ref(), self.head.etag())
+        } else {
+            Seen::Unseen
+        };
         self.commit_seen(body, hash, content)
     }
 
@@ -248,9 +286,7 @@ impl Plan {
     ) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.core.bear_all(&mut self.stamp, self.flight.used());
         self.add_validators(hash);
-        self.form.dress(&mut self.head);
-        let reserved = self.core.settings.switches.names();
-        let (head, body) = self.core.heads.store(self.head, &reserved, body);
+        let (head, body) = self.stored_head(body);
         let stored = Arc::new(StoredResponse {
             status: self.status,
             head,
@@ -259,7 +295,7 @@ impl Plan {
             keep: self.verdict.keep,
             terms: self.verdict.terms,
             received: self.received,
-            variance: self.core.variances.share(self.variance),
+            variance: self.variance,
             origin: self.origin,
             downstream: self.verdict.downstream.filter(Downstream::is_of_each_answer).map(Arc::new),
             stamp: self.stamp,
@@ -284,7 +320,8 @@ impl Plan {
 
     /// Like [`commit`](Self::commit), with the content of `previous`, which the handler confirmed.
     pub(crate) fn commit_confirmed(mut self, previous: &StoredResponse) -> Result<Arc<StoredResponse>, DeclineReason> {
-        keep_own_validators(&mut self.head, &mut self.origin, previous);
+        let reserved = self.core.settings.switches.names();
+        keep_own_validators(self.head.open(&reserved), &mut self.origin, previous);
         let body = match (previous.form, self.form) {
             (Form::Coded { by, length }, Form::Fixed) => {
                 // It must not be coded any more, as where the 304 says `no-transform`.
@@ -307,23 +344,40 @@ impl Plan {
         self.commit_seen(body, None, Seen::Confirmed)
     }
 
+    /// The head as it is stored, with this content.
+    fn stored_head(&self, content: Bytes) -> (StoredHead, Bytes) {
+        let heads = &self.core.heads;
+        match &self.head {
+            Head::Laid(head) => heads.pack(head.clone(), content),
+            Head::Open(head) => {
+                let reserved = self.core.settings.switches.names();
+                let mut head = Cow::Borrowed(head);
+                if matches!(self.form, Form::Coded { .. }) {
+                    self.form.dress(head.to_mut());
+                }
+                heads.store(&head, &reserved, content)
+            }
+        }
+    }
+
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since
     /// when the content has been the same.
     fn add_validators(&mut self, hash: Option<[u8; 32]>) {
         let Some(hash) = hash.filter(|_| self.status == StatusCode::OK) else { return };
-        let bare = !has_validator(&self.head);
-        if self.head.contains_key(header::ETAG) {
+        let Head::Open(head) = &mut self.head else { return };
+        let bare = !has_validator(head);
+        if head.contains_key(header::ETAG) {
             return;
         }
-        let tag = entity_tag(&hash, self.head.get(header::CONTENT_ENCODING));
+        let tag = entity_tag(&hash, head.get(header::CONTENT_ENCODING));
         let unchanged = self.previous.as_ref().filter(|previous| previous.own_etag().as_ref() == Some(&tag));
-        self.head.insert(header::ETAG, tag);
+        head.insert(header::ETAG, tag);
         self.origin.own_etag = true;
         if bare {
             let since = unchanged
                 .filter(|previous| previous.origin.own_last_modified)
                 .and_then(|previous| previous.head.get(&header::LAST_MODIFIED).cloned());
-            self.head.insert(header::LAST_MODIFIED, since.unwrap_or_else(|| date::format(self.received.wall)));
+            head.insert(header::LAST_MODIFIED, since.unwrap_or_else(|| date::format(self.received.wall)));
             self.origin.own_last_modified = true;
         }
     }
@@ -373,28 +427,13 @@ pub(crate) fn stored_head(
     received: Moment,
     settings: &Settings,
 ) -> (HeaderMap, Option<Arc<HeaderMap>>) {
-    let nominated = connection_options(head);
-    let hides_tags = !settings.forward_tags;
-    let dropped = |name: &HeaderName| {
-        let of_one_exchange = is_of_one_exchange(name) && !settings.replayed.contains(name);
-        is_hop_by_hop(name)
-            || of_one_exchange
-            || nominated.contains(name)
-            || settings.never_stored.contains(name)
-            || OWN_FIELDS.contains(name)
-            || hides_tags && TAG_FIELDS.contains(name)
-            || *name == header::CONTENT_LENGTH
-            || (drops_cookies && *name == header::SET_COOKIE)
-    };
+    let keeping = Keeping::of(head, drops_cookies, settings);
     let mut kept = HeaderMap::with_capacity(head.len());
-    for (name, value) in head.iter().filter(|(name, _)| !dropped(name)) {
+    for (name, value) in head.iter().filter(|(name, _)| keeping.keeps(name)) {
         kept.append(name.clone(), value.clone());
     }
     ensure_date(&mut kept, received);
-    let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
-    let tags = TAG_FIELDS.into_iter().filter(|name| head.contains_key(name) && !kept.contains_key(name));
-    let decisive = settings.never_stored.iter().filter(decides).cloned();
-    let hidden: SmallVec<[HeaderName; 2]> = decisive.chain(tags).collect();
+    let hidden = keeping.hidden(head);
     let replaced = (downstream.is_some() || !hidden.is_empty()).then(|| {
         let mut replaced = HeaderMap::new();
         // In a partition targeted fields go as well: for others the answer is not, whatever they say.
@@ -410,6 +449,70 @@ pub(crate) fn stored_head(
         Arc::new(compact(&replaced))
     });
     (kept, replaced)
+}
+
+/// The same where nothing is replaced, and no validator will be added; without making a map.
+fn laid(
+    core: &CacheCore,
+    reserved: &[HeaderName],
+    status: StatusCode,
+    head: &HeaderMap,
+    drops_cookies: bool,
+    received: Moment,
+) -> Option<StoredHead> {
+    let keeping = Keeping::of(head, drops_cookies, &core.settings);
+    let has = |name: &HeaderName| head.contains_key(name) && keeping.keeps(name);
+    if status == StatusCode::OK && !has(&header::ETAG) || !keeping.hidden(head).is_empty() {
+        return None;
+    }
+    let date = match has(&header::DATE) {
+        // Not by a malformed one.
+        true => date::field(head, header::DATE).map(|_| None)?,
+        false => Some(core.heads.date(received.wall)),
+    };
+    let kept = head.iter().filter(|(name, _)| keeping.keeps(name));
+    Some(core.heads.lay(kept.chain(date.iter().map(|date| (&DATE, date))), reserved))
+}
+
+static DATE: HeaderName = header::DATE;
+
+/// Which fields of a head are stored.
+struct Keeping<'a> {
+    settings: &'a Settings,
+    drops_cookies: bool,
+    nominated: SmallVec<[HeaderName; 2]>,
+}
+
+impl<'a> Keeping<'a> {
+    fn of(head: &HeaderMap, drops_cookies: bool, settings: &'a Settings) -> Self {
+        Self { settings, drops_cookies, nominated: connection_options(head) }
+    }
+
+    fn keeps(&self, name: &HeaderName) -> bool {
+        let Self { settings, drops_cookies, nominated } = self;
+        let of_one_exchange = || is_of_one_exchange(name) && !settings.replayed.contains(name);
+        let dropped = *name == header::CONTENT_LENGTH
+            || (*drops_cookies && *name == header::SET_COOKIE)
+            || nominated.contains(name)
+            || settings.never_stored.contains(name)
+            || is_hop_by_hop(name)
+            || of_one_exchange()
+            || is_own_field(name)
+            || !settings.forward_tags && TAG_FIELDS.contains(name);
+        !dropped
+    }
+
+    /// What of `head` isn't stored, and has to be remembered all the same.
+    fn hidden(&self, head: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
+        let settings = self.settings;
+        let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
+        let tags = TAG_FIELDS.into_iter().filter(|name| head.contains_key(name) && !self.keeps(name));
+        settings.never_stored.iter().filter(decides).cloned().chain(tags).collect()
+    }
+}
+
+fn is_own_field(name: &HeaderName) -> bool {
+    OWN_FIELDS.contains(name)
 }
 
 /// Takes over the validators that the cache made of the content of `previous`, which `head` still describes.
