@@ -168,8 +168,8 @@ impl<'a> Keeping<'a> {
             || settings.never_stored.contains(name)
             || is_hop_by_hop(name)
             || of_one_exchange()
-            || is_own_field(name)
-            || !settings.forward_tags && TAG_FIELDS.contains(name);
+            || OURS.contains(name)
+            || !settings.forward_tags && TAGS.contains(name);
         !dropped
     }
 
@@ -177,14 +177,14 @@ impl<'a> Keeping<'a> {
     fn hidden(&self, head: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
         let settings = self.settings;
         let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
-        let tags = TAG_FIELDS.into_iter().filter(|name| head.contains_key(name) && !self.keeps(name));
+        let tags = TAGS.iter().filter(|name| head.contains_key(*name) && !self.keeps(name)).cloned();
         settings.never_stored.iter().filter(decides).cloned().chain(tags).collect()
     }
 }
 
-fn is_own_field(name: &HeaderName) -> bool {
-    OWN_FIELDS.contains(name)
-}
+// In one place: a constant is made anew for each look.
+static OURS: [HeaderName; 4] = OWN_FIELDS;
+static TAGS: [HeaderName; 2] = TAG_FIELDS;
 
 /// Takes over the validators that the cache made of the content of `previous`, which `head` still describes.
 pub(crate) fn keep_own_validators(head: &mut HeaderMap, origin: &mut Origin, previous: &StoredResponse) {
