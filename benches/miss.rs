@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cargo bench --bench miss
+//! cargo bench --bench miss -- profile 100000    # so many misses and nothing else, for a profiler
 //! ```
 
 #[path = "support/mod.rs"]
@@ -41,12 +42,11 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     let _in_runtime = runtime.enter();
     let mut report = Report::default();
-    let calls = match std::env::args().nth(1).as_deref() {
-        // For a profiler: nothing but misses.
-        Some("profile") => return profile(std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(100_000)),
-        _ => SUBJECTS.map(Subject::call),
-    };
-    measure(&mut report, calls);
+    let mut arguments = std::env::args().skip_while(|argument| argument != "profile").skip(1);
+    if std::env::args().any(|argument| argument == "profile") {
+        return profile(arguments.next().and_then(|many| many.parse().ok()).unwrap_or(100_000));
+    }
+    measure(&mut report, SUBJECTS.map(Subject::call));
     report.finish()
 }
 

@@ -10,7 +10,7 @@ use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::downstream::Downstream;
 use crate::form;
-use crate::plan::{keep_own_validators, stored_head};
+use crate::kept_head::{keep_own_validators, stored_head};
 use crate::precedence::{Arrival, judge};
 use crate::response::{Origin, StoredResponse};
 use crate::rfc9111::date;

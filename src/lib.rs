@@ -190,6 +190,7 @@ mod forwarded;
 mod head;
 mod histogram;
 mod hit_status;
+mod kept_head;
 mod key;
 mod meanings;
 mod naming;

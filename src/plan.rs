@@ -1,6 +1,5 @@
 //! [`Plan`]: a response about to be stored. All is decided when its head has arrived; what is missing is the content.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,29 +14,24 @@ use crate::codec;
 use crate::coder;
 use crate::downstream::Downstream;
 use crate::flight::Flight;
-use crate::form::{self, Form};
-use crate::head::{StoredHead, compact};
+use crate::form::Form;
+use crate::kept_head::{Arrived, Head, keep_own_validators};
 use crate::key::CacheKey;
 use crate::labels::Labels;
-use crate::outcome::OWN_FIELDS;
 use crate::partition::Charge;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
 use crate::regime::Regime;
 use crate::report::{FillSeen, Seen, Trail};
-use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
+use crate::response::{Origin, Stamp, StoredResponse};
 use crate::rfc9111::directives::RequestDirectives;
-use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
-use crate::rfc9111::groups::CACHE_GROUPS;
 use crate::rfc9111::reuse::{Reuse, reuse};
-use crate::rfc9111::search::NO_VARY_SEARCH;
 use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
 use crate::spans;
 use crate::tagging::Labelled;
-use crate::tags::TAG_FIELDS;
 use crate::tally::RouteCounters;
 use crate::used::Used;
 use crate::variance::Variance;
@@ -77,33 +71,6 @@ pub(crate) struct Plan {
     pub(crate) form: Form,
     /// What is needed to learn from it.
     trail: Option<Trail>,
-}
-
-/// The head of a response to be stored.
-enum Head {
-    /// As it came, and nothing will be changed any more.
-    Laid(StoredHead),
-    Open(HeaderMap),
-}
-
-impl Head {
-    fn etag(&self) -> Option<&HeaderValue> {
-        match self {
-            Self::Laid(head) => head.get(&header::ETAG),
-            Self::Open(head) => head.get(header::ETAG),
-        }
-    }
-
-    /// To be changed after all; `reserved` are its places.
-    fn open(&mut self, reserved: &[HeaderName]) -> &mut HeaderMap {
-        if let Self::Laid(head) = self {
-            *self = Self::Open(head.to_map_without(reserved));
-        }
-        match self {
-            Self::Open(head) => head,
-            Self::Laid(_) => unreachable!("it was opened just now"),
-        }
-    }
 }
 
 /// What a plan is made from.
@@ -192,18 +159,8 @@ impl Plan {
         let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, labelled);
         let suits = settings.compression.suits(draft.status, draft.head, announced, &settings.targets);
         let form = if draft.asked_plainly && suits { Form::Plain } else { Form::Fixed };
-        let reserved = settings.switches.names();
-        let as_it_came = (downstream.is_none() && !form.is_negotiable())
-            .then(|| laid(draft.core, &reserved, draft.status, draft.head, drops_cookies, draft.received))
-            .flatten();
-        let (head, replaced, own_vary) = match as_it_came {
-            Some(head) => (Head::Laid(head), None, false),
-            None => {
-                let (mut head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
-                let own_vary = form.is_negotiable() && form::add_vary(&mut head);
-                (Head::Open(head), replaced, own_vary)
-            }
-        };
+        let arrived = Arrived { head: draft.head, status: draft.status, drops_cookies, received: draft.received };
+        let (head, replaced, own_vary) = Head::of(draft.core, &arrived, downstream, form);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
@@ -246,7 +203,7 @@ impl Plan {
 
     /// The response as it will be stored, but for its content and for what is made of that.
     pub(crate) fn preview(&self) -> StoredResponse {
-        let (head, body) = self.stored_head(Bytes::new());
+        let (head, body) = self.head.stored(&self.core, self.form, Bytes::new());
         let downstream = self.verdict.downstream.clone().filter(Downstream::is_of_each_answer);
         StoredResponse {
             status: self.status,
@@ -286,7 +243,7 @@ impl Plan {
     ) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.core.bear_all(&mut self.stamp, self.flight.used());
         self.add_validators(hash);
-        let (head, body) = self.stored_head(body);
+        let (head, body) = self.head.stored(&self.core, self.form, body);
         let stored = Arc::new(StoredResponse {
             status: self.status,
             head,
@@ -344,22 +301,6 @@ impl Plan {
         self.commit_seen(body, None, Seen::Confirmed)
     }
 
-    /// The head as it is stored, with this content.
-    fn stored_head(&self, content: Bytes) -> (StoredHead, Bytes) {
-        let heads = &self.core.heads;
-        match &self.head {
-            Head::Laid(head) => heads.pack(head.clone(), content),
-            Head::Open(head) => {
-                let reserved = self.core.settings.switches.names();
-                let mut head = Cow::Borrowed(head);
-                if matches!(self.form, Form::Coded { .. }) {
-                    self.form.dress(head.to_mut());
-                }
-                heads.store(&head, &reserved, content)
-            }
-        }
-    }
-
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since
     /// when the content has been the same.
     fn add_validators(&mut self, hash: Option<[u8; 32]>) {
@@ -411,120 +352,6 @@ fn placed(
         groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect();
     stamp.tags = core.tags(labelled, key.path(), &nameless);
     (key, hidden, stamp)
-}
-
-/// What says how a response may be used, beside targeted fields. Where the settings keep it out of what is stored, it is remembered all
-/// the same: a 304 that comes without it takes none of it back.
-const DECISIVE: [HeaderName; 6] =
-    [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA, header::VARY, CACHE_GROUPS, NO_VARY_SEARCH];
-
-/// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
-/// and with the downstream lifetime in place of the origin's. Second, what that replaced, and what else of the origin's words isn't there.
-pub(crate) fn stored_head(
-    head: &HeaderMap,
-    drops_cookies: bool,
-    downstream: Option<&Downstream>,
-    received: Moment,
-    settings: &Settings,
-) -> (HeaderMap, Option<Arc<HeaderMap>>) {
-    let keeping = Keeping::of(head, drops_cookies, settings);
-    let mut kept = HeaderMap::with_capacity(head.len());
-    for (name, value) in head.iter().filter(|(name, _)| keeping.keeps(name)) {
-        kept.append(name.clone(), value.clone());
-    }
-    ensure_date(&mut kept, received);
-    let hidden = keeping.hidden(head);
-    let replaced = (downstream.is_some() || !hidden.is_empty()).then(|| {
-        let mut replaced = HeaderMap::new();
-        // In a partition targeted fields go as well: for others the answer is not, whatever they say.
-        let targets = settings.targets.iter().filter(|_| downstream.is_some_and(|downstream| downstream.private));
-        for name in REPLACED.iter().chain(targets.clone()).chain(&hidden) {
-            replaced.remove(name);
-            replaced.extend(head.get_all(name).iter().map(|value| (name.clone(), value.clone())));
-        }
-        if let Some(downstream) = downstream {
-            REPLACED.iter().chain(targets).for_each(|name| drop(kept.remove(name)));
-            kept.insert(header::CACHE_CONTROL, downstream.cache_control());
-        }
-        Arc::new(compact(&replaced))
-    });
-    (kept, replaced)
-}
-
-/// The same where nothing is replaced, and no validator will be added; without making a map.
-fn laid(
-    core: &CacheCore,
-    reserved: &[HeaderName],
-    status: StatusCode,
-    head: &HeaderMap,
-    drops_cookies: bool,
-    received: Moment,
-) -> Option<StoredHead> {
-    let keeping = Keeping::of(head, drops_cookies, &core.settings);
-    let has = |name: &HeaderName| head.contains_key(name) && keeping.keeps(name);
-    if status == StatusCode::OK && !has(&header::ETAG) || !keeping.hidden(head).is_empty() {
-        return None;
-    }
-    let date = match has(&header::DATE) {
-        // Not by a malformed one.
-        true => date::field(head, header::DATE).map(|_| None)?,
-        false => Some(core.heads.date(received.wall)),
-    };
-    let kept = head.iter().filter(|(name, _)| keeping.keeps(name));
-    Some(core.heads.lay(kept.chain(date.iter().map(|date| (&DATE, date))), reserved))
-}
-
-static DATE: HeaderName = header::DATE;
-
-/// Which fields of a head are stored.
-struct Keeping<'a> {
-    settings: &'a Settings,
-    drops_cookies: bool,
-    nominated: SmallVec<[HeaderName; 2]>,
-}
-
-impl<'a> Keeping<'a> {
-    fn of(head: &HeaderMap, drops_cookies: bool, settings: &'a Settings) -> Self {
-        Self { settings, drops_cookies, nominated: connection_options(head) }
-    }
-
-    fn keeps(&self, name: &HeaderName) -> bool {
-        let Self { settings, drops_cookies, nominated } = self;
-        let of_one_exchange = || is_of_one_exchange(name) && !settings.replayed.contains(name);
-        let dropped = *name == header::CONTENT_LENGTH
-            || (*drops_cookies && *name == header::SET_COOKIE)
-            || nominated.contains(name)
-            || settings.never_stored.contains(name)
-            || is_hop_by_hop(name)
-            || of_one_exchange()
-            || is_own_field(name)
-            || !settings.forward_tags && TAG_FIELDS.contains(name);
-        !dropped
-    }
-
-    /// What of `head` isn't stored, and has to be remembered all the same.
-    fn hidden(&self, head: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
-        let settings = self.settings;
-        let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
-        let tags = TAG_FIELDS.into_iter().filter(|name| head.contains_key(name) && !self.keeps(name));
-        settings.never_stored.iter().filter(decides).cloned().chain(tags).collect()
-    }
-}
-
-fn is_own_field(name: &HeaderName) -> bool {
-    OWN_FIELDS.contains(name)
-}
-
-/// Takes over the validators that the cache made of the content of `previous`, which `head` still describes.
-pub(crate) fn keep_own_validators(head: &mut HeaderMap, origin: &mut Origin, previous: &StoredResponse) {
-    let last_modified = previous.head.get(&header::LAST_MODIFIED).filter(|_| previous.origin.own_last_modified);
-    for (name, value) in [(header::ETAG, previous.own_etag()), (header::LAST_MODIFIED, last_modified.cloned())] {
-        if let Some(value) = value.filter(|_| !head.contains_key(&name)) {
-            head.insert(name, value);
-        }
-    }
-    origin.own_etag = previous.origin.own_etag;
-    origin.own_last_modified = previous.origin.own_last_modified;
 }
 
 /// Whether the content is coded, as by compression (RFC 9110 §8.4).
