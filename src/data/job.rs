@@ -80,7 +80,7 @@ impl Job {
         match loaded {
             Ok(answer) => {
                 let draft = answer.value().map(|value| self.draft(value));
-                self.keep(draft, began).await;
+                self.keep(draft, answer.is_kept(), began).await;
                 Ok(answer)
             }
             Err(error) => Err(self.fail(Arc::new(error), began)),
@@ -97,7 +97,7 @@ impl Job {
         draft.map_err(|error| tracing::warn!(target: "larder", cache = self.cache.name(), %error, "a value that was loaded isn't stored")).ok()
     }
 
-    async fn keep(self, draft: Option<Option<Draft>>, began: Moment) {
+    async fn keep(self, draft: Option<Option<Draft>>, is_kept: bool, began: Moment) {
         let made = match draft {
             Some(Some(draft)) => self.cache.make(&self.wanted, draft).await,
             Some(None) => return self.decline(),
@@ -109,7 +109,7 @@ impl Job {
                 }
             },
         };
-        self.commit(made, began);
+        if is_kept { self.commit(made, began) } else { self.share(made, began) }
     }
 
     /// Nobody else can have it.
@@ -117,6 +117,17 @@ impl Job {
         Span::current().record("outcome", "declined");
         count(&self.cache.counters().declined);
         self.flight.decline();
+    }
+
+    /// Gives it to those who wait, and stores it nowhere.
+    fn share(self, made: Made, began: Moment) {
+        Span::current().record("outcome", "unwanted");
+        let Self { cache, core, wanted, flight, stamp } = self;
+        count(&cache.counters().declined);
+        let stored = Arc::new(cache.stored(&core, &wanted.key, made, stamp.number, began));
+        if flight.commit(|| core.is_valid(&stored, &wanted.key), || ()) {
+            flight.give(Loaded::Stored(stored));
+        }
     }
 
     /// Stores it, unless a write or a purge came meanwhile; then who waits asks anew.

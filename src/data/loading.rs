@@ -39,6 +39,11 @@ pub(super) trait Answer: Send + Sized + 'static {
 
     /// The answer that is stored, if it can be given.
     fn of(stored: Option<Self::Value>) -> Option<Self>;
+
+    /// Whether the application wants it stored.
+    fn is_kept(&self) -> bool {
+        true
+    }
 }
 
 pub(super) struct Sure<T>(pub(super) T);

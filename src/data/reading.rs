@@ -125,11 +125,8 @@ impl DataCache {
         let core = self.core();
         let mut now = core.now();
         if !core.coherence.is_trusted(now) {
-            self.live.keep_coherent();
-            if core.coherence.is_beginning() {
-                core.coherence.begun().await;
-                now = core.now();
-            }
+            self.begun(&core).await;
+            now = core.now();
         }
         let near = self.find_near(&core, key, now);
         let is_enough = matches!(&near, Found::Fresh(stored) if core.is_current(stored, now));
@@ -143,6 +140,14 @@ impl DataCache {
             touch(stored, core.now());
         }
         found
+    }
+
+    /// What others purge is heard, and waited for where that is about to begin.
+    pub(super) async fn begun(&self, core: &CacheCore) {
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            core.coherence.begun().await;
+        }
     }
 
     /// What is near.
@@ -230,7 +235,9 @@ impl DataCache {
         if !core.is_valid(stored, key) || !core.coherence.allows(&stored.stamp, key, now) {
             return Weight::Useless;
         }
-        let (terms, age) = (stored.current_terms(), stored.age(now));
+        // What atomic operations made is never stale: soft purges of its place are for copies of what was there before.
+        let terms = if stored.is_atomic() { stored.terms } else { stored.current_terms() };
+        let age = stored.age(now);
         if terms.is_fresh(age) {
             Weight::Fresh
         } else if terms.staleness(age) < terms.stale_while_revalidate.max(terms.stale_if_error) {
@@ -238,6 +245,11 @@ impl DataCache {
         } else {
             Weight::Useless
         }
+    }
+
+    /// Whether what is stored is a value that is fresh, as far as is known here.
+    pub(super) fn is_alive(&self, core: &CacheCore, stored: &StoredResponse, key: &CacheKey, now: Moment) -> bool {
+        self.weigh(core, stored, key, now) == Weight::Fresh && !is_none(stored)
     }
 
     /// Copies what the far store has to the near one, as it is: the number that it is held against purges by stays.

@@ -33,9 +33,19 @@ impl<T, K> Flight<T, K> {
     pub(crate) fn gatherer(&self) -> Gatherer<T, K> {
         Gatherer(Arc::downgrade(&self.ticket))
     }
+
+    /// Its answer is made already, or is being made, from what comes here.
+    pub(crate) fn gather_in(&self, used: Arc<Used>) {
+        // Before anybody asks, so this is set once.
+        let _ = self.ticket.used.set(used);
+    }
+
+    /// What its answer is made from, if anybody asked.
+    pub(crate) fn used(&self) -> Option<&Used> {
+        self.ticket.used.get().map(|used| &**used)
+    }
 }
 
-#[cfg(feature = "data")]
 impl<T, K> super::Follower<T, K> {
     /// What the answer that it waits for is made from, if anybody asked.
     pub(crate) fn used(&self) -> Option<&Used> {

@@ -348,17 +348,6 @@ impl<T, K> Flight<T, K> {
         let _ = self.ticket.tags.set(tags);
     }
 
-    /// Its answer is made already, or is being made, from what comes here.
-    pub(crate) fn gather_in(&self, used: Arc<Used>) {
-        // Before anybody asks, so this is set once.
-        let _ = self.ticket.used.set(used);
-    }
-
-    /// What its answer is made from, if anybody asked.
-    pub(crate) fn used(&self) -> Option<&Used> {
-        self.ticket.used.get().map(|used| &**used)
-    }
-
     /// In which span it is.
     pub(crate) fn trace(&self, span: &Span) {
         // A flight is led by one request, so this is set once.
