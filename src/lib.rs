@@ -150,6 +150,8 @@ mod precedence;
 mod purge;
 mod purged;
 mod purging;
+#[cfg(feature = "sqlx")]
+pub mod queries;
 mod query;
 pub mod report;
 mod route_stats;

@@ -85,6 +85,7 @@ const FLOORS: [&[&str]; 6] = [
         "purge",
         "purged",
         "purging",
+        "queries",
         "query",
         "report",
         "route_stats",

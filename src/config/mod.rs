@@ -2,6 +2,8 @@
 //! can't be meant.
 
 mod compression;
+#[cfg(feature = "data")]
+mod data;
 mod error;
 #[cfg(feature = "admin")]
 mod lent;
@@ -295,6 +297,10 @@ impl Contents {
         if let Some(section) = section("compression") {
             settings.compression = compression::read(&section);
             section.finish();
+        }
+        #[cfg(feature = "data")]
+        if let Some(section) = section("data") {
+            settings.data = data::read(&section);
         }
         let store = section("store").map(read_store);
         let sets = section("keys").map(read_key_sets).unwrap_or_default();
