@@ -1,6 +1,6 @@
 //! The store in memory. moka decides what stays (TinyLFU or LRU, bounded by weight, expired entries leave); reads don't go through it but
-//! through a lock-free index, and tell moka about themselves only now and then. That is several times cheaper and changes little in what moka
-//! knows: its sketch of frequencies is an estimate in any case.
+//! through a lock-free index, and tell moka about themselves only now and then, less and less often. That is several times cheaper and changes little in what moka
+//! knows: its sketch of frequencies is an estimate in any case. Of what was asked for in vain it hears when that is stored.
 
 mod swapping;
 
@@ -71,7 +71,7 @@ pub(super) struct Inner {
 
 const TURNS: usize = sized(64, 2);
 
-/// With TinyLFU, one read in this many is told to moka.
+/// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
 const SAMPLE: u32 = 64;
 
 pub(super) struct Index {
@@ -114,7 +114,7 @@ impl Slot {
 
     /// How often it was read since it was filled. Reads that happen at the same time may count as one.
     pub(super) fn reads(&self) -> u32 {
-        self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
+        self.reads.load(Ordering::Relaxed)
     }
 }
 
@@ -174,7 +174,7 @@ impl MemoryStore {
         }
         let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
         slot.reads.store(reads, Ordering::Relaxed);
-        if inner.every_read || reads % SAMPLE == 0 {
+        if inner.every_read || reads % SAMPLE == 0 || reads.is_power_of_two() {
             inner.policy.get(key.as_bytes());
         }
         choose(&slot.variants)
@@ -245,16 +245,18 @@ impl MemoryStore {
             weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        // Reads are counted from anywhere, so that which of them is told to moka is as good as chance, and seldom the first.
-        let reads = AtomicU32::new(token.number as u32);
-        let slot = Slot { number: token.number, bytes: size, variants, reads };
+        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0) };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
         slot.entered();
         let index_key = IndexKey::from_slice(key.as_bytes());
         inner.index.room.offer();
-        if let Some(old) = slots.insert(index_key, slot) {
-            inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
-            old.left();
+        match slots.insert(index_key, slot) {
+            Some(old) => {
+                inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
+                old.left();
+            }
+            // It was asked for in vain, which moka has to know: it lets nobody in who was never asked for, once there is no room.
+            None => _ = inner.policy.get(key.as_bytes()),
         }
         inner.policy.insert(Arc::from(key.as_bytes()), token);
         held
