@@ -52,6 +52,15 @@ struct Settings {
     capacity: u64,
     max_entries: Option<u64>,
     eviction: Eviction,
+    simulated: Option<Simulated>,
+}
+
+/// What a simulation wants otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Simulated {
+    /// Of the hashes, so that the same entries leave on every run.
+    seed: u64,
+    every_read: bool,
 }
 
 pub(super) type KeyBytes = Arc<[u8]>;
@@ -72,6 +81,7 @@ pub(super) struct Inner {
 const TURNS: usize = sized(64, 2);
 
 /// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
+/// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
 const SAMPLE: u32 = 64;
 
 pub(super) struct Index {
@@ -129,7 +139,7 @@ pub(super) struct Token {
 impl MemoryStore {
     /// A store of at most `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
-        let settings = Settings { capacity, max_entries: None, eviction: Eviction::default() };
+        let settings = Settings { capacity, max_entries: None, eviction: Eviction::default(), simulated: None };
         Self { settings, fates: None, inner: std::sync::OnceLock::new() }
     }
 
@@ -147,9 +157,22 @@ impl MemoryStore {
         self
     }
 
+    /// The same with hashes by a seed, and its policy told of some reads or of every one.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn simulated(mut self, seed: u64, every_read: bool) -> Self {
+        self.settings.simulated = Some(Simulated { seed, every_read });
+        self
+    }
+
+    /// Its bounds: bytes, keys, and who leaves first.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn bounds(&self) -> (u64, Option<u64>, Eviction) {
+        (self.settings.capacity, self.settings.max_entries, self.settings.eviction)
+    }
+
     /// Its bounds, for people: bytes, keys, and who leaves first.
     pub(crate) fn described(&self) -> [(&'static str, String); 3] {
-        let Settings { capacity, max_entries, eviction } = self.settings;
+        let Settings { capacity, max_entries, eviction, .. } = self.settings;
         let entries = max_entries.map_or("none".into(), |most| most.to_string());
         [("capacity", capacity.to_string()), ("max_entries", entries), ("eviction", format!("{eviction:?}"))]
     }
@@ -317,7 +340,10 @@ impl Settings {
 
 impl Inner {
     fn new(settings: Settings, fates: Option<Arc<Fates>>) -> Self {
-        let hasher = ahash::RandomState::new();
+        let hasher = match settings.simulated {
+            Some(Simulated { seed, .. }) => ahash::RandomState::with_seeds(seed, 1, 2, 3),
+            None => ahash::RandomState::new(),
+        };
         // A batch of one: bodies may be large, so what is replaced must not wait for others before its memory is given back.
         let collector = seize::Collector::new().batch_size(1);
         let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
@@ -346,7 +372,8 @@ impl Inner {
             turns: std::array::from_fn(|_| Mutex::new(())),
             hasher,
             next: AtomicU64::new(1),
-            every_read: settings.eviction == Eviction::Lru,
+            every_read: settings.eviction == Eviction::Lru
+                || settings.simulated.is_some_and(|simulated| simulated.every_read),
         }
     }
 
