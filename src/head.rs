@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -57,6 +58,12 @@ impl StoredHead {
 
     pub(crate) fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.get_own(name).or_else(|| self.shared.get(name))
+    }
+
+    /// As [`StoredResponse::approach`](crate::response::StoredResponse::approach).
+    #[inline]
+    pub(crate) fn approach(&self) {
+        black_box((self.own.first().map(HeaderValue::is_sensitive), self.own.last().map(HeaderValue::is_sensitive)));
     }
 
     /// Name and value bytes of all fields, as if nothing were shared.

@@ -52,7 +52,7 @@
 //! |---|---|---|
 //! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`), `simulate` (feature `simulate`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
-//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
+//! | 3 | the engine: rules, precedence, purges, fills; values | [`Policy`], [`Stats`], [`report`], `DataCache` (feature `data`) |
 //! | 2 | stores | [`storage`], `record` (feature `record`) |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
 //! | 0 | the protocol, as pure functions | [`rfc9111`] |
@@ -65,6 +65,8 @@
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
 //! - `admin`: the admin API as an axum router, `admin::router`: statistics, purges, entries, the configuration of the running cache. Adds
 //!   `axum` and `config`, and the crates `serde`, `serde_json`, `subtle` and `form_urlencoded`.
+//! - `data`: values beside responses, `DataCache`: what serde can serialise, on the same stores, under the same tags and purges. Adds the crates `serde`, `serde_json` and
+//!   `erased-serde`. `msgpack` adds MessagePack, and the crate `rmp-serde`.
 //! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
 //!   crate `metrics`.
 //! - `simulate`: what a cache would do with an access log or a trace by a formula: the module `simulate`. Adds no crate.
@@ -138,6 +140,7 @@ mod leasing;
 mod ledger;
 mod live;
 mod lookup;
+mod memoize;
 mod missing;
 mod neighbours;
 mod objects;
@@ -237,6 +240,7 @@ pub use self::handle::CacheHandle;
 pub use self::histogram::Latency;
 pub use self::key::CacheKey;
 pub use self::layer::CacheLayer;
+pub use self::memoize::{Memoize, Memoized};
 pub use self::objects::{ObjectCache, ObjectEntry, ObjectStats};
 pub use self::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
 pub use self::policy::Policy;
@@ -286,6 +290,11 @@ struct MetricsChapter;
 #[cfg(all(doctest, feature = "redis"))]
 #[doc = include_str!("../docs/redis.md")]
 struct RedisChapter;
+
+/// The example in the chapter on values, as a doc test.
+#[cfg(all(doctest, feature = "data"))]
+#[doc = include_str!("../docs/data.md")]
+struct DataChapter;
 
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

@@ -159,7 +159,7 @@ impl Plan {
             // Each request has to ask for itself, so nobody need wait.
             flight.decline();
         }
-        let used = flight.used().and_then(Used::so_far);
+        let used = flight.used().map(Used::so_far);
         let used = used.as_ref().map(|used| &used.names);
         let labelled = Labelled { labels: draft.labels, handler: draft.handler.as_ref(), head: draft.head, used };
         let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, labelled);
@@ -246,7 +246,7 @@ impl Plan {
         hash: Option<[u8; 32]>,
         content: Seen,
     ) -> Result<Arc<StoredResponse>, DeclineReason> {
-        self.bear_used();
+        self.core.bear_all(&mut self.stamp, self.flight.used());
         self.add_validators(hash);
         self.form.dress(&mut self.head);
         let reserved = self.core.settings.switches.names();
@@ -305,15 +305,6 @@ impl Plan {
         // What it was purged by while it was being confirmed counts, also where it has other tags now.
         self.confirmed = Some(previous.stamp.as_of(self.stamp.number));
         self.commit_seen(body, None, Seen::Confirmed)
-    }
-
-    /// Bears what it was made from, the last of it included.
-    fn bear_used(&mut self) {
-        let Some(used) = self.flight.used().and_then(Used::close) else { return };
-        self.core.bear_used(&mut self.stamp, used.names);
-        if let Some(number) = used.number.filter(|number| *number < self.stamp.number) {
-            self.stamp = self.stamp.as_of(number);
-        }
     }
 
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since

@@ -16,6 +16,7 @@ use crate::selector::{PurgeError, Selector};
 use crate::stats::count;
 use crate::tags::{Names, Tags, tag};
 use crate::target::Target;
+use crate::used::Used;
 
 /// What says which tags a response bears.
 #[derive(Clone, Copy)]
@@ -44,6 +45,15 @@ impl CacheCore {
     /// The tags of a response from this path, with what it can be purged by without a name: its groups, and the spellings of its query.
     pub(crate) fn tags(&self, labelled: Labelled<'_>, path: &[u8], nameless: &[u64]) -> Option<Arc<Tags>> {
         labelled.names(path).with(|name| self.groups.anywhere(name), nameless)
+    }
+
+    /// The stamp bears all that was `used`, the last of it included. What comes now is too late.
+    pub(crate) fn bear_all(&self, stamp: &mut Stamp, used: Option<&Used>) {
+        let Some(used) = used.map(Used::close) else { return };
+        self.bear_used(stamp, used.names);
+        if let Some(number) = used.number.filter(|number| *number < stamp.number) {
+            *stamp = stamp.as_of(number);
+        }
     }
 
     /// The stamp bears the tags of what the response was made from as well.

@@ -72,6 +72,7 @@ const FLOORS: [&[&str]; 6] = [
         "ledger",
         "live",
         "lookup",
+        "memoize",
         "missing",
         "neighbours",
         "objects",

@@ -143,6 +143,31 @@ async fn a_handler_says_how_each_answer_is_cached() {
     assert!(example.get("/preview", &[]).await.cache_status.ends_with("detail=handler"));
 }
 
+/// One call of a query for two pages, and one purge for the query and both.
+#[cfg(all(feature = "axum", feature = "data"))]
+#[tokio::test]
+async fn a_query_is_called_once_for_all_pages_that_are_made_from_it() {
+    let example = Example::start("memoize");
+    let timed = async |path: &'static str| {
+        let began = std::time::Instant::now();
+        let got = example.get(path, &[]).await;
+        (got.x_cache, got.body, began.elapsed() >= std::time::Duration::from_millis(500))
+    };
+    let is = |x_cache: &str, body: &str, slow: bool| (x_cache.to_owned(), body.to_owned(), slow);
+    for product in ["jar", "jar", "box"] {
+        assert_eq!(example.send("POST", &format!("/sold/books/{product}"), &[], "").await.status, 204);
+    }
+    assert_eq!(timed("/top/books").await, is("MISS", "jar\nbox\n", true));
+    assert_eq!(timed("/top/books").await, is("HIT", "jar\nbox\n", false));
+    assert_eq!(timed("/best/books").await, is("MISS", "jar\n", false));
+    for _ in 0..2 {
+        example.send("POST", "/sold/books/box", &[], "").await;
+    }
+    assert_eq!(timed("/best/books").await, is("MISS", "box\n", true));
+    assert_eq!(timed("/top/books").await, is("MISS", "box\njar\n", false));
+    assert_eq!(timed("/top/toys").await, is("MISS", "\n", true));
+}
+
 /// What the README shows of the shop holds for any application that takes larder in: MISS, HIT, 304, a write, BYPASS and its reason.
 #[tokio::test]
 async fn todos_take_larder_in_with_three_lines() {

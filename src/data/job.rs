@@ -19,6 +19,7 @@ use crate::flight::Flight;
 use crate::key::CacheKey;
 use crate::response::{Stamp, StoredResponse};
 use crate::stats::count;
+use crate::used::{Scope, Sink, Used};
 
 /// What a load brings to those who wait for it.
 #[derive(Clone)]
@@ -48,6 +49,14 @@ pub(super) struct Failure<E> {
 }
 
 impl Job {
+    /// Where the tags come that the loader uses, which the value will bear; and in which scope it has to run for that.
+    pub(super) fn gather(&self) -> (Arc<Used>, Scope) {
+        let used = Arc::new(Used::new(&self.core.state));
+        self.flight.gather_in(used.clone());
+        let sink = self.core.settings.propagate_tags.then(|| Sink::Own(used.clone()));
+        (used, Scope::of(sink))
+    }
+
     /// Loads, stores what comes of it, and tells those who wait.
     pub(super) async fn run<A: Answer, E, L>(self, load: L) -> Result<A, Failure<E>>
     where
@@ -71,7 +80,7 @@ impl Job {
         match loaded {
             Ok(answer) => {
                 let draft = answer.value().map(|value| self.draft(value));
-                self.keep(draft, began).await;
+                self.keep(draft, answer.is_kept(), began).await;
                 Ok(answer)
             }
             Err(error) => Err(self.fail(Arc::new(error), began)),
@@ -88,7 +97,7 @@ impl Job {
         draft.map_err(|error| tracing::warn!(target: "larder", cache = self.cache.name(), %error, "a value that was loaded isn't stored")).ok()
     }
 
-    async fn keep(self, draft: Option<Option<Draft>>, began: Moment) {
+    async fn keep(self, draft: Option<Option<Draft>>, is_kept: bool, began: Moment) {
         let made = match draft {
             Some(Some(draft)) => self.cache.make(&self.wanted, draft).await,
             Some(None) => return self.decline(),
@@ -100,7 +109,7 @@ impl Job {
                 }
             },
         };
-        self.commit(made, began);
+        if is_kept { self.commit(made, began) } else { self.share(made, began) }
     }
 
     /// Nobody else can have it.
@@ -110,10 +119,23 @@ impl Job {
         self.flight.decline();
     }
 
+    /// Gives it to those who wait, and stores it nowhere.
+    fn share(self, made: Made, began: Moment) {
+        Span::current().record("outcome", "unwanted");
+        let Self { cache, core, wanted, flight, stamp } = self;
+        count(&cache.counters().declined);
+        let stored = Arc::new(cache.stored(&core, &wanted.key, made, stamp.number, began));
+        if flight.commit(|| core.is_valid(&stored, &wanted.key), || ()) {
+            flight.give(Loaded::Stored(stored));
+        }
+    }
+
     /// Stores it, unless a write or a purge came meanwhile; then who waits asks anew.
     fn commit(self, made: Made, began: Moment) {
         let Self { cache, core, wanted, flight, stamp } = self;
-        let stored = Arc::new(cache.stored(&core, &wanted.key, made, stamp.number, began));
+        let mut stored = cache.stored(&core, &wanted.key, made, stamp.number, began);
+        core.bear_all(&mut stored.stamp, flight.used());
+        let stored = Arc::new(stored);
         let committed = cache.commit(&core, flight, &wanted.key, &stored);
         Span::current().record("outcome", if committed { "stored" } else { "purged" });
     }
@@ -124,6 +146,7 @@ impl Job {
         if let Some(ttl) = self.wanted.words.error_ttl {
             let mut stamp = self.stamp.as_of(self.stamp.number);
             stamp.tags = self.cache.tags(&self.core, &self.wanted);
+            self.core.bear_all(&mut stamp, self.flight.used());
             let remember = || self.core.data.failures.remember(&self.wanted.key, error.clone(), stamp, began, ttl);
             // Unless a write has ended it.
             self.flight.commit(|| true, remember);

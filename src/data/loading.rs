@@ -28,6 +28,7 @@ use crate::key::CacheKey;
 use crate::response::{Stamp, StoredResponse};
 use crate::stats::count;
 use crate::tiers::is_same;
+use crate::used::UsedTags;
 
 /// What a loader gives: a value in any case, or perhaps none.
 pub(super) trait Answer: Send + Sized + 'static {
@@ -38,6 +39,11 @@ pub(super) trait Answer: Send + Sized + 'static {
 
     /// The answer that is stored, if it can be given.
     fn of(stored: Option<Self::Value>) -> Option<Self>;
+
+    /// Whether the application wants it stored.
+    fn is_kept(&self) -> bool {
+        true
+    }
 }
 
 pub(super) struct Sure<T>(pub(super) T);
@@ -96,6 +102,9 @@ impl Entry<'_> {
         L: Future<Output = Result<A, E>> + Send + 'static,
     {
         let Self { cache, wanted } = self;
+        // Before anything is read; and whatever comes of it depends on what that is.
+        let outer = UsedTags::current();
+        cache.shape.tags.iter().chain(&wanted.tags).for_each(|tag| outer.add(tag));
         if let Some(answer) = cache.answer_near::<A>(&wanted) {
             return Ok(answer);
         }
@@ -125,7 +134,7 @@ impl Entry<'_> {
             let (flight, stamp) = match (seat, stamp) {
                 (Seat::Lead(flight), stamp) => (flight, stamp),
                 (Seat::Full, _) => cache.depart(&core, &wanted),
-                (Seat::Follow(follower), _) => match cache.follow(&core, &wanted, follower).await {
+                (Seat::Follow(follower), _) => match cache.follow(&core, &wanted, follower, &outer).await {
                     Followed::Answer(answer) => return Ok(answer),
                     Followed::Failed(failure) => return cache.in_its_place(&wanted, previous, failure),
                     Followed::Again => continue,
@@ -133,7 +142,7 @@ impl Entry<'_> {
                 },
             };
             let job = Job { cache: cache.clone(), core, wanted: wanted.clone(), flight, stamp };
-            return match cache.lead(job, previous.as_ref(), load).await {
+            return match cache.lead(job, previous.as_ref(), load, &outer).await {
                 Ok(answer) => Ok(answer),
                 Err(failure) => cache.in_its_place(&wanted, previous, failure),
             };
@@ -209,6 +218,7 @@ impl DataCache {
         mut job: Job,
         previous: Option<&Arc<StoredResponse>>,
         load: F,
+        outer: &UsedTags,
     ) -> Result<A, Failure<E>>
     where
         A: Answer,
@@ -229,7 +239,10 @@ impl DataCache {
             count(&self.counters().collapsed);
             return Ok(answer);
         }
-        Attended::new(job.core.clone(), job.run(load())).await
+        let (used, scope) = job.gather();
+        let loaded = Attended::new(job.core.clone(), job.run(scope.around(load()))).await;
+        outer.add_made(&used);
+        loaded
     }
 
     /// Waits for somebody else's load.
@@ -238,6 +251,7 @@ impl DataCache {
         core: &CacheCore,
         wanted: &Wanted,
         follower: Follower<Loaded>,
+        outer: &UsedTags,
     ) -> Followed<A, E> {
         let landed = if tokio::runtime::Handle::try_current().is_ok() {
             let landed = tokio::time::timeout(core.settings.max_wait, follower.landed()).await;
@@ -246,6 +260,7 @@ impl DataCache {
             // Nobody to tell the time; a timer would panic.
             Some(follower.landed().await)
         };
+        follower.used().into_iter().for_each(|used| outer.add_made(used));
         let answer = match landed {
             Some(Landed::Given(Loaded::Stored(stored))) => self.answer(&stored),
             Some(Landed::Given(Loaded::Nothing)) => A::of(None),
@@ -312,7 +327,8 @@ impl DataCache {
         let (stored, load) = (stored.clone(), load());
         core.refresh(place, async move {
             if job.take_turn(Some(&stored)).await.is_none() {
-                _ = job.run(load).await;
+                let (_, scope) = job.gather();
+                _ = job.run(scope.around(load)).await;
             }
         });
     }

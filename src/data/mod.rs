@@ -11,13 +11,17 @@
 //! | on which terms: of the cache, and of one call | `words.rs`, `entry.rs` |
 //! | found again | `reading.rs` |
 //! | written and deleted, on all instances | `writing.rs` |
+//! | changed by many at the same time | `atomic.rs`, `changing.rs`, `turns.rs` |
 //! | loaded by one for all who ask | `loading.rs`, `job.rs`, `leasing.rs`, `failures.rs` |
 //! | counted | `stats.rs` |
 
+mod atomic;
+mod changing;
 mod entry;
 mod error;
 mod failures;
 mod job;
+mod judged;
 mod key;
 mod leasing;
 mod loading;
@@ -25,6 +29,7 @@ mod many;
 mod reading;
 mod serializer;
 mod stats;
+mod turns;
 mod value;
 mod words;
 mod writing;

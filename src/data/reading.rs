@@ -27,6 +27,7 @@ use crate::storage::dynamic::DynStorage;
 use crate::storage::{Query, Variants};
 use crate::tally::more;
 use crate::tiers::{is_newer, is_same};
+use crate::used::UsedTags;
 
 /// What there is under a key.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub(crate) enum Weight {
 impl DataCache {
     /// The fresh value under a key; counted.
     pub(super) async fn read<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<T> {
+        // Before anything is read.
+        let _used = UsedTags::current();
         let value = match self.value_near(key) {
             Some(value) => Some(value),
             None => match self.find(key).await {
@@ -86,7 +89,11 @@ impl DataCache {
 
     /// Whether there is one.
     pub(super) async fn has(&self, key: &CacheKey) -> bool {
+        let used = UsedTags::current();
         let found = self.find(key).await;
+        if let Found::Fresh(stored) = &found {
+            used.add_stored(stored);
+        }
         let has = matches!(&found, Found::Fresh(stored) if !is_none(stored));
         self.note_read(has);
         has
@@ -118,11 +125,8 @@ impl DataCache {
         let core = self.core();
         let mut now = core.now();
         if !core.coherence.is_trusted(now) {
-            self.live.keep_coherent();
-            if core.coherence.is_beginning() {
-                core.coherence.begun().await;
-                now = core.now();
-            }
+            self.begun(&core).await;
+            now = core.now();
         }
         let near = self.find_near(&core, key, now);
         let is_enough = matches!(&near, Found::Fresh(stored) if core.is_current(stored, now));
@@ -136,6 +140,14 @@ impl DataCache {
             touch(stored, core.now());
         }
         found
+    }
+
+    /// What others purge is heard, and waited for where that is about to begin.
+    pub(super) async fn begun(&self, core: &CacheCore) {
+        self.live.keep_coherent();
+        if core.coherence.is_beginning() {
+            core.coherence.begun().await;
+        }
     }
 
     /// What is near.
@@ -223,7 +235,9 @@ impl DataCache {
         if !core.is_valid(stored, key) || !core.coherence.allows(&stored.stamp, key, now) {
             return Weight::Useless;
         }
-        let (terms, age) = (stored.current_terms(), stored.age(now));
+        // What atomic operations made is never stale: soft purges of its place are for copies of what was there before.
+        let terms = if stored.is_atomic() { stored.terms } else { stored.current_terms() };
+        let age = stored.age(now);
         if terms.is_fresh(age) {
             Weight::Fresh
         } else if terms.staleness(age) < terms.stale_while_revalidate.max(terms.stale_if_error) {
@@ -231,6 +245,11 @@ impl DataCache {
         } else {
             Weight::Useless
         }
+    }
+
+    /// Whether what is stored is a value that is fresh, as far as is known here.
+    pub(super) fn is_alive(&self, core: &CacheCore, stored: &StoredResponse, key: &CacheKey, now: Moment) -> bool {
+        self.weigh(core, stored, key, now) == Weight::Fresh && !is_none(stored)
     }
 
     /// Copies what the far store has to the near one, as it is: the number that it is held against purges by stays.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::failures::Failures;
+use super::turns::Turns;
 use crate::histogram::{Histogram, Latency};
 use crate::tally::{RouteCounters, read};
 
@@ -13,6 +14,7 @@ use crate::tally::{RouteCounters, read};
 pub(crate) struct Data {
     names: Mutex<BTreeMap<Arc<str>, Arc<Counters>>>,
     pub(super) failures: Failures,
+    pub(super) turns: Turns,
 }
 
 impl Data {
@@ -54,6 +56,7 @@ pub(crate) struct Counters {
     pub(super) refreshes: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) deleted: AtomicU64,
+    pub(super) contended: AtomicU64,
     pub(super) declined: AtomicU64,
     pub(super) mismatched: AtomicU64,
     pub(super) load_latency: Histogram,
@@ -81,10 +84,12 @@ pub struct DataStats {
     pub load_errors: u64,
     /// Loads behind a stale value.
     pub refreshes: u64,
-    /// Values that were set.
+    /// Values that were set, or changed by atomic operations.
     pub written: u64,
     /// Values that were deleted.
     pub deleted: u64,
+    /// Atomic operations that were tried once more, since somebody else had changed the value meanwhile.
+    pub contended: u64,
     /// Values that were loaded and could not be stored: they are too large, or can't be serialised, or were purged or written to meanwhile.
     pub declined: u64,
     /// Values that could not be read as what they were asked for as: of another type, or of another serialiser. Each was a miss.
@@ -129,6 +134,7 @@ impl Counters {
             refreshes: AtomicU64::new(0),
             written: AtomicU64::new(0),
             deleted: AtomicU64::new(0),
+            contended: AtomicU64::new(0),
             declined: AtomicU64::new(0),
             mismatched: AtomicU64::new(0),
             load_latency: Histogram::default(),
@@ -148,6 +154,7 @@ impl Counters {
             refreshes: read(&self.refreshes),
             written: read(&self.written),
             deleted: read(&self.deleted),
+            contended: read(&self.contended),
             declined: read(&self.declined),
             mismatched: read(&self.mismatched),
             entries: read(&self.route.entries),

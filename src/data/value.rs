@@ -26,16 +26,18 @@ use crate::rfc9111::reuse::Terms;
 use crate::stats::{add, count};
 use crate::tags::{Names, Tags};
 use crate::upkeep::Upkeep;
+use crate::used::UsedTags;
 use crate::variance::Variance;
 
 /// Content up to this size is coded and decoded where it is asked for; more would keep others waiting.
 const AT_ONCE: usize = 64 << 10;
 
-/// A value that is serialised, and the number of the newest purge before that: none that came since touches it unnoticed.
+/// A value that is serialised, and the number of the newest purge before that: none that came since touches it unnoticed. An instance that hasn't heard of any yet
+/// has no such number.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
     content: Bytes,
-    number: u64,
+    number: Option<u64>,
 }
 
 /// What is to be stored of a value, but for when and under which number.
@@ -64,8 +66,7 @@ pub(crate) enum Kind {
     /// As responses are.
     Value = 1,
     /// In the far store alone, where there is one: others change it there, and tell nobody.
-    #[allow(dead_code, reason = "of atomic operations, which make it")]
-    Counter = 2,
+    Counter = crate::regime::ATOMIC,
 }
 
 /// What is stored can't be read as what was asked for.
@@ -104,7 +105,6 @@ pub(super) fn is_none(stored: &StoredResponse) -> bool {
 
 impl Made {
     /// The same as another kind.
-    #[allow(dead_code, reason = "for atomic operations, which are to come")]
     pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
         self.regime.audience = kind as u64;
         self
@@ -114,9 +114,10 @@ impl Made {
 impl DataCache {
     /// The bytes of a value.
     pub(crate) fn draft<T: Serialize + ?Sized>(&self, value: &T) -> Result<Draft, DataError> {
-        let number = self.live.load().purges.current();
+        let core = self.live.load();
+        let number = core.coherence.is_trusted(core.now()).then(|| core.purges.current());
         let content = self.shape.serializer.encode(value).map_err(|source| DataError::Serialize { source })?;
-        let most = self.shape.max_value_size.unwrap_or(self.live.load().settings.max_body_size);
+        let most = self.shape.max_value_size.unwrap_or(core.settings.max_body_size);
         if content.len() > most {
             return Err(DataError::TooLarge { size: content.len(), most });
         }
@@ -126,6 +127,14 @@ impl DataCache {
     /// What is to be stored of it.
     pub(crate) async fn make(&self, wanted: &Wanted, Draft { content, number }: Draft) -> Made {
         let core = self.core();
+        let number = match number {
+            Some(number) => number,
+            // To store nothing until then would lose the first values of each process. What is purged in this moment, of 50 milliseconds at most, may so be set behind it.
+            None => {
+                self.begun(&core).await;
+                core.purges.current()
+            }
+        };
         let (content, form) = self.compressed(&core, content).await;
         self.made(&core, wanted, StatusCode::OK, content, form, number)
     }
@@ -243,7 +252,9 @@ impl DataCache {
         })
     }
 
+    /// Whatever is made from it bears its tags.
     pub(super) fn read_as<T: DeserializeOwned>(&self, stored: &StoredResponse) -> Result<Option<T>, BoxError> {
+        UsedTags::current().add_stored(stored);
         if is_none(stored) {
             return Ok(None);
         }

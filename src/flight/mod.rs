@@ -13,7 +13,7 @@
 //! Given ─── decline ─> Alone    it turned out too large to be kept; who has it reads on, nobody else joins
 //! ```
 
-mod gatherer;
+mod gather;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use slab::Slab;
 use tracing::Span;
 
-pub(crate) use self::gatherer::Gatherer;
+pub(crate) use self::gather::Gatherer;
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::leasing::Lent;
@@ -435,7 +435,7 @@ impl<T, K> Drop for Flight<T, K> {
             }
         }
         drop(shard);
-        self.ticket.used.get().into_iter().for_each(|used| drop(used.close()));
+        self.ticket.used.get().into_iter().for_each(|used| used.end());
         self.ticket.advance(Stage::Failed, |stage| matches!(stage, Stage::Asked));
     }
 }

@@ -129,7 +129,7 @@ where
     pub async fn get_or_load<E, F, L>(self, load: F) -> Result<Arc<V>, Arc<E>>
     where
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<V, E>> + Send + 'static,
     {
         let load = move || {
@@ -147,7 +147,7 @@ where
     pub async fn get_or_load_option<E, F, L>(self, load: F) -> Result<Option<Arc<V>>, Arc<E>>
     where
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<Option<V>, E>> + Send + 'static,
     {
         self.load(true).run(load).await

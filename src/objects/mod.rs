@@ -263,7 +263,7 @@ where
     pub async fn get_or_load<E, F, L>(&self, key: &K, load: F) -> Result<Arc<V>, Arc<E>>
     where
         E: Send + Sync + 'static,
-        F: FnOnce() -> L + Send + 'static,
+        F: FnOnce() -> L + Send,
         L: Future<Output = Result<V, E>> + Send + 'static,
     {
         match self.at_once(key) {
@@ -274,7 +274,7 @@ where
 
     /// The same without anything that has to be done or told: what most calls come to.
     #[inline]
-    fn at_once(&self, key: &K) -> Option<Arc<V>> {
+    pub(crate) fn at_once(&self, key: &K) -> Option<Arc<V>> {
         let (held, may) = self.shelf.find(key, self.shelf.now())?;
         match &held.loaded {
             Loaded::Value(value) if may == Use::Fresh => {

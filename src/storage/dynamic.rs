@@ -19,7 +19,7 @@ pub(crate) trait DynStorage: Send + Sync {
     fn get<'a>(&'a self, query: Query<'a>) -> Answer<'a, Variants>;
     fn put<'a>(&'a self, key: &'a CacheKey, response: Arc<StoredResponse>, most: usize) -> Answer<'a, ()>;
     fn remove<'a>(&'a self, key: &'a CacheKey) -> Answer<'a, bool>;
-    #[allow(dead_code, reason = "only data is swapped")]
+    #[cfg_attr(not(feature = "data"), allow(dead_code, reason = "only data is swapped"))]
     fn swap<'a>(&'a self, swap: Swap<'a>) -> Answer<'a, Swapped>;
     fn clear(&self) -> Answer<'_, ()>;
     fn usage(&self) -> StorageUsage;

@@ -12,6 +12,8 @@ use smallvec::SmallVec;
 
 use crate::admission::InHand;
 use crate::cache::State;
+use crate::response::Stamp;
+#[cfg(feature = "data")]
 use crate::response::StoredResponse;
 use crate::stats::count;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,7 +67,7 @@ impl UsedTags {
 
     /// Whether anybody listens: a response is being made that may be stored.
     pub fn is_heard(&self) -> bool {
-        self.0.iter().any(|used| used.lock().is_some())
+        self.0.iter().any(|used| !used.lock().is_over)
     }
 
     /// Goes with `future`, for a task of its own: what that uses counts as used by the response here.
@@ -84,26 +86,41 @@ impl UsedTags {
     }
 
     /// What is stored was used: its tags count. Where a soft purge has made it stale, what is made from it was asked for no later than it was.
-    #[expect(dead_code, reason = "reads of data are to call it")]
+    #[cfg(feature = "data")]
     pub(crate) fn add_stored(&self, stored: &StoredResponse) {
-        let tags = stored.stamp.tags.as_deref();
-        let number = stored.stamp.stale_from().map(|_| stored.stamp.number);
+        self.add_stamp(&stored.stamp);
+    }
+
+    /// The same of what has this stamp.
+    pub(crate) fn add_stamp(&self, stamp: &Stamp) {
+        let tags = stamp.tags.as_deref();
+        let number = stamp.stale_from().map(|_| stamp.number);
         if tags.is_some() || number.is_some() {
-            self.0.iter().for_each(|used| {
-                used.gather(|gathered| {
-                    tags.iter().for_each(|tags| gathered.names.add_all(tags));
-                    gathered.number = gathered.number.into_iter().chain(number).min();
-                });
-            });
+            let add = |gathered: &mut Gathered| {
+                tags.iter().for_each(|tags| gathered.names.add_all(tags));
+                gathered.add_number(number);
+            };
+            self.0.iter().for_each(|used| used.gather(add));
+        }
+    }
+
+    /// What was made from something else was used.
+    pub(crate) fn add_made(&self, made: &Used) {
+        if !self.0.is_empty() {
+            let made = made.so_far();
+            let add = |gathered: &mut Gathered| {
+                gathered.names.add_gathered(&made.names);
+                gathered.add_number(made.number);
+            };
+            self.0.iter().for_each(|used| used.gather(add));
         }
     }
 }
 
-/// What one response was made from, so far.
+/// What one response, or value, was made from so far.
 pub(crate) struct Used {
     state: std::sync::Arc<State>,
-    /// `None` when the response is stored, or won't be.
-    gathered: Mutex<Option<Gathered>>,
+    gathered: Mutex<Gathered>,
 }
 
 /// What has come.
@@ -112,39 +129,50 @@ pub(crate) struct Gathered {
     pub(crate) names: Names,
     /// The number of the oldest thing that was stale by a soft purge when it was used. What is made from it is as old: purges since then are held against both.
     pub(crate) number: Option<u64>,
+    /// What is made is stored, or won't be.
+    is_over: bool,
+}
+
+impl Gathered {
+    fn add_number(&mut self, number: Option<u64>) {
+        self.number = self.number.into_iter().chain(number).min();
+    }
 }
 
 impl Used {
     pub(crate) fn new(state: &std::sync::Arc<State>) -> Self {
-        Self { state: state.clone(), gathered: Mutex::new(Some(Gathered::default())) }
-    }
-
-    /// Of what is over.
-    fn over(state: &std::sync::Arc<State>) -> Self {
-        Self { state: state.clone(), gathered: Mutex::new(None) }
+        Self { state: state.clone(), gathered: Mutex::default() }
     }
 
     /// What has come so far.
-    pub(crate) fn so_far(&self) -> Option<Gathered> {
+    pub(crate) fn so_far(&self) -> Gathered {
         self.lock().clone()
     }
 
     /// All that has come. What comes now is too late.
-    pub(crate) fn close(&self) -> Option<Gathered> {
-        self.lock().take()
+    pub(crate) fn close(&self) -> Gathered {
+        let mut gathered = self.lock();
+        gathered.is_over = true;
+        gathered.clone()
+    }
+
+    /// Nothing of what comes counts.
+    pub(crate) fn end(&self) {
+        self.lock().is_over = true;
     }
 
     fn gather(&self, add: impl FnOnce(&mut Gathered)) {
-        match &mut *self.lock() {
-            Some(gathered) => add(gathered),
-            None => {
-                count(&self.state.counters.tags_too_late);
-                tracing::debug!(target: "larder", "a tag came when its response was stored already, or given up");
-            }
+        let mut gathered = self.lock();
+        if gathered.is_over {
+            drop(gathered);
+            count(&self.state.counters.tags_too_late);
+            tracing::debug!(target: "larder", "a tag came when its response was stored already, or given up");
+        } else {
+            add(&mut gathered);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Gathered>> {
+    fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,9 +30,13 @@ pub(crate) enum Sink {
 impl Sink {
     fn open(self) -> Arc<Used> {
         match self {
-            Self::Flight(gatherer, state) => gatherer
-                .open(&state.flights, || Arc::new(Used::new(&state)))
-                .unwrap_or_else(|| Arc::new(Used::over(&state))),
+            Self::Flight(gatherer, state) => {
+                gatherer.open(&state.flights, || Arc::new(Used::new(&state))).unwrap_or_else(|| {
+                    let used = Used::new(&state);
+                    used.end();
+                    Arc::new(used)
+                })
+            }
             Self::Own(used) => used,
         }
     }
@@ -142,7 +146,7 @@ mod tests {
     }
 
     fn names(used: &Used) -> Vec<String> {
-        used.so_far().unwrap().names.used().map(str::to_owned).collect()
+        used.so_far().names.used().map(str::to_owned).collect()
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the tests share.
 
 pub mod bodies;
+#[cfg(feature = "data")]
+pub mod data_storm;
 pub mod depot;
 #[cfg(feature = "admin")]
 pub mod desk;

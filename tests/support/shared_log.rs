@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use larder::storage::{
-    LogFuture, MemoryStore, PurgeLog, PurgeNews, PurgeSnapshot, Query, Storage, StorageUsage, Variants, with_variant,
+    LogFuture, MemoryStore, PurgeLog, PurgeNews, PurgeSnapshot, Query, Storage, StorageUsage, Swap, Swapped, Variants,
+    with_variant,
 };
 use larder::{Cache, CacheHandle, CacheKey, CacheLayer, Clock, Moment, PurgeMessage, StorageError, StoredResponse};
 use tokio::sync::watch;
@@ -207,6 +208,16 @@ impl Storage for Store {
 
     async fn remove(&self, key: &CacheKey) -> Result<bool, StorageError> {
         Ok(self.kept().remove(key.as_bytes()).is_some())
+    }
+
+    async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, StorageError> {
+        let mut kept = self.kept();
+        let variants = kept.entry(swap.key.as_bytes().to_vec()).or_default();
+        if let Some(answer) = swap.answer(variants)? {
+            return Ok(answer);
+        }
+        *variants = Variants::from_iter([swap.new]);
+        Ok(Swapped::Done)
     }
 
     async fn clear(&self) -> Result<(), StorageError> {

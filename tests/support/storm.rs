@@ -39,7 +39,7 @@ struct Resource {
 
 /// The versions that purges were made for that have returned.
 #[derive(Default)]
-struct Required {
+pub struct Required {
     /// On each instance.
     own: [AtomicU64; 2],
     everywhere: Mutex<Everywhere>,
@@ -54,7 +54,7 @@ struct Everywhere {
 }
 
 impl Required {
-    fn require(&self, instance: usize, version: u64) {
+    pub fn require(&self, instance: usize, version: u64) {
         self.own[instance].fetch_max(version, Ordering::SeqCst);
         let mut everywhere = self.everywhere.lock().expect("nobody panics");
         let newest = everywhere.recent.back().map_or(everywhere.settled, |(_, version)| *version);
@@ -62,7 +62,7 @@ impl Required {
     }
 
     /// The oldest version that an instance may give for a request that begins now.
-    fn now(&self, instance: usize) -> u64 {
+    pub fn now(&self, instance: usize) -> u64 {
         let mut everywhere = self.everywhere.lock().expect("nobody panics");
         while everywhere.recent.front().is_some_and(|(at, _)| at.elapsed() > BOUND) {
             let (_, version) = everywhere.recent.pop_front().expect("there is one");
@@ -80,10 +80,11 @@ impl Required {
 }
 
 /// Numbers as good as random.
-struct Dice(u64);
+#[derive(Clone)]
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, most: usize) -> usize {
+    pub fn below(&mut self, most: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -143,7 +144,7 @@ impl Service<Request<Full<Bytes>>> for Origin {
 }
 
 /// Mostly not at all, and seldom so long that a sweep comes between.
-async fn wait(dice: &mut Dice) {
+pub async fn wait(dice: &mut Dice) {
     match dice.below(40) {
         0 => tokio::time::sleep(Duration::from_millis(dice.below(30) as u64)).await,
         1..8 => tokio::task::yield_now().await,

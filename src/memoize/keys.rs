@@ -1,0 +1,71 @@
+//! Arguments as keys.
+
+#[cfg(feature = "data")]
+use serde::Serialize;
+
+#[cfg(feature = "data")]
+use super::arguments::text;
+
+/// How arguments become keys; `None` where they have none, so that nothing is kept.
+pub trait KeyOf<A, K>: Send + Sync + 'static {
+    /// The key of these.
+    fn key(&self, arguments: &A) -> Option<K>;
+}
+
+/// The arguments themselves are the key.
+#[derive(Clone, Copy, Debug)]
+pub struct AsTheyAre;
+
+impl<A: Clone> KeyOf<A, A> for AsTheyAre {
+    fn key(&self, arguments: &A) -> Option<A> {
+        Some(arguments.clone())
+    }
+}
+
+/// The arguments as a text, which no others have.
+#[cfg(feature = "data")]
+#[derive(Clone, Copy, Debug)]
+pub struct Serialized;
+
+#[cfg(feature = "data")]
+impl<A: Serialize> KeyOf<A, String> for Serialized {
+    fn key(&self, arguments: &A) -> Option<String> {
+        text(arguments)
+    }
+}
+
+/// What a closure says of them.
+#[derive(Clone, Copy, Debug)]
+pub struct By<G>(pub(super) G);
+
+impl<A, K, G: Fn(&A) -> K + Send + Sync + 'static> KeyOf<A, K> for By<G> {
+    fn key(&self, arguments: &A) -> Option<K> {
+        Some((self.0)(arguments))
+    }
+}
+
+/// Behind the name of the function.
+#[cfg(feature = "data")]
+#[derive(Clone, Debug)]
+pub struct Named<K> {
+    start: Box<str>,
+    keys: K,
+}
+
+#[cfg(feature = "data")]
+impl<K> Named<K> {
+    pub(super) fn new(name: &str, keys: K) -> Self {
+        Self { start: format!("{name}:").into(), keys }
+    }
+
+    pub(super) fn with<O>(self, keys: O) -> Named<O> {
+        Named { start: self.start, keys }
+    }
+}
+
+#[cfg(feature = "data")]
+impl<A, K: KeyOf<A, String>> KeyOf<A, String> for Named<K> {
+    fn key(&self, arguments: &A) -> Option<String> {
+        self.keys.key(arguments).map(|key| [&*self.start, &*key].concat())
+    }
+}
