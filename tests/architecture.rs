@@ -127,7 +127,7 @@ const FLOORS: [&[&str]; 6] = [
         "telling",
         "written",
     ],
-    &["admin", "config", "metrics", "models"],
+    &["admin", "config", "metrics", "models", "simulate"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! The store in memory. moka decides what stays (TinyLFU or LRU, bounded by weight, expired entries leave); reads don't go through it but
-//! through a lock-free index, and tell moka about themselves only now and then. That is several times cheaper and changes little in what moka
-//! knows: its sketch of frequencies is an estimate in any case.
+//! through a lock-free index, and tell moka about themselves only now and then, less and less often. That is several times cheaper and changes little in what moka
+//! knows: its sketch of frequencies is an estimate in any case. Of what was asked for in vain it hears when that is stored.
 
 mod swapping;
 
@@ -54,6 +54,15 @@ struct Settings {
     capacity: u64,
     max_entries: Option<u64>,
     eviction: Eviction,
+    simulated: Option<Simulated>,
+}
+
+/// What a simulation wants otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Simulated {
+    /// Of the hashes, so that the same entries leave on every run.
+    seed: u64,
+    every_read: bool,
 }
 
 /// Keys beside their slots, so that comparing one isn't another way through memory.
@@ -71,7 +80,8 @@ pub(super) struct Inner {
 
 const TURNS: usize = sized(64, 2);
 
-/// With TinyLFU, one read in this many is told to moka.
+/// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
+/// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
 const SAMPLE: u32 = 64;
 
 pub(super) struct Index {
@@ -114,7 +124,7 @@ impl Slot {
 
     /// How often it was read since it was filled. Reads that happen at the same time may count as one.
     pub(super) fn reads(&self) -> u32 {
-        self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
+        self.reads.load(Ordering::Relaxed)
     }
 }
 
@@ -129,7 +139,7 @@ pub(super) struct Token {
 impl MemoryStore {
     /// A store of at most `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
-        let settings = Settings { capacity, max_entries: None, eviction: Eviction::default() };
+        let settings = Settings { capacity, max_entries: None, eviction: Eviction::default(), simulated: None };
         Self { settings, fates: None, inner: std::sync::OnceLock::new() }
     }
 
@@ -147,9 +157,22 @@ impl MemoryStore {
         self
     }
 
+    /// The same with hashes by a seed, and its policy told of some reads or of every one.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn simulated(mut self, seed: u64, every_read: bool) -> Self {
+        self.settings.simulated = Some(Simulated { seed, every_read });
+        self
+    }
+
+    /// Its bounds: bytes, keys, and who leaves first.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn bounds(&self) -> (u64, Option<u64>, Eviction) {
+        (self.settings.capacity, self.settings.max_entries, self.settings.eviction)
+    }
+
     /// Its bounds, for people: bytes, keys, and who leaves first.
     pub(crate) fn described(&self) -> [(&'static str, String); 3] {
-        let Settings { capacity, max_entries, eviction } = self.settings;
+        let Settings { capacity, max_entries, eviction, .. } = self.settings;
         let entries = max_entries.map_or("none".into(), |most| most.to_string());
         [("capacity", capacity.to_string()), ("max_entries", entries), ("eviction", format!("{eviction:?}"))]
     }
@@ -174,7 +197,7 @@ impl MemoryStore {
         }
         let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
         slot.reads.store(reads, Ordering::Relaxed);
-        if inner.every_read || reads % SAMPLE == 0 {
+        if inner.every_read || reads % SAMPLE == 0 || reads.is_power_of_two() {
             inner.policy.get(&inner.sought(key.as_bytes()));
         }
         choose(&slot.variants)
@@ -248,16 +271,18 @@ impl MemoryStore {
             weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        // Reads are counted from anywhere, so that which of them is told to moka is as good as chance, and seldom the first.
-        let reads = AtomicU32::new(token.number as u32);
-        let slot = Slot { number: token.number, bytes: size, variants, reads };
+        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0) };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
         slot.entered();
         let index_key = IndexKey::from_slice(key.bytes);
         inner.index.room.offer();
-        if let Some(old) = slots.insert(index_key, slot) {
-            inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
-            old.left();
+        match slots.insert(index_key, slot) {
+            Some(old) => {
+                inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
+                old.left();
+            }
+            // It was asked for in vain, which moka has to know: it lets nobody in who was never asked for, once there is no room.
+            None => _ = inner.policy.get(key),
         }
         inner.policy.insert(key.to_key(), token);
         held
@@ -320,7 +345,10 @@ impl Settings {
 
 impl Inner {
     fn new(settings: Settings, fates: Option<Arc<Fates>>) -> Self {
-        let hasher = ahash::RandomState::new();
+        let hasher = match settings.simulated {
+            Some(Simulated { seed, .. }) => ahash::RandomState::with_seeds(seed, 1, 2, 3),
+            None => ahash::RandomState::new(),
+        };
         // A batch of one: bodies may be large, so what is replaced must not wait for others before its memory is given back.
         let collector = seize::Collector::new().batch_size(1);
         let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
@@ -349,7 +377,8 @@ impl Inner {
             turns: std::array::from_fn(|_| Mutex::new(())),
             hasher,
             next: AtomicU64::new(1),
-            every_read: settings.eviction == Eviction::Lru,
+            every_read: settings.eviction == Eviction::Lru
+                || settings.simulated.is_some_and(|simulated| simulated.every_read),
         }
     }
 
