@@ -94,6 +94,7 @@ const FLOORS: [&[&str]; 6] = [
         "shared_reads",
         "shelves",
         "spans",
+        "starts",
         "stats",
         "strategy",
         "stream",
