@@ -164,6 +164,7 @@ mod settings;
 mod shared_reads;
 mod shelves;
 mod spans;
+mod starts;
 mod stats;
 mod strategy;
 mod stream;
