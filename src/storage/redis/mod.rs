@@ -25,6 +25,7 @@ mod sweeping;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod trimming;
+mod varies;
 mod wire;
 mod writing;
 
