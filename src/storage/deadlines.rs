@@ -35,6 +35,12 @@ struct Waiting {
     waker: Waker,
 }
 
+impl State {
+    fn now(&self, runtime: Id) -> Option<Instant> {
+        self.clocks.iter().find(|clock| clock.runtime == runtime).map(|clock| clock.now)
+    }
+}
+
 /// What time it was in the last step.
 #[derive(Debug)]
 struct Clock {
@@ -53,9 +59,14 @@ pub(super) enum End {
     Released,
 }
 
-/// A runtime without timers.
-#[derive(Debug)]
-pub(super) struct NoTimers;
+/// Why nothing ends anybody's waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwatched {
+    /// The runtime was built without timers.
+    NoTimers,
+    /// There is none, or it has ended.
+    NoRuntime,
+}
 
 /// So many steps are in the shortest deadline.
 const STEPS: u32 = 16;
@@ -74,11 +85,11 @@ impl Deadlines {
     /// Who waits for `longest` at most, from when it is first polled. `shortest` is that of all.
     ///
     /// # Errors
-    /// If the runtime has no timers, or there is no runtime.
-    pub(super) fn begin(self: &Arc<Self>, longest: Duration, shortest: Duration) -> Result<Deadline<'_>, NoTimers> {
+    /// If there is nothing that could tell the time.
+    pub(super) fn begin(self: &Arc<Self>, longest: Duration, shortest: Duration) -> Result<Deadline<'_>, Unwatched> {
         let step = (shortest / STEPS).clamp(SHORTEST, LONGEST);
-        let runtime = Handle::try_current().map_err(|_| NoTimers)?;
-        self.now(&mut self.lock(), &runtime, step)?;
+        let runtime = Handle::try_current().map_err(|_| Unwatched::NoRuntime)?;
+        drop(self.ticking(&runtime, step)?);
         // The step behind it would be too late.
         let longest = longest.min(FAR);
         let longest = longest - step.min(longest / 2);
@@ -91,16 +102,34 @@ impl Deadlines {
     }
 
     /// The time by the clock of a runtime, which begins to go if it doesn't.
-    fn now(self: &Arc<Self>, state: &mut State, runtime: &Handle, step: Duration) -> Result<Instant, NoTimers> {
-        if let Some(clock) = state.clocks.iter().find(|clock| clock.runtime == runtime.id()) {
-            return Ok(clock.now);
+    fn ticking(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        step: Duration,
+    ) -> Result<(MutexGuard<'_, State>, Instant), Unwatched> {
+        let state = self.lock();
+        if let Some(now) = state.now(runtime.id()) {
+            return Ok((state, now));
         }
+        drop(state);
+        self.begin_ticking(runtime, step)?;
+        let state = self.lock();
+        let now = state.now(runtime.id()).ok_or(Unwatched::NoRuntime)?;
+        Ok((state, now))
+    }
+
+    #[cold]
+    fn begin_ticking(self: &Arc<Self>, runtime: &Handle, step: Duration) -> Result<(), Unwatched> {
         // tokio doesn't tell whether a runtime was built with timers, and a request must not panic for it.
-        let first = catch_unwind(|| sleep(step)).map_err(|_| NoTimers)?;
-        let (now, deadlines) = (Instant::now(), Arc::downgrade(self));
-        state.clocks.push(Clock { runtime: runtime.id(), now, idle: 0 });
-        runtime.spawn(Ticking { deadlines, runtime: runtime.id() }.run(first, step));
-        Ok(now)
+        let first = catch_unwind(|| sleep(step)).map_err(|_| Unwatched::NoTimers)?;
+        let mut state = self.lock();
+        if state.now(runtime.id()).is_none() {
+            state.clocks.push(Clock { runtime: runtime.id(), now: Instant::now(), idle: 0 });
+            drop(state);
+            // A runtime that has ended drops it at once, and with it the clock.
+            runtime.spawn(Ticking { deadlines: Arc::downgrade(self), runtime: runtime.id() }.run(first, step));
+        }
+        Ok(())
     }
 
     /// Tells the time. The clock stops, in the same step, if nobody in that runtime has waited for a while; whether it did.
@@ -150,9 +179,8 @@ pub(super) struct Deadline<'a> {
 impl Deadline<'_> {
     /// Ready when nobody should wait any longer.
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<End> {
-        let mut state = self.deadlines.lock();
         // There were timers when it began. The clock may have stopped since, though, with the task that it was.
-        let Ok(now) = self.deadlines.now(&mut state, &self.runtime, self.step) else { return Poll::Pending };
+        let Ok((mut state, now)) = self.deadlines.ticking(&self.runtime, self.step) else { return Poll::Pending };
         let Some(waiting) = self.place.and_then(|place| state.waiting.get_mut(place)) else {
             let (runtime, due) = (self.runtime.id(), now + self.longest);
             let waiting = Waiting { runtime, due, end: None, waker: context.waker().clone() };
@@ -257,7 +285,7 @@ mod tests {
         let mut early = deadlines.begin(40 * MS, 40 * MS).expect("timers");
         assert_eq!(deadlines.lock().clocks.len(), 1);
         sleep(10_000 * MS).await;
-        assert_eq!((deadlines.lock().clocks.len(), deadlines.lock().waiting.len()), (0, 0));
+        assert!(deadlines.lock().clocks.is_empty(), "nobody waits");
         assert_eq!(poll_fn(|context| early.poll(context)).await, End::Late, "who began before waits after it");
         drop(early);
         assert_eq!(waited(&deadlines, 40 * MS).await.1, End::Late);
@@ -268,13 +296,18 @@ mod tests {
     fn each_runtime_has_its_own_time_and_may_end() {
         let deadlines = Arc::new(Deadlines::default());
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        assert!(deadlines.begin(MS, MS).is_err(), "there is none");
+        assert_eq!(deadlines.begin(MS, MS).err(), Some(Unwatched::NoRuntime));
         let without_timers = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        without_timers.block_on(async { assert!(deadlines.begin(MS, MS).is_err()) });
+        without_timers.block_on(async { assert_eq!(deadlines.begin(MS, MS).err(), Some(Unwatched::NoTimers)) });
         for _ in 0..2 {
             let ended = runtime().block_on(waited(&deadlines, 2 * MS)).1;
             assert_eq!(ended, End::Late);
         }
+        let ended = runtime();
+        let handle = ended.handle().clone();
+        drop(ended);
+        let _inside = handle.enter();
+        assert!(deadlines.begin(MS, MS).is_err(), "it has ended");
         assert!(deadlines.lock().clocks.is_empty(), "those of runtimes that have ended are gone");
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use super::breaker::{Backoff, Breaker, Pass, Verdict};
-use super::deadlines::{self, Deadline, Deadlines};
+use super::deadlines::{self, Deadline, Deadlines, Unwatched};
 use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -366,7 +366,7 @@ impl<S: Storage> Inner<S> {
             return None;
         }
         let begun = self.deadlines.begin(longest, self.terms().guard.deadline);
-        if begun.is_err() && Handle::try_current().is_ok() && !self.lacks_timers.swap(true, Ordering::Relaxed) {
+        if begun.as_ref().err() == Some(&Unwatched::NoTimers) && !self.lacks_timers.swap(true, Ordering::Relaxed) {
             tracing::error!("this tokio runtime has no timers (`enable_time`), so the store has no deadlines");
         }
         begun.ok()
