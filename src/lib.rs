@@ -71,7 +71,7 @@
 //!   crate `metrics`.
 //! - `simulate`: what a cache would do with an access log or a trace by a formula: the module `simulate`. Adds no crate.
 //! - `record`: stored responses and purges as bytes, for stores outside of the process: the module `record`. Adds the crates `twox-hash` and `hmac`.
-//! - `redis`: responses in Redis or Valkey, for several instances: `storage::RedisStore`. Adds `record`, the client `redis` and what that is made of. `redis-tls` adds
+//! - `redis`: responses in Redis or Valkey, for several instances: `storage::RedisStore`. Adds `record`, and the crate `redis` without its connections. `redis-tls` adds
 //!   `rustls`.
 //! - `gzip` (on by default), `brotli`, `zstd`: codings in which stored content may be compressed ([`Compression`]). Add the crates `flate2` with
 //!   `zlib-rs`, `brotli`, and `zstd`, which builds a C library.

@@ -11,15 +11,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 /// One state in one atomic, so that there is no order of several to get wrong.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     word: AtomicU64,
-    opened: Notify,
 }
 
 /// That an operation may go ahead. Tells those that began before the breaker opened from those after it closed again: what becomes of the former says nothing about
@@ -43,19 +40,15 @@ impl Breaker {
         matches!(state.phase, Phase::Closed { .. }).then_some(Pass(state.times_opened))
     }
 
-    /// Ends when the breaker opens the next time after this call.
-    pub(super) fn opening(&self) -> Notified<'_> {
-        self.opened.notified()
+    /// Whether it hasn't opened since.
+    pub(super) fn is_valid(&self, pass: Pass) -> bool {
+        self.state().times_opened == pass.0
     }
 
     /// Takes note of what became of an operation; whether that opened the breaker. It opens at the failure number `limit`.
     pub(super) fn note(&self, pass: Pass, verdict: Verdict, limit: u32) -> bool {
         // Mostly there is nothing to change, and then nothing is written that others read.
-        let opened = self.change(|state| state.noting(pass, verdict, limit)).is_some_and(|new| new.is_open());
-        if opened {
-            self.opened.notify_waiters();
-        }
-        opened
+        self.change(|state| state.noting(pass, verdict, limit)).is_some_and(|new| new.is_open())
     }
 
     /// Whether the caller is the one who has to probe from now on.

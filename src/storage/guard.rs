@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::breaker::{Backoff, Breaker, Pass, Verdict};
+use super::deadlines::{self, Deadline, Deadlines, Unwatched};
 use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -55,7 +56,7 @@ impl Default for Guard {
 
 impl Guard {
     /// How long a request waits for the store, connecting included: for a response, and for a lease. 40 ms by default, so that a store that stands still costs a request no
-    /// more than 50.
+    /// more than 50. Time is told in steps of a sixteenth of it: what has taken almost as long may be given up.
     #[must_use]
     pub fn deadline(mut self, longest: Duration) -> Self {
         self.deadline = longest;
@@ -135,6 +136,7 @@ struct Inner<S> {
     wanted: Mutex<Guard>,
     terms: OnceLock<Terms>,
     breaker: Breaker,
+    deadlines: Arc<Deadlines>,
     counters: Counters,
     /// Whether a runtime without timers was met.
     lacks_timers: AtomicBool,
@@ -169,6 +171,7 @@ impl<S: Storage> Guarded<S> {
             wanted: Mutex::new(guard),
             terms: OnceLock::new(),
             breaker: Breaker::default(),
+            deadlines: Arc::default(),
             counters: Counters::default(),
             lacks_timers: AtomicBool::new(false),
         };
@@ -285,8 +288,7 @@ impl<S: Storage> Inner<S> {
         let mut work = pin!(caught(work));
         let guard = &self.terms().guard;
         let deadline = guard.deadline_of(kind);
-        let Some(timer) = self.timer(deadline) else { return work.await };
-        let (mut timer, mut opening) = (pin!(timer), pin!(self.breaker.opening()));
+        let Some(mut waiting) = self.waiting(deadline) else { return work.await };
         let Some(pass) = self.breaker.admit() else {
             // The one before may have ended with its runtime.
             self.probe();
@@ -296,10 +298,12 @@ impl<S: Storage> Inner<S> {
             if let Poll::Ready(result) = work.as_mut().poll(context) {
                 return Poll::Ready(End::Answered(result));
             }
-            if timer.as_mut().poll(context).is_ready() {
-                return Poll::Ready(End::TimedOut);
-            }
-            opening.as_mut().poll(context).map(|()| End::Opened)
+            let end = waiting.poll(context).map(|end| match end {
+                deadlines::End::Late => End::TimedOut,
+                deadlines::End::Released => End::Opened,
+            });
+            // It may have opened before this was among those who are released.
+            if end.is_pending() && !self.breaker.is_valid(pass) { Poll::Ready(End::Opened) } else { end }
         });
         match ended.await {
             End::Answered(result) => {
@@ -333,6 +337,7 @@ impl<S: Storage> Inner<S> {
     fn note(self: &Arc<Self>, pass: Pass, verdict: Verdict) {
         let terms = self.terms();
         if self.breaker.note(pass, verdict, terms.guard.open_after) {
+            self.deadlines.release();
             tracing::warn!(why = ?verdict, "the cache goes on without its store until that is back");
             terms.backoff().begin(Instant::now());
             self.probe();
@@ -375,17 +380,15 @@ impl<S: Storage> Inner<S> {
     }
 
     /// `None` where there are no timers.
-    fn timer(&self, longest: Duration) -> Option<Sleep> {
-        if Handle::try_current().is_err() || self.lacks_timers.load(Ordering::Relaxed) {
+    fn waiting(&self, longest: Duration) -> Option<Deadline<'_>> {
+        if self.lacks_timers.load(Ordering::Relaxed) {
             return None;
         }
-        // tokio doesn't tell whether a runtime was built with timers, and a request must not panic for it.
-        let timer = catch_unwind(|| sleep(longest)).ok();
-        if timer.is_none() {
-            self.lacks_timers.store(true, Ordering::Relaxed);
+        let begun = self.deadlines.begin(longest, self.terms().guard.deadline);
+        if begun.as_ref().err() == Some(&Unwatched::NoTimers) && !self.lacks_timers.swap(true, Ordering::Relaxed) {
             tracing::error!("this tokio runtime has no timers (`enable_time`), so the store has no deadlines");
         }
-        timer
+        begun.ok()
     }
 }
 

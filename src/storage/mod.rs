@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 mod breaker;
 pub mod contract;
+mod deadlines;
 pub(crate) mod dynamic;
 mod guard;
 mod lease;

@@ -1,27 +1,27 @@
-//! [`Connection`]: one connection over which many ask at a time. Its client gives each its own answer, and reads past those that nobody waits for any more.
+//! [`Connection`]: one connection over which many ask at a time, and what is known of the server at its other end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Value};
+use redis::{Cmd, RedisConnectionInfo, Value};
 
 use super::failure::Failure;
 use super::hello;
+use super::pipe::Pipe;
 use super::server::Server;
-use super::settings::LONGEST_ANSWER;
+use super::{socket, wire};
 
 /// When answers that were given up haven't come for so long, none will: the other end is gone without a word, or stands still. A new connection tells.
 const LONGEST_SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Connection {
-    client: MultiplexedConnection,
+    pipe: Pipe,
     server: Arc<Server>,
     /// Which of the servers at its address it is connected to, as [`Server`] counts them.
     generation: u64,
     began: Instant,
-    /// When the oldest question was asked whose answer was given up without anything having been heard since, in milliseconds after `began`, plus one; or zero.
+    /// When the first answer was given up without any having been had since, in milliseconds after `began`, plus one; or zero.
     silent_since: AtomicU64,
     is_broken: AtomicBool,
 }
@@ -37,32 +37,49 @@ impl Connection {
     }
 
     async fn open_at_leisure(server: &Arc<Server>) -> Result<Self, Failure> {
-        let client = connect(&server.client).await?;
+        let socket = socket::connect(&server.settings).await.map_err(|error| Failure::of(error.into()))?;
         let mut connection = Self {
-            client,
+            pipe: Pipe::new(socket),
             server: server.clone(),
             generation: 0,
             began: Instant::now(),
             silent_since: AtomicU64::new(0),
             is_broken: AtomicBool::new(false),
         };
-        let mut naming = redis::cmd("CLIENT");
-        naming.arg("SETNAME").arg(&server.settings.client_name);
-        match connection.ask(&naming).await {
-            Err(failure) if failure.is_final => return Err(failure),
-            // A name is only for people; not every user may have one.
-            _ => {}
-        }
+        connection.log_in(server.settings.info.redis_settings()).await?;
+        connection.take_name(&server.settings.client_name).await?;
         connection.generation = hello::say(&connection, server).await?.generation;
         server.connected();
         Ok(connection)
     }
 
+    /// Says who we are, and to which database.
+    async fn log_in(&self, who: &RedisConnectionInfo) -> Result<(), Failure> {
+        if let Some(password) = who.password() {
+            let words = ["AUTH"].into_iter().chain(who.username()).chain([password]).map(str::as_bytes);
+            self.ask_packed(wire::command(&words.collect::<Vec<_>>())).await.map_err(Failure::of_who_we_are)?;
+        }
+        if who.db() != 0 {
+            self.ask(redis::cmd("SELECT").arg(who.db())).await.map_err(Failure::of_who_we_are)?;
+        }
+        Ok(())
+    }
+
+    /// A name is only for people; not every user may have one.
+    async fn take_name(&self, name: &str) -> Result<(), Failure> {
+        let answer = self.ask(redis::cmd("CLIENT").arg("SETNAME").arg(name)).await;
+        answer.map(drop).or_else(|failure| if failure.is_final { Err(failure) } else { Ok(()) })
+    }
+
     /// Sends a command, and waits for its answer. Whoever stops waiting leaves the connection as it was for the others.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Failure> {
-        let mut waiting = Waiting { connection: self, since: self.milliseconds(), was_answered: false };
-        let mut client = self.client.clone();
-        let answer = client.send_packed_command(command).await.and_then(Value::extract_error).map_err(Failure::of);
+        self.ask_packed(command.get_packed_command()).await
+    }
+
+    /// The same with a [command](wire::command) as it goes over the wire.
+    pub(super) async fn ask_packed(&self, command: Vec<u8>) -> Result<Value, Failure> {
+        let mut waiting = Waiting { connection: self, was_answered: false };
+        let answer = self.pipe.ask(command).await;
         waiting.was_answered = answer.as_ref().err().is_none_or(|failure| !failure.was_unanswered);
         if answer.as_ref().is_err_and(|failure| failure.is_final) {
             self.give_up();
@@ -73,8 +90,8 @@ impl Connection {
     /// Whether it may be asked: it isn't broken, something was heard lately, and no newer connection found another server.
     pub(super) fn is_usable(&self) -> bool {
         let silent_since = self.silent_since.load(Ordering::Relaxed);
-        let silence = Duration::from_millis(self.milliseconds().saturating_sub(silent_since));
-        let is_silent = silent_since > 0 && silence > LONGEST_SILENCE;
+        let silence = || Duration::from_millis(self.milliseconds().saturating_sub(silent_since));
+        let is_silent = silent_since > 0 && silence() > LONGEST_SILENCE;
         !is_silent && !self.is_broken.load(Ordering::Relaxed) && self.is_current()
     }
 
@@ -98,27 +115,21 @@ impl Connection {
     }
 }
 
-async fn connect(client: &Client) -> Result<MultiplexedConnection, Failure> {
-    // It is opened within a time of its own.
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(LONGEST_ANSWER));
-    client.get_multiplexed_async_connection_with_config(&config).await.map_err(Failure::of)
-}
-
 /// One who waits for an answer.
 struct Waiting<'a> {
     connection: &'a Connection,
-    since: u64,
     was_answered: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let silent_since = &self.connection.silent_since;
-        if self.was_answered {
+        if !self.was_answered {
+            // The first counts.
+            let now = self.connection.milliseconds();
+            let _is_first = silent_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        } else if silent_since.load(Ordering::Relaxed) != 0 {
             silent_since.store(0, Ordering::Relaxed);
-        } else {
-            // The oldest counts.
-            let _is_oldest = silent_since.compare_exchange(0, self.since, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }

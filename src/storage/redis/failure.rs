@@ -54,6 +54,19 @@ impl Failure {
         Self::of_connection(format!("the server at the other end answers like no Redis: {what}"))
     }
 
+    /// The same, whatever it is, where the connection has ended.
+    pub(super) fn for_good(self) -> Self {
+        Self { is_final: true, ..self }
+    }
+
+    /// The server doesn't take us for who we say we are.
+    pub(super) fn of_who_we_are(self) -> Self {
+        let is_plain = self.source.as_ref().is_some_and(|error| error.code().is_none_or(|code| code == "ERR"));
+        let message = format!("user, password or database are wrong, or it wants none: {}", self.message);
+        let message = if is_plain && !self.was_unanswered { message.into() } else { self.message };
+        Self { message, is_final: true, ..self }
+    }
+
     /// An error of the client or the server.
     pub(super) fn of(error: RedisError) -> Self {
         let role = matches!(

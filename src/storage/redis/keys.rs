@@ -34,11 +34,16 @@ impl Keyspace {
 
     /// Where the response to a key is, or the marker of its variants.
     pub(super) fn response(&self, key: &CacheKey, digest: &KeyDigest) -> String {
-        let (namespace, digest) = (&self.namespace, name(digest));
+        // Each hit makes one: in one piece of memory.
+        let mut place = String::with_capacity(self.namespace.len() + 128);
         match key.partition() {
-            None => format!("larder:{namespace}:r:{{{digest}}}"),
-            Some(partition) => format!("{}{{{digest}}}", self.partition(&partition)),
+            None => ["larder:", &self.namespace, ":r:"].iter().for_each(|part| place.push_str(part)),
+            Some(partition) => place.push_str(&self.partition(&partition)),
         }
+        place.push('{');
+        BASE64_URL_SAFE_NO_PAD.encode_string(digest, &mut place);
+        place.push('}');
+        place
     }
 
     /// Who asks the handler for a key.
@@ -73,7 +78,11 @@ impl Keyspace {
 }
 
 pub(super) fn digest(key: &CacheKey) -> KeyDigest {
-    Sha256::digest(key.as_bytes()).into()
+    digest_of(key.as_bytes())
+}
+
+pub(super) fn digest_of(bytes: &[u8]) -> KeyDigest {
+    Sha256::digest(bytes).into()
 }
 
 /// Bytes as a part of a key's name.

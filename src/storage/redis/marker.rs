@@ -48,6 +48,19 @@ impl Marker {
         Some(Self { vary, newest: text(digests.get(..DIGEST)?)? })
     }
 
+    /// Whether these bytes tell what is known already.
+    pub(super) fn tells(bytes: &[u8], known: &Vary) -> bool {
+        let told = || {
+            let rest = bytes.get(HEADER..)?.strip_prefix(known.generation.as_bytes())?;
+            let (length, rest) = rest.split_first_chunk()?;
+            rest.get(..u16::from_be_bytes(*length).into())
+        };
+        told().is_some_and(|fields| {
+            let names = known.fields.iter().map(|name| name.as_str().as_bytes());
+            fields.split(|byte| *byte == b',').eq(names)
+        })
+    }
+
     /// Where the variant is that was stored last, beside the place of the marker.
     pub(super) fn newest(&self, place: &str) -> String {
         self.vary.place(place, &self.newest)
@@ -56,14 +69,15 @@ impl Marker {
 
 impl Vary {
     /// Where the variant may be that a request asks for: however far its fields were normalised when it was stored.
-    pub(super) fn places(&self, place: &str, asked: &HeaderMap) -> SmallVec<[String; 2]> {
-        let of = |matching| self.place(place, &digest(&variant_key(&self.fields, asked, matching)));
-        let (careful, letter) = (of(Matching::Careful), of(Matching::Letter));
-        if careful == letter { [careful].into_iter().collect() } else { [careful, letter].into_iter().collect() }
+    pub(super) fn places(&self, place: &str, asked: &HeaderMap) -> impl Iterator<Item = String> {
+        let [careful, letter] =
+            [Matching::Careful, Matching::Letter].map(|matching| variant_key(&self.fields, asked, matching));
+        let letter = (letter != careful).then_some(letter);
+        [Some(careful), letter].into_iter().flatten().map(move |key| self.place(place, &digest(&key)))
     }
 
     fn place(&self, place: &str, digest: &str) -> String {
-        format!("{place}:{}:{digest}", self.generation)
+        [place, ":", &self.generation, ":", digest].concat()
     }
 }
 
@@ -99,6 +113,13 @@ mod tests {
         let whole = written("accept,origin", &format!("{newest}{}", "o".repeat(DIGEST)));
         let marker = Marker::read(&whole).unwrap();
         assert_eq!(marker.vary.fields.as_slice(), [http::header::ACCEPT, http::header::ORIGIN]);
+        assert!(Marker::tells(&whole, &marker.vary));
+        for (fields, generation) in [("accept", "g"), ("accept,origin,x", "g"), ("accept,origin", "h")] {
+            let mut other = written(fields, &newest);
+            other[HEADER..HEADER + DIGEST].fill(generation.as_bytes()[0]);
+            assert!(!Marker::tells(&other, &marker.vary), "{fields} {generation}");
+        }
+        assert!(!Marker::tells(&whole[..HEADER + DIGEST + 3], &marker.vary));
         assert_eq!(marker.newest("k"), format!("k:{}:{newest}", "g".repeat(DIGEST)));
         for length in 0..whole.len() - DIGEST {
             assert_eq!(Marker::read(&whole[..length]), None, "{length}");
@@ -114,8 +135,8 @@ mod tests {
     fn a_variant_is_looked_for_under_each_way_to_normalise() {
         let vary = Vary { fields: [http::header::ACCEPT_LANGUAGE].into_iter().collect(), generation: "g".into() };
         let mut asked = HeaderMap::new();
-        assert_eq!(vary.places("k", &asked).len(), 1);
+        assert_eq!(vary.places("k", &asked).count(), 1);
         asked.insert("accept-language", "en, de".parse().unwrap());
-        assert_eq!(vary.places("k", &asked).len(), 2, "the order counts, or it doesn't");
+        assert_eq!(vary.places("k", &asked).count(), 2, "the order counts, or it doesn't");
     }
 }

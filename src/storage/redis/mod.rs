@@ -12,6 +12,7 @@ mod leasing;
 mod link;
 mod log;
 mod marker;
+mod pipe;
 mod reading;
 mod replies;
 mod script;
@@ -19,9 +20,14 @@ mod server;
 mod settings;
 mod shelf;
 mod snapshot;
+mod socket;
 mod swapping;
 mod sweeping;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod trimming;
+mod varies;
+mod wire;
 mod writing;
 
 use std::fmt;
@@ -61,7 +67,6 @@ use crate::response::StoredResponse;
 #[derive(Clone)]
 pub struct RedisStore {
     settings: Settings,
-    client: redis::Client,
     clock: Arc<dyn Clock>,
     format: RecordFormat,
     /// Made on first use, so that the setters can come before.
@@ -108,7 +113,6 @@ impl RedisStore {
 
     fn of(settings: Settings) -> Result<Self, RedisUrlError> {
         Ok(Self {
-            client: settings.client()?,
             settings,
             clock: Arc::new(SystemClock::default()),
             format: RecordFormat::default(),
@@ -152,7 +156,6 @@ impl RedisStore {
     #[cfg(feature = "redis-tls")]
     pub fn certificate_authorities(mut self, pem: &[u8]) -> Result<Self, RedisUrlError> {
         self.settings.set_authorities(pem)?;
-        self.client = self.settings.client()?;
         Ok(self.anew())
     }
 
@@ -162,8 +165,7 @@ impl RedisStore {
     /// If they can't be read.
     #[cfg(feature = "redis-tls")]
     pub fn client_certificate(mut self, certificate: &[u8], key: &[u8]) -> Result<Self, RedisUrlError> {
-        self.settings.set_client_certificate(certificate, key);
-        self.client = self.settings.client()?;
+        self.settings.set_client_certificate(certificate, key)?;
         Ok(self.anew())
     }
 
@@ -182,7 +184,7 @@ impl RedisStore {
 
     fn inner(&self) -> &Inner {
         self.inner.get_or_init(|| {
-            let server = Arc::new(Server::new(self.settings.clone(), self.client.clone(), self.clock.clone()));
+            let server = Arc::new(Server::new(self.settings.clone(), self.clock.clone()));
             let shelf = Arc::new(Shelf::new(server.clone(), self.format.clone()));
             let log = Arc::new(RedisLog::new(server, shelf.data.clone()));
             Inner { shelf, log }

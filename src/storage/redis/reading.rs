@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::{Cmd, Value};
+use redis::Value;
 use smallvec::SmallVec;
 
 use super::connection::Connection;
@@ -13,6 +13,7 @@ use super::marker::{Marker, Vary};
 use super::replies;
 use super::script::DROP;
 use super::shelf::Shelf;
+use super::wire;
 use crate::record::RecordError;
 use crate::response::StoredResponse;
 use crate::storage::{Query, Variants};
@@ -20,64 +21,80 @@ use crate::storage::{Query, Variants};
 /// How much of what is damaged tells it apart from what may take its place: what a record begins with.
 const BEGINNING: usize = 32;
 
-type Places = SmallVec<[String; 2]>;
+/// That of a resource, and those of its variants that may be the right one.
+type Places = SmallVec<[String; 3]>;
+
+/// What was found at places, in their order.
+type Found = SmallVec<[Option<Bytes>; 3]>;
 
 /// The variant that is asked for. Where there are only others, the newest of them, so that a miss can say that it is for the variant.
 pub(super) async fn get(shelf: &Shelf, query: Query<'_>) -> Result<Variants, Failure> {
     let digest = keys::digest(query.key);
-    let place = shelf.keyspace().response(query.key, &digest);
     let known = shelf.varies.get(&digest);
-    let expected = known.as_ref().map(|vary| vary.places(&place, query.headers)).unwrap_or_default();
-    let (first, found) = shelf.fetch_with(&place, &expected).await?;
-    let marker = first.as_ref().is_some_and(|first| Marker::is_one(first));
-    if known.is_some() && !marker {
-        shelf.varies.invalidate(&digest);
+    let places = places(shelf.keyspace().response(query.key, &digest), known.as_deref(), &query);
+    let mut found = shelf.fetch(&places).await?.into_iter();
+    let first = found.next().flatten();
+    let is_marker = first.as_ref().is_some_and(|first| Marker::is_one(first));
+    if known.is_some() && !is_marker {
+        shelf.varies.forget(&digest);
     }
     let Some(first) = first else { return Ok(Variants::new()) };
-    if !marker {
-        return Ok(shelf.read(&query, &place, first).await.into_iter().collect());
+    let place = &places[0];
+    if !is_marker {
+        return Ok(shelf.read(&query, place, first).await.into_iter().collect());
+    }
+    if known.is_some_and(|known| Marker::tells(&first, &known)) {
+        let variants = shelf.read_all(&query, &places[1..], found).await;
+        if !variants.is_empty() {
+            return Ok(variants);
+        }
     }
     let Some(marker) = Marker::read(&first) else {
-        shelf.drop_damaged(&place, &first).await;
+        shelf.drop_damaged(place, &first).await;
         return Ok(Variants::new());
     };
-    if known.is_some_and(|known| *known == marker.vary) {
-        return shelf.choose(&query, &place, &marker, &expected, found).await;
+    shelf.look_again(&query, digest, places, marker).await
+}
+
+/// Where it may be what is asked for, as far as it is known how the resource varies.
+fn places(place: String, vary: Option<&Vary>, query: &Query<'_>) -> Places {
+    let mut places = Places::new();
+    if let Some(vary) = vary {
+        places.extend(vary.places(&place, query.headers));
     }
-    shelf.varies.insert(digest, Arc::new(marker.vary.clone()));
-    let places = marker.vary.places(&place, query.headers);
-    let found = shelf.fetch(&places).await?;
-    shelf.choose(&query, &place, &marker, &places, found).await
+    places.insert(0, place);
+    places
 }
 
 impl Shelf {
     /// What is at these places, in one round trip.
-    async fn fetch(&self, places: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
+    async fn fetch(&self, places: &[String]) -> Result<Found, Failure> {
         self.data.run(|connection| fetch(connection, places)).await
     }
 
-    /// What is at a place, and at others.
-    async fn fetch_with(&self, place: &str, others: &[String]) -> Result<(Option<Bytes>, Vec<Option<Bytes>>), Failure> {
-        let places: Places = std::iter::once(place.to_owned()).chain(others.iter().cloned()).collect();
-        let mut found = self.fetch(&places).await?;
-        let first = found.remove(0);
-        Ok((first, found))
-    }
-
-    /// Of what was found at the places of the right variant, what can be used; else the variant that was stored last.
-    async fn choose(
+    /// The right variant, by what the marker says, if it wasn't looked for already; else the one that was stored last.
+    async fn look_again(
         &self,
         query: &Query<'_>,
-        place: &str,
-        marker: &Marker,
-        places: &[String],
-        found: Vec<Option<Bytes>>,
+        digest: KeyDigest,
+        mut places: Places,
+        marker: Marker,
     ) -> Result<Variants, Failure> {
-        let newest = [marker.newest(place)];
-        let variants = self.read_all(query, places, found).await;
-        if !variants.is_empty() || places.contains(&newest[0]) {
-            return Ok(variants);
+        let newest = marker.newest(&places[0]);
+        let then = self::places(places.swap_remove(0), Some(&marker.vary), query);
+        self.varies.insert(digest, marker.vary);
+        let expected = &then[1..];
+        if !expected.iter().all(|expected| places.contains(expected)) {
+            let found = self.fetch(expected).await?;
+            let variants = self.read_all(query, expected, found).await;
+            if !variants.is_empty() {
+                return Ok(variants);
+            }
         }
+        if expected.contains(&newest) {
+            return Ok(Variants::new());
+        }
+        let newest = [newest];
         let found = self.fetch(&newest).await?;
         Ok(self.read_all(query, &newest, found).await)
     }
@@ -127,16 +144,21 @@ pub(super) fn is_damage(error: RecordError) -> bool {
     matches!(error, RecordError::Foreign | RecordError::Length | RecordError::Seal | RecordError::Malformed)
 }
 
-async fn fetch(connection: Arc<Connection>, places: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
-    let answers = match places {
-        [one] => vec![connection.ask(Cmd::new().arg("GET").arg(one)).await?],
-        many => replies::values(connection.ask(Cmd::new().arg("MGET").arg(many)).await?)?,
-    };
-    if answers.len() != places.len() {
-        return Err(Failure::nonsense("more or less than it was asked for"));
-    }
-    answers.into_iter().map(|answer: Value| Ok(replies::optional_bytes(answer)?.map(Bytes::from))).collect()
+fn command(places: &[String]) -> Vec<u8> {
+    let verb: &[u8] = if places.len() == 1 { b"GET" } else { b"MGET" };
+    let words: SmallVec<[&[u8]; 4]> = [verb].into_iter().chain(places.iter().map(String::as_bytes)).collect();
+    wire::command(&words)
 }
 
-/// What is known of resources that vary, by the digests of their keys.
-pub(super) type Varies = moka::sync::Cache<KeyDigest, Arc<Vary>, ahash::RandomState>;
+async fn fetch(connection: Arc<Connection>, places: &[String]) -> Result<Found, Failure> {
+    let answer = connection.ask_packed(command(places)).await?;
+    let found: Found = match answer {
+        Value::Array(values) => values.into_iter().map(bytes).collect::<Result<_, _>>()?,
+        value => [bytes(value)?].into_iter().collect(),
+    };
+    if found.len() == places.len() { Ok(found) } else { Err(Failure::nonsense("more or less than it was asked for")) }
+}
+
+fn bytes(value: Value) -> Result<Option<Bytes>, Failure> {
+    Ok(replies::optional_bytes(value)?.map(Bytes::from))
+}

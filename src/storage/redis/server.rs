@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::Client;
-
 use super::hello::Told;
 use super::settings::Settings;
 use crate::clock::{Clock, Moment};
@@ -13,7 +11,6 @@ use crate::record::ClockShift;
 
 pub(super) struct Server {
     pub(super) settings: Settings,
-    pub(super) client: Client,
     clock: Arc<dyn Clock>,
     last: Mutex<Last>,
     /// How many servers were found behind the address, one after another; two connections of one number have found the same.
@@ -44,10 +41,9 @@ struct Reading {
 const GOOD: Duration = Duration::from_millis(10);
 
 impl Server {
-    pub(super) fn new(settings: Settings, client: Client, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(settings: Settings, clock: Arc<dyn Clock>) -> Self {
         Self {
             settings,
-            client,
             clock,
             last: Mutex::default(),
             generation: AtomicU64::new(0),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use super::keys::Keyspace;
+#[cfg(feature = "redis-tls")]
+use super::tls::Tls;
 
 /// A URL or a setting of a [`RedisStore`](super::RedisStore) that can't be used. It never shows a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +43,7 @@ const LONGEST_CONNECTING: Duration = Duration::from_secs(2);
 pub(super) const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
 /// How long bytes may lie unacknowledged before the system gives a connection up.
-const LONGEST_UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -51,8 +52,9 @@ pub(super) struct Settings {
     pub(super) longest_connecting: Duration,
     pub(super) client_name: String,
     pub(super) info: ConnectionInfo,
+    /// Where the URL asks for it.
     #[cfg(feature = "redis-tls")]
-    pub(super) tls: Option<redis::TlsCertificates>,
+    pub(super) tls: Option<Tls>,
 }
 
 impl Settings {
@@ -76,14 +78,15 @@ impl Settings {
             }
         }
         let keyspace = Keyspace::new(&named.ok_or(RedisUrlError::NoNamespace)?)?;
+        let (address, _is_over_tls) = without_tls(address)?;
         Ok(Self {
             keyspace,
             longest: Duration::from_secs(24 * 60 * 60),
             longest_connecting: LONGEST_CONNECTING,
             client_name,
-            info: connection_info(address)?,
+            info: connection_info(&address)?,
             #[cfg(feature = "redis-tls")]
-            tls: None,
+            tls: _is_over_tls.then(Tls::default),
         })
     }
 
@@ -94,62 +97,36 @@ impl Settings {
 
     #[cfg(feature = "redis-tls")]
     pub(super) fn set_authorities(&mut self, pem: &[u8]) -> Result<(), RedisUrlError> {
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-        // The client takes a text without any for one with none.
-        let first = CertificateDer::pem_slice_iter(pem).next();
-        let unusable = |reason: String| RedisUrlError::Certificates(reason);
-        first.ok_or_else(|| unusable("there is none".into()))?.map_err(|error| unusable(error.to_string()))?;
-        self.tls_mut().root_cert = Some(pem.to_vec());
-        Ok(())
+        self.tls()?.set_authorities(pem).map_err(RedisUrlError::Certificates)
     }
 
     #[cfg(feature = "redis-tls")]
-    pub(super) fn set_client_certificate(&mut self, certificate: &[u8], key: &[u8]) {
-        let (client_cert, client_key) = (certificate.to_vec(), key.to_vec());
-        self.tls_mut().client_tls = Some(redis::ClientTlsConfig { client_cert, client_key });
+    pub(super) fn set_client_certificate(&mut self, certificate: &[u8], key: &[u8]) -> Result<(), RedisUrlError> {
+        self.tls()?.set_identity(certificate, key).map_err(RedisUrlError::Certificates)
     }
 
     #[cfg(feature = "redis-tls")]
-    fn tls_mut(&mut self) -> &mut redis::TlsCertificates {
-        self.tls.get_or_insert(redis::TlsCertificates { client_tls: None, root_cert: None })
+    fn tls(&mut self) -> Result<&mut Tls, RedisUrlError> {
+        self.tls.as_mut().ok_or_else(|| RedisUrlError::Certificates("TLS needs a URL with `rediss://`".into()))
     }
+}
 
-    /// The client, which connects to nothing by itself.
-    pub(super) fn client(&self) -> Result<Client, RedisUrlError> {
-        let unusable = |error: redis::RedisError| RedisUrlError::Certificates(error.to_string());
-        #[cfg(feature = "redis-tls")]
-        {
-            if matches!(self.info.addr(), ConnectionAddr::TcpTls { .. }) {
-                // The client asks for the provider of the process, and panics where several are built in and none was chosen.
-                drop(rustls::crypto::ring::default_provider().install_default());
-            }
-            if let Some(certificates) = &self.tls {
-                return Client::build_with_tls(self.info.clone(), certificates.clone()).map_err(unusable);
-            }
-        }
-        Client::open(self.info.clone()).map_err(unusable)
+/// The URL of the same server without TLS, and whether TLS is asked for.
+fn without_tls(address: &str) -> Result<(String, bool), RedisUrlError> {
+    let plain = [("rediss:", "redis:"), ("valkeys:", "valkey:")].into_iter().find_map(|(secure, plain)| {
+        let rest = address.strip_prefix(secure)?;
+        Some(format!("{plain}{rest}"))
+    });
+    match plain {
+        Some(_) if cfg!(not(feature = "redis-tls")) => Err(RedisUrlError::NoTls),
+        Some(plain) => Ok((plain, true)),
+        None => Ok((address.to_owned(), false)),
     }
 }
 
 fn connection_info(address: &str) -> Result<ConnectionInfo, RedisUrlError> {
-    if cfg!(not(feature = "redis-tls")) && (address.starts_with("rediss:") || address.starts_with("valkeys:")) {
-        return Err(RedisUrlError::NoTls);
-    }
     // What the client says of a URL doesn't quote it.
-    let info = address.into_connection_info().map_err(|error| RedisUrlError::Url(error.to_string()))?;
-    if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-        return Err(RedisUrlError::Url("certificates are always checked".into()));
-    }
-    // It is known by its name; one command less that a user needs the right for.
-    let redis = info.redis_settings().clone().set_skip_set_lib_name();
-    Ok(info.set_tcp_settings(tcp()).set_redis_settings(redis))
-}
-
-fn tcp() -> TcpSettings {
-    let settings = TcpSettings::default().set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(LONGEST_UNACKNOWLEDGED);
-    settings
+    address.into_connection_info().map_err(|error| RedisUrlError::Url(error.to_string()))
 }
 
 #[cfg(test)]
@@ -165,7 +142,6 @@ mod tests {
         assert_eq!((redis.username(), redis.password(), redis.db()), (Some("shop"), Some("a secret"), 3));
         assert_eq!(read.client_name, "web");
         assert!(!format!("{read:?}").contains("secret"));
-        assert!(read.info.tcp_settings().nodelay());
         assert_eq!(Settings::of("redis://h?ns=a", Some("b")).unwrap().keyspace, Keyspace::new("b").unwrap());
     }
 

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::keys::Keyspace;
 use super::link::Link;
-use super::reading::Varies;
 use super::server::Server;
+use super::varies::Varies;
 use crate::record::{RecordError, RecordFormat};
-use crate::sync::hasher;
 
 pub(super) struct Shelf {
     pub(super) server: Arc<Server>,
@@ -19,9 +18,6 @@ pub(super) struct Shelf {
     pub(super) counts: Counts,
 }
 
-/// Of so many resources it is remembered by which fields they vary.
-const MOST_REMEMBERED: u64 = 16 * 1024;
-
 #[derive(Default)]
 pub(super) struct Counts {
     damaged: AtomicU64,
@@ -30,13 +26,7 @@ pub(super) struct Counts {
 
 impl Shelf {
     pub(super) fn new(server: Arc<Server>, format: RecordFormat) -> Self {
-        Self {
-            data: Link::new(server.clone()),
-            server,
-            format,
-            varies: moka::sync::Cache::builder().max_capacity(MOST_REMEMBERED).build_with_hasher(hasher()),
-            counts: Counts::default(),
-        }
+        Self { data: Link::new(server.clone()), server, format, varies: Varies::default(), counts: Counts::default() }
     }
 
     pub(super) fn keyspace(&self) -> &Keyspace {

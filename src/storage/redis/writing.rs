@@ -48,7 +48,7 @@ pub(super) async fn remove(shelf: &Shelf, key: &CacheKey) -> Result<bool, Failur
     let place = shelf.keyspace().response(key, &digest);
     let remove = &REMOVE.call(&[&place]);
     let removed = shelf.data.run(|at| async move { remove.run(&at).await }).await?;
-    shelf.varies.invalidate(&digest);
+    shelf.varies.forget(&digest);
     Ok(replies::number::<u64>(&removed)? > 0)
 }
 

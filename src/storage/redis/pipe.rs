@@ -1,0 +1,411 @@
+//! [`Pipe`]: many ask over one connection, and each gets the answer to its own question. It ends for good with its connection: to make another one, and to ask that first which
+//! server it leads to, is up to its user.
+//!
+//! Questions are put into a box. One task empties it, writes all that is in it at once, and hands out the answers, which come in the order of the questions. Whoever stops waiting leaves a
+//! question that isn't sent any more, or an answer that is read and dropped.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use redis::Value;
+use tokio::io::{AsyncReadExt, AsyncWrite as _};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::failure::Failure;
+use super::settings::LONGEST_ANSWER;
+use super::socket::Socket;
+use super::wire::{self, Begun};
+
+type Answer = Result<Value, Failure>;
+
+pub(super) struct Pipe {
+    outbox: Arc<Outbox>,
+    driver: JoinHandle<()>,
+}
+
+/// Bytes that are put together for one write; beyond, questions wait in the box, where they can still be taken back.
+const MOST_AT_ONCE: usize = 64 << 10;
+
+/// The room for what is read at once.
+const ROOM: usize = 64 << 10;
+
+/// A buffer that has grown larger than this isn't kept.
+const KEPT: usize = 1 << 20;
+
+/// Time is told in steps of this length, so that no question costs a look at the clock.
+const STEP: Duration = Duration::from_secs(1);
+
+impl Pipe {
+    /// Over a connection, driven by the runtime that this is called in.
+    pub(super) fn new(socket: Socket) -> Self {
+        let outbox = Arc::new(Outbox::default());
+        let driver = Driver::new(socket, outbox.clone());
+        Self { outbox, driver: tokio::spawn(driver.run()) }
+    }
+
+    /// Sends a command, as it goes over the wire, and waits for its answer; an error that the server answers is one here.
+    pub(super) async fn ask(&self, command: Vec<u8>) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.outbox.put(Question { command, answer })?;
+        // The driver answers everybody, unless its runtime has ended.
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+fn gone() -> Failure {
+    Failure::of_connection("the runtime that it was connected in has ended")
+}
+
+/// Where questions wait to be sent.
+#[derive(Default)]
+struct Outbox(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    questions: Vec<Question>,
+    /// Who empties it, while it sleeps.
+    driver: Option<Waker>,
+    /// From so many on it is looked through for those that nobody waits for any more.
+    crowded: usize,
+    /// Why nothing is taken any more.
+    ended: Option<Failure>,
+}
+
+struct Question {
+    command: Vec<u8>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// So many may lie in the box without anybody looking at them.
+const FEW: usize = 1024;
+
+impl Outbox {
+    fn put(&self, question: Question) -> Result<(), Failure> {
+        let mut waiting = self.lock();
+        if let Some(failure) = &waiting.ended {
+            return Err(failure.clone());
+        }
+        if waiting.questions.len() > waiting.crowded.max(FEW) {
+            waiting.questions.retain(|question| !question.answer.is_closed());
+            waiting.crowded = 2 * waiting.questions.len();
+        }
+        waiting.questions.push(question);
+        let driver = waiting.driver.take();
+        drop(waiting);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        Ok(())
+    }
+
+    /// Moves all that is in it behind `questions`. If that is nothing, the driver is woken when there is something.
+    fn empty_into(&self, questions: &mut VecDeque<Question>, context: &Context<'_>) {
+        let mut waiting = self.lock();
+        questions.extend(waiting.questions.drain(..));
+        if !waiting.driver.as_ref().is_some_and(|driver| driver.will_wake(context.waker())) {
+            waiting.driver = Some(context.waker().clone());
+        }
+    }
+
+    /// Takes nothing any more. Returns what is still in it.
+    fn end(&self, why: &Failure) -> Vec<Question> {
+        let mut waiting = self.lock();
+        waiting.ended.get_or_insert_with(|| why.clone());
+        std::mem::take(&mut waiting.questions)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The one who writes and reads.
+struct Driver {
+    socket: Socket,
+    outbox: Arc<Outbox>,
+    /// Taken from the box, in order, and not written yet.
+    unsent: VecDeque<Question>,
+    /// What is being written.
+    writing: BytesMut,
+    is_flushed: bool,
+    /// Those who wait for their answers, in the order of their questions, and in which step they were sent.
+    asked: VecDeque<(oneshot::Sender<Answer>, u64)>,
+    /// What was read, and isn't an answer yet.
+    read: BytesMut,
+    /// Fewer bytes than this aren't a whole answer.
+    needed: usize,
+    step: u64,
+    /// Only while somebody waits.
+    next_step: Option<Pin<Box<Sleep>>>,
+    is_timed: bool,
+}
+
+impl Driver {
+    fn new(socket: Socket, outbox: Arc<Outbox>) -> Self {
+        Self {
+            socket,
+            outbox,
+            unsent: VecDeque::new(),
+            writing: BytesMut::new(),
+            is_flushed: true,
+            asked: VecDeque::new(),
+            read: BytesMut::new(),
+            needed: 0,
+            step: 0,
+            next_step: None,
+            is_timed: false,
+        }
+    }
+
+    async fn run(mut self) {
+        let why = std::future::poll_fn(|context| self.drive(context)).await;
+        self.end(&why);
+    }
+
+    /// Goes on until there is nothing to write and nothing to read. Ready when the connection has ended, with the reason.
+    fn drive(&mut self, context: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            if let Err(why) = self.write(context) {
+                return Poll::Ready(why);
+            }
+            // Also where writing can't go on, since the server may be waiting for that.
+            match self.read(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(why)) => return Poll::Ready(why),
+                Poll::Pending => return self.look_at_the_time(context),
+            }
+        }
+    }
+
+    /// Writes what can be written.
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        loop {
+            self.gather(context);
+            if self.writing.is_empty() {
+                break;
+            }
+            match Pin::new(&mut self.socket).poll_write(context, &self.writing) {
+                Poll::Ready(Ok(0)) => return Err(broken(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.writing.advance(written),
+                Poll::Ready(Err(error)) => return Err(broken(error)),
+                Poll::Pending => return Ok(()),
+            }
+            self.is_flushed = false;
+        }
+        if !self.is_flushed {
+            match Pin::new(&mut self.socket).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.is_flushed = true,
+                Poll::Ready(Err(error)) => return Err(broken(error)),
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts questions together, and leaves out those that nobody waits for any more.
+    fn gather(&mut self, context: &Context<'_>) {
+        if self.writing.is_empty() && self.writing.capacity() > KEPT {
+            self.writing = BytesMut::new();
+        }
+        while self.writing.len() < MOST_AT_ONCE {
+            if self.unsent.is_empty() {
+                self.outbox.empty_into(&mut self.unsent, context);
+            }
+            let Some(Question { command, answer }) = self.unsent.pop_front() else { break };
+            if !answer.is_closed() {
+                self.writing.extend_from_slice(&command);
+                self.asked.push_back((answer, self.step));
+            }
+        }
+    }
+
+    /// Reads what is there, and hands out the answers in it.
+    fn read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if self.read.is_empty() && self.read.capacity() > KEPT {
+            self.read = BytesMut::new();
+        }
+        self.read.reserve(ROOM);
+        let received = ready!(pin!(self.socket.read_buf(&mut self.read)).poll(context));
+        Poll::Ready(match received {
+            Ok(0) => Err(broken(io::ErrorKind::ConnectionReset.into())),
+            Ok(_) => self.hand_out(),
+            Err(error) => Err(broken(error)),
+        })
+    }
+
+    fn hand_out(&mut self) -> Result<(), Failure> {
+        while self.read.len() >= self.needed.max(1) {
+            match wire::read(&self.read)? {
+                Begun::Part(needed) => self.needed = needed,
+                Begun::Whole(value, length) => {
+                    self.read.advance(length);
+                    self.needed = 0;
+                    let Some((answer, _)) = self.asked.pop_front() else {
+                        return Err(Failure::nonsense("an answer that nobody asked for"));
+                    };
+                    // Whoever has left needs none.
+                    drop(answer.send(value.extract_error().map_err(Failure::of)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ready when the oldest question has waited for too long.
+    fn look_at_the_time(&mut self, context: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            if !self.is_timed {
+                if self.asked.is_empty() {
+                    return Poll::Pending;
+                }
+                let next = Instant::now() + STEP;
+                match &mut self.next_step {
+                    Some(timer) => timer.as_mut().reset(next),
+                    timer => *timer = Some(Box::pin(sleep(STEP))),
+                }
+                self.is_timed = true;
+            }
+            let Some(timer) = &mut self.next_step else { return Poll::Pending };
+            ready!(timer.as_mut().poll(context));
+            self.is_timed = false;
+            self.step += 1;
+            let longest = LONGEST_ANSWER.as_secs().div_ceil(STEP.as_secs());
+            if self.asked.front().is_some_and(|(_, sent)| self.step - sent > longest) {
+                return Poll::Ready(Failure::unanswered(format!("no answer in {LONGEST_ANSWER:?}")));
+            }
+        }
+    }
+
+    fn end(&mut self, why: &Failure) {
+        let in_the_box = self.outbox.end(why);
+        let waiting = self.asked.drain(..).map(|(answer, _)| answer);
+        let unsent = self.unsent.drain(..).chain(in_the_box).map(|question| question.answer);
+        for answer in waiting.chain(unsent) {
+            drop(answer.send(Err(why.clone())));
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// The runtime has ended, if it wasn't the connection before.
+    fn drop(&mut self) {
+        self.end(&gone());
+    }
+}
+
+fn broken(error: io::Error) -> Failure {
+    Failure::of(error.into()).for_good()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// A pipe, and the server's end of it with room for so many bytes on their way.
+    fn pipe(room: usize) -> (Arc<Pipe>, DuplexStream) {
+        let (near, far) = tokio::io::duplex(room);
+        (Arc::new(Pipe::new(Box::new(near))), far)
+    }
+
+    fn ask(pipe: &Arc<Pipe>, word: &str) -> JoinHandle<Answer> {
+        let (pipe, command) = (pipe.clone(), wire::command(&[word.as_bytes()]));
+        tokio::spawn(async move { pipe.ask(command).await })
+    }
+
+    /// What comes in one reading.
+    async fn heard(far: &mut DuplexStream) -> String {
+        let mut buffer = [0; 4096];
+        let length = far.read(&mut buffer).await.expect("the pipe stands");
+        String::from_utf8_lossy(&buffer[..length]).replace("*1\r\n$1\r\n", "").replace("\r\n", " ")
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_in_one_turn_goes_in_one_write_and_each_gets_its_own_answer() {
+        let (pipe, mut far) = pipe(4096);
+        let asked = ["a", "b", "c"].map(|word| ask(&pipe, word));
+        assert_eq!(heard(&mut far).await, "a b c ");
+        for part in [&b":1\r\n:"[..], b"2\r", b"\n-ERR no\r\n"] {
+            far.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let [one, two, three] = asked;
+        assert_eq!(one.await.unwrap().unwrap(), Value::Int(1));
+        assert_eq!(two.await.unwrap().unwrap(), Value::Int(2));
+        assert!(!three.await.unwrap().unwrap_err().is_final);
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_leaves_the_others_their_answers() {
+        let (pipe, mut far) = pipe(4096);
+        let (early, kept) = (ask(&pipe, "a"), ask(&pipe, "b"));
+        assert_eq!(heard(&mut far).await, "a b ");
+        early.abort();
+        // This one has asked, and leaves before the driver runs.
+        let unsent = pipe.ask(wire::command(&[b"c"]));
+        assert!(unsent.now_or_never().is_none());
+        let last = ask(&pipe, "d");
+        assert_eq!(heard(&mut far).await.trim_end(), "d");
+        far.write_all(b":1\r\n:2\r\n:4\r\n").await.unwrap();
+        assert_eq!(kept.await.unwrap().unwrap(), Value::Int(2));
+        assert_eq!(last.await.unwrap().unwrap(), Value::Int(4));
+    }
+
+    #[tokio::test]
+    async fn while_nothing_can_be_written_what_nobody_waits_for_takes_no_memory() {
+        let (pipe, _far) = pipe(16);
+        for _ in 0..20 * FEW {
+            let asked = ask(&pipe, &"x".repeat(100));
+            tokio::task::yield_now().await;
+            asked.abort();
+        }
+        assert!(pipe.outbox.lock().questions.len() <= 2 * FEW);
+    }
+
+    #[tokio::test]
+    async fn when_the_connection_ends_all_hear_of_it_and_so_does_who_asks_later() {
+        let ends: [(&str, Option<&[u8]>); 3] =
+            [("closed", None), ("unasked", Some(b":1\r\n:2\r\n:3\r\n")), ("nonsense", Some(b"HTTP/1.1 400\r\n"))];
+        for (what, last_words) in ends {
+            let (pipe, mut far) = pipe(4096);
+            let asked = [ask(&pipe, "a"), ask(&pipe, "b")];
+            heard(&mut far).await;
+            if let Some(last_words) = last_words {
+                far.write_all(last_words).await.unwrap();
+            } else {
+                drop(far);
+            }
+            for asked in asked {
+                assert!(what == "unasked" || asked.await.unwrap().unwrap_err().is_final, "{what}");
+            }
+            while !pipe.driver.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            assert!(ask(&pipe, "c").await.unwrap().unwrap_err().is_final, "{what}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_question_waits_for_ever() {
+        let (pipe, _far) = pipe(4096);
+        let begun = Instant::now();
+        let failure = ask(&pipe, "a").await.unwrap().unwrap_err();
+        assert!(failure.was_late && failure.is_final);
+        assert!(begun.elapsed() >= LONGEST_ANSWER && begun.elapsed() <= LONGEST_ANSWER + 2 * STEP);
+    }
+}
