@@ -74,6 +74,7 @@ const FLOORS: [&[&str]; 6] = [
         "neighbours",
         "pieces",
         "plainly",
+        "kept_head",
         "plan",
         "policy",
         "post",
