@@ -79,6 +79,7 @@ const FLOORS: [&[&str]; 6] = [
         "objects",
         "pieces",
         "plainly",
+        "kept_head",
         "plan",
         "policy",
         "post",
