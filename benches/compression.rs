@@ -18,7 +18,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use larder::{Cache, CacheHandle, CacheLayer, Compression, Policy};
+use larder::queries::Queries;
+use larder::{Cache, CacheHandle, CacheLayer, Compression, DataCache, Policy};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -73,7 +74,8 @@ async fn corpus() -> Bytes {
     let pool = opening::open(&path).await.unwrap_or_else(|problem| panic!("{problem}"));
     let (_close, closing) = tokio::sync::watch::channel(false);
     let (outbox, _) = outbox::open(pool.clone());
-    let shop = shop::Shop { database: database::Database { pool: pool.clone() }, outbox, closing };
+    let queries = Queries::new(DataCache::in_memory(1 << 20));
+    let shop = shop::Shop { database: database::Database { pool: pool.clone(), queries }, outbox, closing };
     let shop = shop::routes(shop);
     println!("Every answer of the example server's API in JSON, stored compressed:");
     println!("  {:<16} {:>8} {:>12} {:>12} {:>7}", "", "answers", "bytes", "stored", "ratio");

@@ -278,8 +278,17 @@ fn of_settings(settings: &Settings) -> Vec<Described> {
         replayed,
         forward_tags,
         propagate_tags,
+        #[cfg(feature = "data")]
+        data,
     } = settings;
     vec![
+        // Of caches that are made from now on; what is stored has its own terms.
+        #[cfg(feature = "data")]
+        described(
+            "data",
+            data.iter().map(|(name, said)| format!("{name}: {said:?}")).collect::<Vec<_>>().join(", "),
+            Matters::Ahead,
+        ),
         described("outcome_extension", outcome_extension.to_string(), Matters::Ahead),
         described("observe_answers", observe_answers.to_string(), Matters::Ahead),
         // Whose words were heard decided also whether the answer to a request with `Authorization` is for others.

@@ -396,7 +396,7 @@ impl CacheLayer {
     }
 
     /// A cache of values beside the responses, under a name: in the same store, under the same tags and purges. All that are made under one name share what they store. It
-    /// makes the layer's cache, so set that up first.
+    /// makes the layer's cache, so set that up first. Where a configuration has a `[data.NAME]`, it begins with what that says.
     ///
     /// ```
     /// use std::time::Duration;

@@ -50,9 +50,9 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`) |
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`), `simulate` (feature `simulate`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
-//! | 3 | the engine: rules, precedence, purges, fills | [`Policy`], [`Stats`], [`report`] |
+//! | 3 | the engine: rules, precedence, purges, fills; values | [`Policy`], [`Stats`], [`report`], `DataCache` (feature `data`) |
 //! | 2 | stores | [`storage`], `record` (feature `record`) |
 //! | 1 | values | [`CacheKey`], [`StoredResponse`], [`CacheOutcome`], [`Cached`], [`Clock`], [`Selector`] |
 //! | 0 | the protocol, as pure functions | [`rfc9111`] |
@@ -65,8 +65,11 @@
 //!   `CacheLayer::from_config`, `CacheHandle::reload`. Adds the crates `toml` and `strsim`.
 //! - `admin`: the admin API as an axum router, `admin::router`: statistics, purges, entries, the configuration of the running cache. Adds
 //!   `axum` and `config`, and the crates `serde`, `serde_json`, `subtle` and `form_urlencoded`.
+//! - `data`: values beside responses, `DataCache`: what serde can serialise, on the same stores, under the same tags and purges. Adds the crates `serde`, `serde_json` and
+//!   `erased-serde`. `msgpack` adds MessagePack, and the crate `rmp-serde`.
 //! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
 //!   crate `metrics`.
+//! - `simulate`: what a cache would do with an access log or a trace by a formula: the module `simulate`. Adds no crate.
 //! - `record`: stored responses and purges as bytes, for stores outside of the process: the module `record`. Adds the crates `twox-hash` and `hmac`.
 //! - `redis`: responses in Redis or Valkey, for several instances: `storage::RedisStore`. Adds `record`, the client `redis` and what that is made of. `redis-tls` adds
 //!   `rustls`.
@@ -84,6 +87,8 @@ mod config;
 pub mod metrics;
 #[cfg(all(test, shuttle))]
 mod models;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 
 // Floor 4: tower.
 mod body;
@@ -148,6 +153,8 @@ mod precedence;
 mod purge;
 mod purged;
 mod purging;
+#[cfg(feature = "sqlx")]
+pub mod queries;
 mod query;
 pub mod report;
 mod route_stats;
@@ -188,6 +195,7 @@ mod forwarded;
 mod head;
 mod histogram;
 mod hit_status;
+mod kept_head;
 mod key;
 mod meanings;
 mod naming;
@@ -286,6 +294,11 @@ struct MetricsChapter;
 #[doc = include_str!("../docs/redis.md")]
 struct RedisChapter;
 
+/// The example in the chapter on values, as a doc test.
+#[cfg(all(doctest, feature = "data"))]
+#[doc = include_str!("../docs/data.md")]
+struct DataChapter;
+
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide.md")]
@@ -295,6 +308,11 @@ struct Guide;
 #[cfg(all(doctest, feature = "admin"))]
 #[doc = include_str!("../docs/admin.md")]
 struct AdminChapter;
+
+/// The example in the chapter on simulations, as a doc test.
+#[cfg(all(doctest, feature = "simulate"))]
+#[doc = include_str!("../docs/simulate.md")]
+struct SimulateChapter;
 
 /// The example in the chapter on records, as a doc test.
 #[cfg(all(doctest, feature = "record"))]

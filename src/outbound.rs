@@ -109,7 +109,7 @@ impl<S> Cache<S> {
     fn lead<R>(
         &self,
         core: &Arc<CacheCore>,
-        request: Request<R>,
+        mut request: Request<R>,
         ask: Ask,
         why: ForwardReason,
         previous: Option<Arc<StoredResponse>>,
@@ -122,7 +122,7 @@ impl<S> Cache<S> {
         let now = core.now();
         // Between the look at the store and the departure, the answer to another request may have been stored.
         if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
-            return self.hit(core, &request, &ask, now, &stored);
+            return self.hit(core, &mut request, &ask, now, &stored);
         }
         let Some(far) = core.lessor(&ask, why, &departure) else {
             return self.depart(core, request, ask, why, previous, departure);

@@ -1,5 +1,6 @@
 //! [`StoredResponse`]: what is kept of a response (RFC 9111 §3), in compact memory of its own.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -232,11 +233,14 @@ impl StoredResponse {
         OVERHEAD + account + upkeep + self.head.size() + self.body.len() + self.variance.size() + replaced + tags + said
     }
 
-    /// Reads the counter of references to the content, for no other purpose than to have it near when the response is sent: it lies apart, and
-    /// is then on its way while the terms are weighed.
+    /// Reads a little of each cache line that a hit needs, for no other purpose than to have them all on their way at once: found only where each is
+    /// needed, they would be waited for one after another. The counter of references to the content lies apart, so it is first.
     #[inline]
     pub(crate) fn approach(&self) {
         let _ = self.body.is_unique();
+        black_box((self.received.monotonic.subsec_nanos(), self.terms.no_cache));
+        self.head.approach();
+        black_box((self.downstream.is_some(), self.stamp.verified.load(Ordering::Relaxed)));
     }
 
     /// Whether it came to the near store, or was found in the far one, less than `ttl` ago.
@@ -246,7 +250,7 @@ impl StoredResponse {
 
     /// The same, without a byte of the memory that it was read into.
     pub(crate) fn in_memory_of_its_own(&self, heads: &SharedHeads) -> Self {
-        let (head, body) = heads.store(self.headers(), &self.reserved(), self.body.clone());
+        let (head, body) = heads.store(&self.headers(), &self.reserved(), self.body.clone());
         Self { head, body, ..self.clone() }
     }
 
@@ -263,7 +267,11 @@ impl StoredResponse {
 
     /// The freshness lifetime as it is now: a soft purge ends it; and where a rule wants the response to end by disuse, each use makes it longer, up to that
     /// of the [terms](Self::terms).
+    #[inline]
     pub(crate) fn lifetime(&self) -> Duration {
+        if self.is_as_stored() {
+            return self.terms.lifetime;
+        }
         self.lifetime_until(self.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end()))
     }
 
@@ -307,7 +315,7 @@ impl StoredResponse {
         let mut head = self.headers();
         self.form.undress(&mut head);
         form.dress(&mut head);
-        let (head, body) = heads.store(head, &self.reserved(), coded);
+        let (head, body) = heads.store(&head, &self.reserved(), coded);
         Self { head, body, form, ..self.clone() }
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Extensions, Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
@@ -206,7 +206,7 @@ impl<S> Cache<S> {
 
     /// Asks the store; the one in memory answers without waiting.
     #[inline] // What is asked is large, and isn't moved so.
-    fn look_up<R>(&self, core: &Arc<CacheCore>, request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
+    fn look_up<R>(&self, core: &Arc<CacheCore>, mut request: Request<R>, ask: Ask, now: Moment) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
@@ -219,7 +219,7 @@ impl<S> Cache<S> {
             Some(near) => near.read(&ask.key, |variants| {
                 match core.choose(variants, &ask, request.headers(), now).used(&ask, now) {
                     Lookup::Fresh(stored) if !ask.strategy.falls_back() && core.is_current(stored, now) => {
-                        Ok(self.hit(core, &request, &ask, now, stored))
+                        Ok(self.hit(core, &mut request, &ask, now, stored))
                     }
                     other => Err(other.map(|stored| Arc::new(stored.clone()))),
                 }
@@ -284,7 +284,7 @@ impl<S> Cache<S> {
     fn answer<R>(
         &self,
         core: &Arc<CacheCore>,
-        request: Request<R>,
+        mut request: Request<R>,
         ask: Ask,
         now: Moment,
         found: Lookup,
@@ -295,7 +295,7 @@ impl<S> Cache<S> {
     {
         let found = core.resume(found, &ask, now);
         match Course::of(found, &ask, now) {
-            Course::Hit(stored) => self.hit(core, &request, &ask, now, &stored),
+            Course::Hit(stored) => self.hit(core, &mut request, &ask, now, &stored),
             Course::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
             Course::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
             Course::Refuse(why) => self.refuse(core, &ask, why),
@@ -303,10 +303,11 @@ impl<S> Cache<S> {
         }
     }
 
+    /// The request ends here. What its extensions took of memory is what those of the answer need.
     pub(crate) fn hit<R>(
         &self,
         core: &Arc<CacheCore>,
-        request: &Request<R>,
+        request: &mut Request<R>,
         ask: &Ask,
         now: Moment,
         stored: &StoredResponse,
@@ -315,7 +316,11 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        ResponseFuture::ready(self.send(core, request, ask, now, stored, Outcome::Hit))
+        let outcome = said(ask, now, stored, Outcome::Hit);
+        let mut response = response(core, request, ask, now, stored, outcome);
+        *response.extensions_mut() = emptied(request.extensions_mut());
+        note(core, &mut response, outcome, Some(ask.began));
+        ResponseFuture::ready(response)
     }
 
     /// The client gets the fresh response at once, as ever; its request goes on to refresh it before its lifetime is over.
@@ -331,9 +336,9 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let answer = self.hit(core, &request, &ask, now, stored);
+        let response = self.send(core, &request, &ask, now, stored, Outcome::Hit);
         self.refresh(core, request, ask, stored);
-        answer
+        ResponseFuture::ready(response)
     }
 
     /// The client gets the stale response at once; its request goes on to refresh it.
@@ -385,13 +390,38 @@ impl<S> Cache<S> {
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let outcome = CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime());
-        let asked = (!ask.is_plain()).then(|| request.headers());
-        let accepts = || ask.accepts(request.headers());
-        let mut response = from_store(core, stored, now, outcome, asked, accepts, ask.is_head);
+        let outcome = said(ask, now, stored, outcome);
+        let mut response = response(core, request, ask, now, stored, outcome);
         note(core, &mut response, outcome, Some(ask.began));
         response
     }
+}
+
+/// What is said of an answer from the store.
+fn said(ask: &Ask, now: Moment, stored: &StoredResponse, outcome: Outcome) -> CacheOutcome {
+    CacheOutcome::of_stored(outcome, ask.rule, stored.age(now), stored.lifetime())
+}
+
+/// The stored response as this request gets it.
+#[inline]
+fn response<R, B: Body>(
+    core: &Arc<CacheCore>,
+    request: &Request<R>,
+    ask: &Ask,
+    now: Moment,
+    stored: &StoredResponse,
+    outcome: CacheOutcome,
+) -> Response<ResponseBody<B>> {
+    let asked = (!ask.is_plain()).then(|| request.headers());
+    let accepts = || ask.accepts(request.headers());
+    from_store(core, stored, now, outcome, asked, accepts, ask.is_head)
+}
+
+/// Nothing, in the memory of what was there.
+fn emptied(extensions: &mut Extensions) -> Extensions {
+    let mut emptied = std::mem::take(extensions);
+    emptied.clear();
+    emptied
 }
 
 /// Whether it is a request of the cache's own.

@@ -74,6 +74,9 @@ pub(crate) struct Settings {
     pub(crate) compression: Compression,
     /// Learn from the handler's answers, for the report.
     pub(crate) observe_answers: bool,
+    /// Of data caches, by name.
+    #[cfg(feature = "data")]
+    pub(crate) data: std::collections::BTreeMap<String, crate::data::Defaults>,
 }
 
 impl Settings {
@@ -115,6 +118,8 @@ impl Settings {
             eager_etag_size: 16 << 10,
             compression: Compression::off(),
             observe_answers: true,
+            #[cfg(feature = "data")]
+            data: Default::default(),
         }
     }
 

@@ -89,7 +89,6 @@ impl Names {
     }
 
     /// All that something bears that the response was made from.
-    #[cfg(feature = "data")]
     pub(crate) fn add_all(&mut self, tags: &Tags) {
         tags.names().for_each(|name| self.add_used(name));
         self.bears_every |= tags.bears_every();

@@ -85,6 +85,7 @@ const FLOORS: [&[&str]; 6] = [
         "purge",
         "purged",
         "purging",
+        "queries",
         "query",
         "report",
         "route_stats",
@@ -126,7 +127,7 @@ const FLOORS: [&[&str]; 6] = [
         "telling",
         "written",
     ],
-    &["admin", "config", "metrics", "models"],
+    &["admin", "config", "metrics", "models", "simulate"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

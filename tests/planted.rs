@@ -38,8 +38,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::Request;
+use larder::queries::Queries;
 use larder::report::{Advice, Verdict};
-use larder::{CacheHandle, CacheLayer, ManualClock, Policy};
+use larder::{CacheHandle, CacheLayer, DataCache, ManualClock, Policy};
 use support::traffic::{Chance, Zipf};
 use tower::ServiceExt;
 
@@ -59,7 +60,9 @@ impl Planted {
         let (close, closing) = tokio::sync::watch::channel(false);
         // Nobody listens: what is planted doesn't change.
         let (outbox, _) = outbox::open(pool.clone());
-        let router = shop::routes(shop::Shop { database: database::Database { pool }, outbox, closing });
+        let queries = Queries::new(DataCache::in_memory(1 << 20));
+        let database = database::Database { pool, queries };
+        let router = shop::routes(shop::Shop { database, outbox, closing });
         Self { router, folder, _close: close }
     }
 

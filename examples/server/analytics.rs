@@ -1,13 +1,18 @@
-//! The slow questions: each reads most of the orders, which is what makes a cache worth having.
+//! The slow questions: each reads most of the orders, which is what makes a cache worth having. Their answers are kept by what they are read from, so that pages that
+//! need the same one share it, and an order drops the answer and all pages made from it in one step.
 
-use serde::Serialize;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
+use sqlx::sqlite::SqliteRow;
 
 use crate::database::Database;
 
-type Answer<T> = Result<Vec<T>, sqlx::Error>;
+type Answer<T> = Result<Vec<T>, Arc<sqlx::Error>>;
 
-#[derive(Serialize, FromRow)]
+#[derive(Serialize, Deserialize, FromRow)]
 pub struct Revenue {
     month: String,
     category: String,
@@ -35,7 +40,7 @@ const REVENUE: &str = "
     FROM monthly
     ORDER BY month, category";
 
-#[derive(Serialize, FromRow)]
+#[derive(Serialize, Deserialize, FromRow)]
 pub struct TopCustomer {
     place: i64,
     customer_id: i64,
@@ -71,7 +76,7 @@ const TOP_CUSTOMERS: &str = "
     ORDER BY place
     LIMIT 20";
 
-#[derive(Serialize, FromRow)]
+#[derive(Serialize, Deserialize, FromRow)]
 pub struct PriceRank {
     category: String,
     lowest_paid_cents: i64,
@@ -98,7 +103,7 @@ const PRICE_RANK: &str = "
     GROUP BY c.id
     ORDER BY c.slug";
 
-#[derive(Serialize, FromRow)]
+#[derive(Serialize, Deserialize, FromRow)]
 pub struct Related {
     id: i64,
     name: String,
@@ -123,18 +128,31 @@ const RELATED: &str = "
 
 impl Database {
     pub async fn revenue(&self) -> Answer<Revenue> {
-        sqlx::query_as(REVENUE).fetch_all(&self.pool).await
+        self.once("revenue", REVENUE, None).await
     }
 
     pub async fn top_customers(&self) -> Answer<TopCustomer> {
-        sqlx::query_as(TOP_CUSTOMERS).fetch_all(&self.pool).await
+        self.once("top-customers", TOP_CUSTOMERS, None).await
     }
 
     pub async fn price_rank(&self) -> Answer<PriceRank> {
-        sqlx::query_as(PRICE_RANK).fetch_all(&self.pool).await
+        self.once("price-rank", PRICE_RANK, None).await
     }
 
     pub async fn related(&self, product_id: i64) -> Answer<Related> {
-        sqlx::query_as(RELATED).bind(product_id).fetch_all(&self.pool).await
+        self.once(&format!("related:{product_id}"), RELATED, Some(product_id)).await
+    }
+
+    /// Asks the database, unless the answer is known.
+    async fn once<T>(&self, name: &str, query: &'static str, argument: Option<i64>) -> Answer<T>
+    where
+        T: for<'row> FromRow<'row, SqliteRow> + Serialize + DeserializeOwned + Send + Unpin + 'static,
+    {
+        let pool = self.pool.clone();
+        let load = || async move {
+            let query = sqlx::query_as(query);
+            argument.into_iter().fold(query, |query, argument| query.bind(argument)).fetch_all(&pool).await
+        };
+        self.queries.of("orders").also("products").get_or_load(name, load).await
     }
 }

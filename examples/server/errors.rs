@@ -1,5 +1,7 @@
 //! Everything that can go wrong in a handler, as one type that answers with JSON.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
@@ -11,7 +13,8 @@ pub enum AppError {
     /// The request cannot be done; the sentence says why.
     Refused(StatusCode, String),
     NotSignedIn,
-    Database(sqlx::Error),
+    /// Shared by all who waited for the same answer.
+    Database(Arc<sqlx::Error>),
 }
 
 impl AppError {
@@ -61,6 +64,12 @@ fn error(why: &str) -> Json<serde_json::Value> {
 
 impl From<sqlx::Error> for AppError {
     fn from(cause: sqlx::Error) -> Self {
+        AppError::Database(Arc::new(cause))
+    }
+}
+
+impl From<Arc<sqlx::Error>> for AppError {
+    fn from(cause: Arc<sqlx::Error>) -> Self {
         AppError::Database(cause)
     }
 }

@@ -1,7 +1,8 @@
 //! A shop with a cache in front of it: `cargo run --example server`, then try what it prints.
 //!
-//! Everything about the cache is in this file. The shop itself, in the files beside it, is an
-//! ordinary axum application over SQLite and knows nothing of being cached.
+//! All that is said of cached answers is in this file. The shop itself, in the files beside it, is an
+//! ordinary axum application over SQLite and knows nothing of that; only its slow queries
+//! (`analytics.rs`) and what it writes go through a `Queries`, which keeps their results.
 
 mod analytics;
 mod arguments;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use larder::admin::{self, Access};
+use larder::queries::Queries;
 use larder::{CacheLayer, Compression, Policy, PurgeError, PurgeSender, RequestHead, Selector};
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -61,6 +63,9 @@ const TOUR: &str = r#"Try, in another terminal:
       # a slow query; once more: hardly any time at all
   curl -so /dev/null -D - -H 'Accept-Encoding: gzip' {shop}/products
       # MISS, then HIT with Content-Encoding: gzip; without the field, the same entry as it was
+  curl -so /dev/null -w '%{time_total} s\n' '{shop}/products/1/related?from=mail'
+      # a MISS under its URI, but {shop}/products/1/related has asked the database already: its result is kept too,
+      # and an order drops both, and everything else made from it
   curl -si {shop}/checkout/quote
       # X-Cache: BYPASS every time, and a new quoted_at
   curl -so /dev/null -D - -H 'Authorization: Bearer user-17' {shop}/api/me/orders
@@ -214,8 +219,9 @@ async fn run(Arguments { listen, data, store }: Arguments) -> Result<(), String>
 
     let (close, closing) = watch::channel(false);
     let (outbox, changes) = outbox::open(pool.clone());
-    let shop = Shop { database: Database { pool: pool.clone() }, outbox, closing };
     let cache = cache(store);
+    let queries = Queries::new(cache.data("queries").ttl(Duration::from_secs(300)));
+    let shop = Shop { database: Database { pool: pool.clone(), queries }, outbox, closing };
     let handle = cache.handle();
     let metrics = measuring::routes(&handle).map_err(|error| format!("cannot measure: {error}"))?;
     tokio::spawn(purge_what_changed(changes, handle.purges(16)));

@@ -2,6 +2,8 @@
 //! can't be meant.
 
 mod compression;
+#[cfg(feature = "data")]
+mod data;
 mod error;
 #[cfg(feature = "admin")]
 mod lent;
@@ -116,6 +118,14 @@ impl Config {
     ) -> Self {
         self.principals.insert(name.into(), Principal::new(principal));
         self
+    }
+
+    /// The principals that rules of this text name, each once: those that [`principal`](Self::principal) has to give.
+    pub fn principals(&self) -> impl Iterator<Item = &str> {
+        let drafts = self.rules.iter().map(|(_, draft)| draft).chain(&self.otherwise);
+        let names: std::collections::BTreeSet<_> =
+            drafts.filter_map(|draft| Some(draft.principal.as_ref()?.name.as_str())).collect();
+        names.into_iter()
     }
 
     /// The bytes that the store in memory may hold, whatever the text says: for a program with a word of its own about its memory.
@@ -295,6 +305,10 @@ impl Contents {
         if let Some(section) = section("compression") {
             settings.compression = compression::read(&section);
             section.finish();
+        }
+        #[cfg(feature = "data")]
+        if let Some(section) = section("data") {
+            settings.data = data::read(&section);
         }
         let store = section("store").map(read_store);
         let sets = section("keys").map(read_key_sets).unwrap_or_default();

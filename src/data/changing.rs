@@ -195,7 +195,7 @@ impl Changing<'_> {
             // A script whose answer is lost is known by it to have run.
             let mut head = entry.headers();
             head.insert(header::ETAG, unique().map_err(|error| self.failed(error))?);
-            (entry.head, entry.body) = core.heads.store(head, &[], entry.body);
+            (entry.head, entry.body) = core.heads.store(&head, &[], entry.body);
         }
         Ok(entry)
     }

@@ -67,19 +67,18 @@ pub(super) async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 }
 
 async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut under_way: Vec<(Option<Pin<Box<F>>>, Option<F::Output>)> =
-        futures.into_iter().map(|future| (Some(Box::pin(future)), None)).collect();
+    let mut under_way: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = under_way.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut waits = false;
-        for (future, output) in &mut under_way {
-            let Some(polled) = future else { continue };
-            match polled.as_mut().poll(cx) {
-                Poll::Ready(ended) => (*future, *output) = (None, Some(ended)),
+        for (future, output) in under_way.iter_mut().zip(&mut outputs).filter(|(_, output)| output.is_none()) {
+            match future.as_mut().poll(cx) {
+                Poll::Ready(ended) => *output = Some(ended),
                 Poll::Pending => waits = true,
             }
         }
         if waits { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    under_way.into_iter().filter_map(|(_, output)| output).collect()
+    outputs.into_iter().flatten().collect()
 }

@@ -17,6 +17,7 @@
 
 mod atomic;
 mod changing;
+mod defaults;
 mod entry;
 mod error;
 mod failures;
@@ -41,6 +42,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::defaults::Defaults;
+#[cfg(feature = "config")]
+pub(crate) use self::defaults::Serialized;
 pub use self::entry::Entry;
 pub use self::error::DataError;
 pub(crate) use self::job::Loaded;
@@ -138,16 +142,19 @@ impl DataCache {
             is_name(name),
             "{name:?} is no name of a data cache: it has 1 to 64 of the letters a to z, digits, `_` and `-`"
         );
-        let counters = live.load().data.counters(name);
-        let serializer = Chosen::Json;
+        let core = live.load();
+        let counters = core.data.counters(name);
+        let defaults = core.settings.data.get(name).cloned().unwrap_or_default();
+        drop(core);
+        let serializer = defaults.serializer.chosen();
         let shape = Shape {
             name: counters.name.clone(),
-            words: Words::default(),
-            tags: Vec::new(),
+            words: defaults.words(),
+            tags: defaults.tags.iter().map(|tag| tag.as_str().into()).collect(),
             regimes: Regimes::of(&serializer),
             serializer,
             compression: None,
-            max_value_size: None,
+            max_value_size: defaults.max_value_size,
             counters,
         };
         Self { live, shape: Arc::new(shape) }

@@ -46,7 +46,6 @@ impl<T, K> Flight<T, K> {
     }
 }
 
-#[cfg(feature = "data")]
 impl<T, K> super::Follower<T, K> {
     /// What the answer that it waits for is made from, if anybody asked.
     pub(crate) fn used(&self) -> Option<&Used> {

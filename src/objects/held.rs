@@ -97,6 +97,12 @@ impl<V> Held<V> {
         }
     }
 
+    /// Whether there is nothing that has to be said where it is used.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.stamp.tags.is_none() && self.stamp.stale_from().is_none()
+    }
+
     /// A loader has failed: none is asked for so long, where this may stand in.
     pub(super) fn rest(&self, now: Moment, pause: Duration) {
         self.rests.fetch_max(millis(now.since(self.received).saturating_add(pause)), Ordering::Relaxed);

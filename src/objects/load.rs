@@ -20,6 +20,7 @@ use crate::handover::Handover;
 use crate::regime::Regime;
 use crate::response::Stamp;
 use crate::stats::count;
+use crate::used::{Scope, Sink, Used, UsedTags};
 
 /// After so many loads that brought nothing, each calls its own loader.
 const PATIENCE: u32 = 4;
@@ -69,19 +70,43 @@ where
                 self.refresh(load);
                 Ok(Some(value))
             }
-            Found::Nothing => match self.turn().await {
-                Turn::Done(answer) => answer,
-                Turn::Lead(flight, stamp) => {
-                    // Somebody else's may have ended between the look and the departure.
-                    if let Found::Answer(answer) = self.look(false) {
-                        flight.again();
-                        return answer;
-                    }
-                    let (core, loading) = (self.shelf.core(), load());
-                    Handover::new(core, self.lead(flight, stamp, loading)).await
-                }
-            },
+            Found::Nothing => {
+                // Before anything is read.
+                let outer = UsedTags::current();
+                self.words.tags.iter().for_each(|tag| outer.add(tag));
+                self.load(load, &outer).await
+            }
         }
+    }
+
+    async fn load<E, F, L>(self, load: F, outer: &UsedTags) -> Answer<V, E>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce() -> L + Send,
+        L: Future<Output = Result<Option<V>, E>> + Send + 'static,
+    {
+        match self.turn(outer).await {
+            Turn::Done(answer) => answer,
+            Turn::Lead(flight, stamp) => {
+                // Somebody else's may have ended between the look and the departure.
+                if let Found::Answer(answer) = self.look(false) {
+                    flight.again();
+                    return answer;
+                }
+                let (core, (used, scope)) = (self.shelf.core(), self.gather(&flight));
+                let answer = Handover::new(core, self.lead(flight, stamp, scope.around(load()))).await;
+                outer.add_made(&used);
+                answer
+            }
+        }
+    }
+
+    /// Where the tags come that the loader uses, which its value will bear; and in which scope it has to run for that.
+    fn gather(&self, flight: &Flown<K, V>) -> (Arc<Used>, Scope) {
+        let used = Arc::new(Used::new(&self.shelf.state));
+        flight.gather_in(used.clone());
+        let sink = self.shelf.live.load().settings.propagate_tags.then(|| Sink::Own(used.clone()));
+        (used, Scope::of(sink))
     }
 
     /// What is held may be used as it is, as stale, or not. What is found by who looks again isn't counted.
@@ -119,7 +144,7 @@ where
     }
 
     /// Leads, or waits for what another one brings.
-    async fn turn<E: Send + Sync + 'static>(&self) -> Turn<K, V, E> {
+    async fn turn<E: Send + Sync + 'static>(&self, outer: &UsedTags) -> Turn<K, V, E> {
         let mut failures = 0;
         loop {
             // Before the loader is called: what is purged from now on isn't what it brings.
@@ -135,7 +160,9 @@ where
             if failures == 0 {
                 add(&self.shelf.counts.collapsed);
             }
-            match self.wait(follower).await {
+            let landed = self.wait(&follower).await;
+            follower.used().into_iter().for_each(|used| outer.add_made(used));
+            match landed {
                 Some(Landed::Given(loaded)) => match self.answer(&loaded) {
                     Some(answer) => return Turn::Done(answer),
                     None => failures = PATIENCE,
@@ -167,7 +194,7 @@ where
     }
 
     /// `None` if it takes too long.
-    async fn wait(&self, follower: Follower<Loaded<V>, ObjectKey<K>>) -> Option<Landed<Loaded<V>>> {
+    async fn wait(&self, follower: &Follower<Loaded<V>, ObjectKey<K>>) -> Option<Landed<Loaded<V>>> {
         if Handle::try_current().is_err() {
             // Nobody counts the time.
             return Some(follower.landed().await);
@@ -241,6 +268,7 @@ where
         lifetime: Option<Duration>,
     ) {
         stamp.tags = self.words.tags(&self.shelf.state);
+        self.shelf.core().bear_all(&mut stamp, flight.used());
         flight.know_tags(stamp.tags.clone());
         let (is_value, lifetime) = (matches!(loaded, Loaded::Value(_)), lifetime.unwrap_or_default());
         // What isn't there stands in for nothing.
@@ -282,7 +310,8 @@ where
         if let Found::Answer::<V, E>(_) = self.look(false) {
             return flight.again();
         }
-        let loading = load();
+        let (_, scope) = self.gather(&flight);
+        let loading = scope.around(load());
         core.refresh(place, async move { drop(self.lead(flight, stamp, loading).await) });
     }
 }

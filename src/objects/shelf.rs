@@ -19,6 +19,7 @@ use crate::purge::PurgeIndex;
 use crate::response::Stamp;
 use crate::shelves::{self, Walk};
 use crate::target::Target;
+use crate::used::UsedTags;
 
 type Entries<K, V> = moka::sync::Cache<K, Arc<Held<V>>, ahash::RandomState>;
 
@@ -79,7 +80,19 @@ where
             return None;
         }
         let may = held.now(now);
+        if !held.is_plain() && !self.is_used(&held, now) {
+            return None;
+        }
         Some((held, may))
+    }
+
+    /// What is made from it bears its tags; false if it was purged before that could be said.
+    #[cold]
+    fn is_used(&self, held: &Held<V>, now: Moment) -> bool {
+        let used = UsedTags::current();
+        used.add_stamp(&held.stamp);
+        // A purge that came before it was said closed no flight that the tags are for now.
+        !used.is_heard() || self.is_usable(held, now)
     }
 
     /// Whether no purge that is known touches it, and none that isn't known can have for long.

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::admission::InHand;
 use crate::cache::State;
+use crate::response::Stamp;
 #[cfg(feature = "data")]
 use crate::response::StoredResponse;
 use crate::stats::count;
@@ -87,8 +88,13 @@ impl UsedTags {
     /// What is stored was used: its tags count. Where a soft purge has made it stale, what is made from it was asked for no later than it was.
     #[cfg(feature = "data")]
     pub(crate) fn add_stored(&self, stored: &StoredResponse) {
-        let tags = stored.stamp.tags.as_deref();
-        let number = stored.stamp.stale_from().map(|_| stored.stamp.number);
+        self.add_stamp(&stored.stamp);
+    }
+
+    /// The same of what has this stamp.
+    pub(crate) fn add_stamp(&self, stamp: &Stamp) {
+        let tags = stamp.tags.as_deref();
+        let number = stamp.stale_from().map(|_| stamp.number);
         if tags.is_some() || number.is_some() {
             let add = |gathered: &mut Gathered| {
                 tags.iter().for_each(|tags| gathered.names.add_all(tags));
@@ -99,7 +105,6 @@ impl UsedTags {
     }
 
     /// What was made from something else was used.
-    #[cfg(feature = "data")]
     pub(crate) fn add_made(&self, made: &Used) {
         if !self.0.is_empty() {
             let made = made.so_far();
@@ -129,7 +134,6 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    #[cfg(feature = "data")]
     fn add_number(&mut self, number: Option<u64>) {
         self.number = self.number.into_iter().chain(number).min();
     }

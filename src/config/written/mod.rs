@@ -2,6 +2,8 @@
 //!
 //! What a text can't say has to be told in words: a new field of the settings or of a policy has to be written here, or it doesn't compile.
 
+#[cfg(feature = "data")]
+mod data;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,8 @@ pub(crate) fn written(settings: &Settings) -> Written {
     if let Some(memory) = &settings.backend.near {
         out.section("[store]", store(memory));
     }
+    #[cfg(feature = "data")]
+    settings.data.iter().for_each(|(name, defaults)| out.data(name, defaults));
     if settings.backend.far.is_some() {
         out.notes.push("the store is one of code's own, and stays".into());
     }
@@ -97,6 +101,8 @@ fn top(settings: &Settings, usual: &Settings) -> Lines {
         outcome_extension: _,
         observe_answers: _,
         query: _,
+        #[cfg(feature = "data")]
+            data: _,
         targets,
         heuristics,
         no_vary_search,

@@ -65,6 +65,18 @@ fn a_file_reads_back_as_it_is() {
         cache_status = false
         warning = true
         forward_tags = true
+        [data.products]
+        ttl = '5m'
+        sliding = '90s'
+        stale_while_revalidate = '1s'
+        stale_if_error = '2s'
+        none_ttl = '3s'
+        error_ttl = '4s'
+        tags = ['shop', 'a:b']
+        serializer = 'msgpack'
+        max_value_size = '1KiB'
+        [data.plain]
+        serializer = 'json'
         [keys.a]
         sort_query = true
         only_query = ['b', 'c*']
