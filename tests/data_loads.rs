@@ -202,7 +202,7 @@ async fn an_error_is_remembered_where_that_is_wanted_until_something_speaks_agai
         ("a purge of its tag", |cache, _| Box::pin(async move { purge(&cache, "tag:t").await }), false),
         ("a purge by pattern", |cache, _| Box::pin(async move { purge(&cache, "glob:x:*").await }), false),
         ("a purge of everything", |cache, _| Box::pin(async move { purge(&cache, "everything").await }), false),
-        ("a write", |cache, _| Box::pin(async move { drop(cache.delete("a").await) }), false),
+        ("a write", |cache, _| Box::pin(async move { _ = cache.delete("a").await }), false),
     ];
     for (against, happens, stays) in rows {
         let (clock, cache) = timed(|cache| cache.error_ttl(secs(5)));
@@ -220,7 +220,7 @@ async fn an_error_is_remembered_where_that_is_wanted_until_something_speaks_agai
 }
 
 async fn purge(cache: &DataCache, selector: &str) {
-    cache.purge(selector.parse::<Selector>().unwrap()).await.unwrap();
+    cache.purge(selector.parse().expect("a selector")).await.expect("it is made");
 }
 
 #[tokio::test]
@@ -301,10 +301,12 @@ async fn a_stale_value_stands_in_for_an_error_unless_it_was_purged_or_written_to
         ("its window ends", |_, clock| Box::pin(async move { clock.advance(secs(50)) }), false),
         ("it is purged", |cache, _| Box::pin(async move { purge(&cache, "tag:t").await }), false),
         ("all is purged", |cache, _| Box::pin(async move { purge(&cache, "everything").await }), false),
-        ("it is deleted", |cache, _| Box::pin(async move { drop(cache.delete("a").await) }), false),
+        ("it is deleted", |cache, _| Box::pin(async move { _ = cache.delete("a").await }), false),
         (
             "it is purged softly",
-            |cache, _| Box::pin(async move { drop(cache.purge(Selector::Tag("t".into())).soft().await.unwrap()) }),
+            |cache, _| {
+                Box::pin(async move { _ = cache.purge(Selector::Tag("t".into())).soft().await.expect("it is made") })
+            },
             true,
         ),
     ];
