@@ -10,7 +10,7 @@ use crate::admission::Ask;
 use crate::cache::CacheCore;
 use crate::downstream::Downstream;
 use crate::form;
-use crate::plan::{keep_own_validators, stored_head};
+use crate::kept_head::{keep_own_validators, stored_head};
 use crate::precedence::{Arrival, judge};
 use crate::response::{Origin, StoredResponse};
 use crate::rfc9111::date;
@@ -72,7 +72,7 @@ pub(crate) fn adopt(stored: &StoredResponse, ask: &Ask, core: &CacheCore) -> Res
     // Its content is what it is, whatever compression is set to now.
     origin.own_vary = stored.form.is_negotiable() && form::add_vary(&mut head);
     stored.form.dress(&mut head);
-    let (head, _) = core.heads.store(head, &core.settings.switches.names(), Bytes::new());
+    let (head, _) = core.heads.store(&head, &core.settings.switches.names(), Bytes::new());
     Ok(Arc::new(StoredResponse {
         // It is in nobody's account, since it isn't in the store.
         charge: None,

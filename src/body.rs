@@ -1,7 +1,6 @@
 //! [`ResponseBody`]: the content of what passes the cache. What is not stored passes untouched; what is stored is read from the stream that also
 //! fills the store.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::Range;
@@ -19,7 +18,7 @@ use crate::decoded::Decoded;
 use crate::error::{BodyError, BoxError};
 use crate::head::COPIED_WHEN_STORED;
 use crate::report::Watch;
-use crate::stream::{Reader, Source};
+use crate::stream::{Frames, Reader, Source};
 use crate::tally::{RouteCounters, more};
 use crate::used::Scope;
 
@@ -295,8 +294,6 @@ pub(crate) async fn read_out<B: Body<Data = Bytes>, E>(
     }
 }
 
-pub(crate) type Frames = VecDeque<Result<Frame<Bytes>, BoxError>>;
-
 /// What [`read_ahead`] found.
 pub(crate) enum ReadAhead {
     /// The whole content.
@@ -323,7 +320,7 @@ pub(crate) async fn read_ahead(mut body: Source, limit: usize) -> ReadAhead {
                 Poll::Ready(Some(frame)) => frame,
             };
             let chunk = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
-            ready.push_back(frame);
+            ready.push(frame);
             length += chunk.unwrap_or_default();
             // A body that is always ready, but has nothing to say, must not keep us here.
             if chunk.is_none() || length > limit || ready.len() > MOST_READ_AHEAD {
@@ -336,12 +333,14 @@ pub(crate) async fn read_ahead(mut body: Source, limit: usize) -> ReadAhead {
 }
 
 /// All data in one piece.
-fn concatenate<E>(frames: VecDeque<Result<Frame<Bytes>, E>>) -> Bytes {
-    let chunks = || frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+fn concatenate(mut frames: Frames) -> Bytes {
     // The rule, and needs no copy: small content is copied when it is stored.
-    if let (1, Some(only)) = (frames.len(), chunks().next().filter(|only| only.len() <= COPIED_WHEN_STORED)) {
-        return only.clone();
+    if let [Ok(only)] = frames.as_mut_slice()
+        && let Some(data) = only.data_mut().filter(|data| data.len() <= COPIED_WHEN_STORED)
+    {
+        return std::mem::take(data);
     }
+    let chunks = || frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
     let mut whole = BytesMut::with_capacity(chunks().map(Bytes::len).sum());
     chunks().for_each(|chunk| whole.extend_from_slice(chunk));
     whole.freeze()

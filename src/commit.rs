@@ -28,24 +28,29 @@ impl CacheCore {
         confirmed: Option<&Stamp>,
         compression: Option<Job>,
     ) -> Result<(), DeclineReason> {
-        let flight = Arc::new(flight);
-        let committed = self.put(&flight, key, response, confirmed).map(|far| match (compression, far) {
+        let far = match self.put(&flight, key, response, confirmed) {
+            Ok(far) => far,
+            Err(reason) => {
+                // Dropped after a purge, it has failed: one of those who wait asks anew.
+                if reason != DeclineReason::Purged {
+                    flight.decline();
+                }
+                return Err(reason);
+            }
+        };
+        flight.give(Given::Stored(response.clone()));
+        let far = far.map(|far| far.until_stored(flight));
+        match (compression, far) {
             (Some(job), far) => job.spawn(far),
             (None, Some(far)) => self.spawn(far.run(response.clone())),
             (None, None) => {}
-        });
-        match committed {
-            Ok(()) => flight.give(Given::Stored(response.clone())),
-            // Dropped, it has failed: one of those who wait asks anew.
-            Err(DeclineReason::Purged) => {}
-            Err(_) => flight.decline(),
         }
-        committed
+        Ok(())
     }
 
     fn put(
         self: &Arc<Self>,
-        flight: &Arc<Flight<Given>>,
+        flight: &Flight<Given>,
         key: &CacheKey,
         response: &Arc<StoredResponse>,
         confirmed: Option<&Stamp>,
@@ -73,8 +78,7 @@ impl CacheCore {
             core: self.clone(),
             far: far.clone(),
             key: key.clone(),
-            // Until a store has it, those who come have it from the flight.
-            _until_stored: room.is_none().then(|| flight.clone()),
+            _until_stored: None,
             lent: flight.lent(),
             room,
         }))
@@ -130,11 +134,16 @@ pub(crate) struct FarPut {
     key: CacheKey,
     /// What left the near store, if there is one.
     room: Option<MakeRoom>,
-    _until_stored: Option<Arc<Flight<Given>>>,
+    _until_stored: Option<Flight<Given>>,
     lent: Option<Arc<Lent>>,
 }
 
 impl FarPut {
+    /// Until a store has it, those who come have it from the flight.
+    fn until_stored(self, flight: Flight<Given>) -> Self {
+        Self { _until_stored: self.room.is_none().then_some(flight), ..self }
+    }
+
     /// A purge that comes while the store is at work has a larger number than this response, so that it is never read.
     pub(crate) async fn run(self, response: Arc<StoredResponse>) {
         let (core, far, key) = (&self.core, &self.far, &self.key);

@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn stored(core: &CacheCore, body: Bytes, length: u32) -> StoredResponse {
-        let (head, body) = core.heads.store(HeaderMap::new(), &[], body);
+        let (head, body) = core.heads.store(&HeaderMap::new(), &[], body);
         StoredResponse {
             status: StatusCode::OK,
             head,

@@ -23,7 +23,7 @@ type Awaited<B, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<B>
 enum State<B: Body, E> {
     Ready(Option<Response<ResponseBody<B>>>),
     Awaited(Awaited<B, E>),
-    Filling(Box<Filling<B, E>>),
+    Filling(Filling<B, E>),
 }
 
 /// An answer that others may wait for, or that may be stored.
@@ -63,7 +63,7 @@ impl<B: Body, E> ResponseFuture<B, E> {
     {
         let finish = |core: &CacheCore, answer| core.finish_unattended(read_out(answer));
         let filling = Filling { core, answer: Some(Box::pin(answer)), finish };
-        Self { state: State::Filling(Box::new(filling)) }
+        Self { state: State::Filling(filling) }
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::hint::black_box;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -12,12 +13,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use crate::nearby::Nearby;
-use crate::rfc9111::date;
+use crate::rfc9111::date::{self, unix_seconds};
 use crate::rfc9111::validation::{EntityTag, Validators};
 
 /// The fields that usually differ between responses of one route.
-pub(crate) const OWN: [HeaderName; 6] =
+pub(crate) static OWN: [HeaderName; 6] =
     [header::DATE, header::ETAG, header::LAST_MODIFIED, header::EXPIRES, header::CONTENT_LOCATION, header::LOCATION];
+
+/// What is in a place until it is filled.
+static EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// The values of own fields, in the order of [`OWN`].
 type OwnValues = SmallVec<[HeaderValue; 3]>;
@@ -73,7 +77,7 @@ impl StoredHead {
     }
 
     fn get_own(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        let place = OWN.iter().position(|own| own == name).filter(|place| self.has_own & (1 << place) != 0)?;
+        let place = own_place(name).filter(|place| self.has_own & (1 << place) != 0)?;
         let before = self.has_own & ((1 << place) - 1);
         self.own.get(before.count_ones() as usize)
     }
@@ -132,6 +136,8 @@ impl Places<'_> {
     }
 }
 
+type Field<'a> = (&'a HeaderName, &'a HeaderValue);
+
 /// The heads that entries share.
 #[derive(Debug, Default)]
 pub(crate) struct SharedHeads {
@@ -148,6 +154,10 @@ struct Known {
     unshared: usize,
     /// Bytes given away for the life of the process.
     leaked: usize,
+    /// What was read last in `Date` and in `Last-Modified`: answers of one second have one date.
+    dates: [(SmallVec<[u8; 32]>, Option<SystemTime>); 2],
+    /// The date that was written last, and its second.
+    written: Option<(u64, HeaderValue)>,
 }
 
 /// The most shared heads that are remembered.
@@ -166,48 +176,106 @@ const MOST_LEAKED: usize = 64 << 10;
 impl SharedHeads {
     /// The compact form of `head`, with places for `reserved`; and of `content`, which shares memory with it if it is small: a hit then
     /// counts its references in one place.
-    pub(crate) fn store(&self, head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (StoredHead, Bytes) {
-        let date = date::field(&head, header::DATE);
-        let last_modified = date::field(&head, header::LAST_MODIFIED);
-        let (shared, own, has_own, content) = self.split(head, reserved, content);
-        (StoredHead { shared: self.share(shared), own, has_own, date, last_modified }, content)
+    pub(crate) fn store(&self, head: &HeaderMap, reserved: &[HeaderName], content: Bytes) -> (StoredHead, Bytes) {
+        self.pack(self.lay(head.iter(), reserved), content)
     }
 
-    /// Puts places for the reserved and the own fields in front of all others, and the values of the own ones, with small content, into memory of
-    /// their own.
-    fn split(&self, head: HeaderMap, reserved: &[HeaderName], content: Bytes) -> (HeaderMap, OwnValues, u8, Bytes) {
-        let mut shared = HeaderMap::with_capacity(reserved.len() + head.len());
-        reserved.iter().for_each(|name| drop(shared.insert(name.clone(), HeaderValue::from_static(""))));
-        // A repeated field is junk, or at least nothing usual, and isn't taken apart.
-        let is_own = |name: &HeaderName| OWN.contains(name) && head.get_all(name).iter().count() == 1;
-        let mut values: SmallVec<[&HeaderValue; 3]> = SmallVec::new();
-        let mut has_own = 0;
-        for (place, name) in OWN.iter().enumerate().filter(|(_, name)| is_own(name)) {
-            shared.insert(name, HeaderValue::from_static(""));
-            values.extend(head.get(name));
-            has_own |= 1 << place;
+    /// A head of these fields as it is stored, but for the memory of its own values. Where its like is stored already, nothing is made.
+    pub(crate) fn lay<'a>(&self, fields: impl Iterator<Item = Field<'a>>, reserved: &'a [HeaderName]) -> StoredHead {
+        let placed = |(name, value): Field<'a>| (own_place(name), name, value);
+        let fields: SmallVec<[(Option<usize>, &HeaderName, &HeaderValue); 16]> = fields.map(placed).collect();
+        let (mut own, mut has_own) = ([None; OWN.len()], 0);
+        for &(place, _, value) in &fields {
+            let Some(place) = place else { continue };
+            // A repeated field is junk, or at least nothing usual, and isn't taken apart.
+            let is_first = own[place].replace(value).is_none();
+            has_own = if is_first { has_own | 1 << place } else { has_own & !(1 << place) };
         }
-        for (name, value) in head.iter().filter(|(name, _)| !is_own(name)) {
-            shared.append(name.clone(), value.clone());
-        }
+        let is_own = |place: usize| has_own & 1 << place != 0;
+        let own: SmallVec<[(usize, &HeaderValue); OWN.len()]> = own
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| is_own(*place))
+            .filter_map(|(n, own)| Some((n, (*own)?)))
+            .collect();
+        let own_names = own.iter().map(|(place, _)| &OWN[*place]);
+        let places = reserved.iter().chain(own_names).map(|name| (name, &EMPTY));
+        let others = fields.iter().filter(|(place, ..)| !place.is_some_and(is_own));
+        let all: SmallVec<[Field<'_>; 24]> = places.chain(others.map(|(_, name, value)| (*name, *value))).collect();
+        let value = |name| own.iter().find(|(place, _)| OWN[*place] == name).map(|(_, value)| *value);
+        let mut known = self.known();
+        let (date, last_modified) = (known.date(0, value(header::DATE)), known.date(1, value(header::LAST_MODIFIED)));
+        let own = own.iter().map(|(_, value)| HeaderValue::clone(value)).collect();
+        StoredHead { shared: known.share(&all), own, has_own, date, last_modified }
+    }
+
+    /// Gives a head memory of its own for its own values, and for small content.
+    pub(crate) fn pack(&self, mut head: StoredHead, content: Bytes) -> (StoredHead, Bytes) {
         let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
-        let mut memory = BytesMut::with_capacity(values.iter().map(|value| value.len()).sum::<usize>() + copied);
-        values.iter().for_each(|value| memory.extend_from_slice(value.as_bytes()));
+        let length = head.own.iter().map(HeaderValue::len).sum::<usize>() + copied;
+        let mut memory = BytesMut::with_capacity(length);
+        head.own.iter().for_each(|value| memory.extend_from_slice(value.as_bytes()));
         memory.extend_from_slice(&content[..copied]);
         self.counters.offer();
         let mut memory = memory.freeze();
-        let mut kept = |value: &&HeaderValue| {
-            HeaderValue::from_maybe_shared(memory.split_to(value.len())).unwrap_or_else(|_| HeaderValue::clone(value))
-        };
-        let own = values.iter().map(&mut kept).collect();
-        let content = if copied == content.len() { memory } else { content };
-        (shared, own, has_own, content)
+        for value in &mut head.own {
+            if let Ok(kept) = HeaderValue::from_maybe_shared(memory.split_to(value.len())) {
+                *value = kept;
+            }
+        }
+        (head, if copied == content.len() { memory } else { content })
     }
 
-    fn share(&self, head: HeaderMap) -> Arc<HeaderMap> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { heads, unshared, leaked } = &mut *known;
-        let id = heads.hasher().hash_one(Fields(&head));
+    /// This time as a field value.
+    pub(crate) fn date(&self, time: SystemTime) -> HeaderValue {
+        let second = unix_seconds(time);
+        let mut known = self.known();
+        if let Some((_, value)) = known.written.as_ref().filter(|(written, _)| *written == second) {
+            return value.clone();
+        }
+        let value = date::format(time);
+        known.written = Some((second, value.clone()));
+        value
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a name in [`OWN`]; by its text, which is quicker than to compare it with one after another.
+fn own_place(name: &HeaderName) -> Option<usize> {
+    match name.as_str() {
+        "date" => Some(0),
+        "etag" => Some(1),
+        "last-modified" => Some(2),
+        "expires" => Some(3),
+        "content-location" => Some(4),
+        "location" => Some(5),
+        _ => None,
+    }
+}
+
+impl Known {
+    /// The date that a value spells, if it spells one; `n` is 0 for `Date`, and 1 for `Last-Modified`.
+    fn date(&mut self, n: usize, value: Option<&HeaderValue>) -> Option<SystemTime> {
+        let value = value?.as_bytes();
+        let (text, time) = &mut self.dates[n];
+        if text.as_slice() != value {
+            (*text, *time) = (SmallVec::from_slice(value), date::parse(value));
+        }
+        *time
+    }
+
+    /// The map of these fields, in this order.
+    fn share(&mut self, fields: &[Field<'_>]) -> Arc<HeaderMap> {
+        let Self { heads, unshared, leaked, .. } = self;
+        let mut hasher = heads.hasher().build_hasher();
+        for (name, value) in fields {
+            name.hash(&mut hasher);
+            value.as_bytes().hash(&mut hasher);
+        }
+        let id = hasher.finish();
         if heads.len() >= MOST_HEADS && !heads.contains_key(&id) {
             *unshared += 1;
             // Looking through all of them is worth it only now and then.
@@ -215,14 +283,14 @@ impl SharedHeads {
                 heads.retain(|_, (head, _)| head.strong_count() > 0);
             }
             if heads.len() >= MOST_HEADS {
-                return Arc::new(compact(&head));
+                return Arc::new(compact(&to_map(fields)));
             }
         }
         match heads.entry(id) {
             Entry::Occupied(mut known) => {
                 let (weak, seen) = known.get_mut();
-                let Some(mut shared) = weak.upgrade().filter(|shared| **shared == head) else {
-                    let newer = Arc::new(compact(&head));
+                let Some(mut shared) = weak.upgrade().filter(|shared| shared.iter().eq(fields.iter().copied())) else {
+                    let newer = Arc::new(compact(&to_map(fields)));
                     if weak.strong_count() == 0 {
                         *weak = Arc::downgrade(&newer);
                     }
@@ -238,12 +306,21 @@ impl SharedHeads {
                 shared
             }
             Entry::Vacant(place) => {
+                let head = to_map(fields);
                 let first = Arc::new(lasting(&head, leaked, LEAKED_AT_ONCE).unwrap_or_else(|| compact(&head)));
                 place.insert((Arc::downgrade(&first), 1));
                 first
             }
         }
     }
+}
+
+fn to_map(fields: &[Field<'_>]) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for &(name, value) in fields {
+        map.append(name.clone(), value.clone());
+    }
+    map
 }
 
 /// Content up to this size is copied next to the own fields.
@@ -288,18 +365,6 @@ fn copy_with(head: &HeaderMap, mut keep: impl FnMut(&HeaderValue) -> Option<Head
     copy
 }
 
-/// The fields of a head, to be hashed in their order.
-struct Fields<'a>(&'a HeaderMap);
-
-impl std::hash::Hash for Fields<'_> {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        for (name, value) in self.0 {
-            name.hash(state);
-            value.as_bytes().hash(state);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,7 +385,7 @@ mod tests {
         original.append("x-a", HeaderValue::from_bytes(b"\xfftext").unwrap());
         original.append("location", HeaderValue::from_maybe_shared(buffer.slice(10..20)).unwrap());
         let reserved = [header::AGE, HeaderName::from_static("x-cache")];
-        let (stored, content) = SharedHeads::default().store(original.clone(), &reserved, buffer.slice(..100));
+        let (stored, content) = SharedHeads::default().store(&original, &reserved, buffer.slice(..100));
         assert_eq!(stored.to_map_without(&reserved), original);
         assert_eq!(content, buffer.slice(..100));
         let filled = stored.to_map(|places| {
@@ -340,7 +405,7 @@ mod tests {
     #[test]
     fn heads_that_differ_in_own_fields_are_shared_and_others_not() {
         let heads = SharedHeads::default();
-        let store = |fields: &[(&'static str, &str)]| heads.store(head(fields), &[], Bytes::new()).0;
+        let store = |fields: &[(&'static str, &str)]| heads.store(&head(fields), &[], Bytes::new()).0;
         let one = store(&[("etag", "\"a\""), ("x", "1")]);
         let same = store(&[("etag", "\"b\""), ("x", "1")]);
         let other = store(&[("etag", "\"b\""), ("x", "2")]);
@@ -356,7 +421,7 @@ mod tests {
         for n in 0..5000 {
             let value = format!("{n}-{}", "x".repeat(100));
             for _ in 0..OFTEN {
-                heads.store(head(&[("x", &value)]), &[], Bytes::new());
+                heads.store(&head(&[("x", &value)]), &[], Bytes::new());
             }
         }
         let known = heads.known.lock().unwrap();
@@ -364,9 +429,17 @@ mod tests {
     }
 
     #[test]
+    fn own_fields_are_known_by_their_places() {
+        for (place, name) in OWN.iter().enumerate() {
+            assert_eq!(own_place(name), Some(place), "{name}");
+        }
+        assert_eq!(own_place(&header::CONTENT_TYPE), None);
+    }
+
+    #[test]
     fn repeated_validators_are_none() {
         let (stored, _) =
-            SharedHeads::default().store(head(&[("etag", "\"a\""), ("etag", "\"b\"")]), &[], Bytes::new());
+            SharedHeads::default().store(&head(&[("etag", "\"a\""), ("etag", "\"b\"")]), &[], Bytes::new());
         assert_eq!(stored.etag(), None);
         assert_eq!(stored.to_map(|_| ()).get_all("etag").iter().count(), 2);
     }

@@ -50,7 +50,7 @@
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`) |
+//! | 5 | surfaces: what operates a cache | `Config` (feature `config`), `admin` (feature `admin`), `metrics` (feature `metrics`), `simulate` (feature `simulate`) |
 //! | 4 | tower: the layer, the service, bodies and futures | [`CacheLayer`], [`Cache`], [`ResponseBody`], [`ResponseFuture`], [`CacheHandle`], [`PurgeSender`] |
 //! | 3 | the engine: rules, precedence, purges, fills; values | [`Policy`], [`Stats`], [`report`], `DataCache` (feature `data`) |
 //! | 2 | stores | [`storage`], `record` (feature `record`) |
@@ -69,6 +69,7 @@
 //!   `erased-serde`. `msgpack` adds MessagePack, and the crate `rmp-serde`.
 //! - `metrics`: counters, gauges and latencies for the recorder that the application has installed, such as Prometheus': the module `metrics`. Adds the facade
 //!   crate `metrics`.
+//! - `simulate`: what a cache would do with an access log or a trace by a formula: the module `simulate`. Adds no crate.
 //! - `record`: stored responses and purges as bytes, for stores outside of the process: the module `record`. Adds the crates `twox-hash` and `hmac`.
 //! - `redis`: responses in Redis or Valkey, for several instances: `storage::RedisStore`. Adds `record`, the client `redis` and what that is made of. `redis-tls` adds
 //!   `rustls`.
@@ -86,6 +87,8 @@ mod config;
 pub mod metrics;
 #[cfg(all(test, shuttle))]
 mod models;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 
 // Floor 4: tower.
 mod body;
@@ -161,6 +164,7 @@ mod settings;
 mod shared_reads;
 mod shelves;
 mod spans;
+mod starts;
 mod stats;
 mod strategy;
 mod stream;
@@ -192,6 +196,7 @@ mod forwarded;
 mod head;
 mod histogram;
 mod hit_status;
+mod kept_head;
 mod key;
 mod meanings;
 mod naming;
@@ -304,6 +309,11 @@ struct Guide;
 #[cfg(all(doctest, feature = "admin"))]
 #[doc = include_str!("../docs/admin.md")]
 struct AdminChapter;
+
+/// The example in the chapter on simulations, as a doc test.
+#[cfg(all(doctest, feature = "simulate"))]
+#[doc = include_str!("../docs/simulate.md")]
+struct SimulateChapter;
 
 /// The example in the chapter on records, as a doc test.
 #[cfg(all(doctest, feature = "record"))]

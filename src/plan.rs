@@ -14,29 +14,24 @@ use crate::codec;
 use crate::coder;
 use crate::downstream::Downstream;
 use crate::flight::Flight;
-use crate::form::{self, Form};
-use crate::head::compact;
+use crate::form::Form;
+use crate::kept_head::{Arrived, Head, keep_own_validators};
 use crate::key::CacheKey;
 use crate::labels::Labels;
-use crate::outcome::OWN_FIELDS;
 use crate::partition::Charge;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
 use crate::regime::Regime;
 use crate::report::{FillSeen, Seen, Trail};
-use crate::response::{Origin, REPLACED, Stamp, StoredResponse, ensure_date};
+use crate::response::{Origin, Stamp, StoredResponse};
 use crate::rfc9111::directives::RequestDirectives;
-use crate::rfc9111::fields::{connection_options, is_hop_by_hop, is_of_one_exchange};
-use crate::rfc9111::groups::CACHE_GROUPS;
 use crate::rfc9111::reuse::{Reuse, reuse};
-use crate::rfc9111::search::NO_VARY_SEARCH;
 use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
 use crate::settings::Settings;
 use crate::spans;
 use crate::tagging::Labelled;
-use crate::tags::TAG_FIELDS;
 use crate::tally::RouteCounters;
 use crate::used::Used;
 use crate::variance::Variance;
@@ -57,8 +52,8 @@ pub(crate) struct Plan {
     pub(crate) verdict: Verdict,
     pub(crate) status: StatusCode,
     /// The head as it will be stored, without validators of the cache's own.
-    head: HeaderMap,
-    variance: Variance,
+    head: Head,
+    variance: Arc<Variance>,
     origin: Origin,
     charge: Option<Arc<Charge>>,
     pub(crate) route: Arc<RouteCounters>,
@@ -146,10 +141,9 @@ impl Plan {
             // Everybody who asks gets this one: the handler is always asked alike.
             fields.retain(|field| *field != header::ACCEPT_ENCODING);
         }
-        let variance = Variance::of(fields, draft.asked, settings.matching);
+        let variance = draft.core.variances.of(fields, draft.asked, settings.matching);
         let drops_cookies = draft.policy.drop_set_cookie;
         let downstream = draft.verdict.downstream.as_ref();
-        let (mut head, replaced) = stored_head(draft.head, drops_cookies, downstream, draft.received, settings);
         let Departure { flight, stamp, changes, asked } = departure;
         let terms = &draft.verdict.terms;
         let shared =
@@ -165,7 +159,8 @@ impl Plan {
         let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, labelled);
         let suits = settings.compression.suits(draft.status, draft.head, announced, &settings.targets);
         let form = if draft.asked_plainly && suits { Form::Plain } else { Form::Fixed };
-        let own_vary = form.is_negotiable() && form::add_vary(&mut head);
+        let arrived = Arrived { head: draft.head, status: draft.status, drops_cookies, received: draft.received };
+        let (head, replaced, own_vary) = Head::of(draft.core, &arrived, downstream, form);
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
@@ -195,7 +190,7 @@ impl Plan {
 
     /// Whether a hash of the content is of use: where the handler gave no entity tag, the cache makes one.
     pub(crate) fn needs_hash(&self) -> bool {
-        self.status == StatusCode::OK && !self.head.contains_key(header::ETAG)
+        self.status == StatusCode::OK && self.head.etag().is_none()
     }
 
     /// The content turned out to be such that what it was to replace is no longer good, though it won't be stored itself.
@@ -208,10 +203,7 @@ impl Plan {
 
     /// The response as it will be stored, but for its content and for what is made of that.
     pub(crate) fn preview(&self) -> StoredResponse {
-        let reserved = self.core.settings.switches.names();
-        let mut head = self.head.clone();
-        self.form.dress(&mut head);
-        let (head, body) = self.core.heads.store(head, &reserved, Bytes::new());
+        let (head, body) = self.head.stored(&self.core, self.form, Bytes::new());
         let downstream = self.verdict.downstream.clone().filter(Downstream::is_of_each_answer);
         StoredResponse {
             status: self.status,
@@ -220,7 +212,7 @@ impl Plan {
             keep: self.verdict.keep,
             terms: self.verdict.terms,
             received: self.received,
-            variance: self.core.variances.share(self.variance.clone()),
+            variance: self.variance.clone(),
             origin: self.origin.clone(),
             downstream: downstream.map(Arc::new),
             stamp: self.stamp.clone(),
@@ -235,8 +227,11 @@ impl Plan {
     /// Stores the response with this content, and tells what was stored.
     pub(crate) fn commit(self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
         let looked_at = self.trail.is_some();
-        let content =
-            if looked_at { self.core.observations.content(&body, hash.as_ref(), &self.head) } else { Seen::Unseen };
+        let content = if looked_at {
+            self.core.observations.content(&body, hash.as_ref(), self.head.etag())
+        } else {
+            Seen::Unseen
+        };
         self.commit_seen(body, hash, content)
     }
 
@@ -248,9 +243,7 @@ impl Plan {
     ) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.core.bear_all(&mut self.stamp, self.flight.used());
         self.add_validators(hash);
-        self.form.dress(&mut self.head);
-        let reserved = self.core.settings.switches.names();
-        let (head, body) = self.core.heads.store(self.head, &reserved, body);
+        let (head, body) = self.head.stored(&self.core, self.form, body);
         let stored = Arc::new(StoredResponse {
             status: self.status,
             head,
@@ -259,7 +252,7 @@ impl Plan {
             keep: self.verdict.keep,
             terms: self.verdict.terms,
             received: self.received,
-            variance: self.core.variances.share(self.variance),
+            variance: self.variance,
             origin: self.origin,
             downstream: self.verdict.downstream.filter(Downstream::is_of_each_answer).map(Arc::new),
             stamp: self.stamp,
@@ -284,7 +277,8 @@ impl Plan {
 
     /// Like [`commit`](Self::commit), with the content of `previous`, which the handler confirmed.
     pub(crate) fn commit_confirmed(mut self, previous: &StoredResponse) -> Result<Arc<StoredResponse>, DeclineReason> {
-        keep_own_validators(&mut self.head, &mut self.origin, previous);
+        let reserved = self.core.settings.switches.names();
+        keep_own_validators(self.head.open(&reserved), &mut self.origin, previous);
         let body = match (previous.form, self.form) {
             (Form::Coded { by, length }, Form::Fixed) => {
                 // It must not be coded any more, as where the 304 says `no-transform`.
@@ -311,19 +305,20 @@ impl Plan {
     /// when the content has been the same.
     fn add_validators(&mut self, hash: Option<[u8; 32]>) {
         let Some(hash) = hash.filter(|_| self.status == StatusCode::OK) else { return };
-        let bare = !has_validator(&self.head);
-        if self.head.contains_key(header::ETAG) {
+        let Head::Open(head) = &mut self.head else { return };
+        let bare = !has_validator(head);
+        if head.contains_key(header::ETAG) {
             return;
         }
-        let tag = entity_tag(&hash, self.head.get(header::CONTENT_ENCODING));
+        let tag = entity_tag(&hash, head.get(header::CONTENT_ENCODING));
         let unchanged = self.previous.as_ref().filter(|previous| previous.own_etag().as_ref() == Some(&tag));
-        self.head.insert(header::ETAG, tag);
+        head.insert(header::ETAG, tag);
         self.origin.own_etag = true;
         if bare {
             let since = unchanged
                 .filter(|previous| previous.origin.own_last_modified)
                 .and_then(|previous| previous.head.get(&header::LAST_MODIFIED).cloned());
-            self.head.insert(header::LAST_MODIFIED, since.unwrap_or_else(|| date::format(self.received.wall)));
+            head.insert(header::LAST_MODIFIED, since.unwrap_or_else(|| date::format(self.received.wall)));
             self.origin.own_last_modified = true;
         }
     }
@@ -357,71 +352,6 @@ fn placed(
         groups.iter().flat_map(|groups| groups.iter()).chain(spellings).copied().collect();
     stamp.tags = core.tags(labelled, key.path(), &nameless);
     (key, hidden, stamp)
-}
-
-/// What says how a response may be used, beside targeted fields. Where the settings keep it out of what is stored, it is remembered all
-/// the same: a 304 that comes without it takes none of it back.
-const DECISIVE: [HeaderName; 6] =
-    [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA, header::VARY, CACHE_GROUPS, NO_VARY_SEARCH];
-
-/// The head as it is stored: without what is never stored (RFC 9111 §3.1) or belongs to one exchange, with a `Date`,
-/// and with the downstream lifetime in place of the origin's. Second, what that replaced, and what else of the origin's words isn't there.
-pub(crate) fn stored_head(
-    head: &HeaderMap,
-    drops_cookies: bool,
-    downstream: Option<&Downstream>,
-    received: Moment,
-    settings: &Settings,
-) -> (HeaderMap, Option<Arc<HeaderMap>>) {
-    let nominated = connection_options(head);
-    let hides_tags = !settings.forward_tags;
-    let dropped = |name: &HeaderName| {
-        let of_one_exchange = is_of_one_exchange(name) && !settings.replayed.contains(name);
-        is_hop_by_hop(name)
-            || of_one_exchange
-            || nominated.contains(name)
-            || settings.never_stored.contains(name)
-            || OWN_FIELDS.contains(name)
-            || hides_tags && TAG_FIELDS.contains(name)
-            || *name == header::CONTENT_LENGTH
-            || (drops_cookies && *name == header::SET_COOKIE)
-    };
-    let mut kept = HeaderMap::with_capacity(head.len());
-    for (name, value) in head.iter().filter(|(name, _)| !dropped(name)) {
-        kept.append(name.clone(), value.clone());
-    }
-    ensure_date(&mut kept, received);
-    let decides = |name: &&HeaderName| DECISIVE.contains(name) || settings.targets.contains(name);
-    let tags = TAG_FIELDS.into_iter().filter(|name| head.contains_key(name) && !kept.contains_key(name));
-    let decisive = settings.never_stored.iter().filter(decides).cloned();
-    let hidden: SmallVec<[HeaderName; 2]> = decisive.chain(tags).collect();
-    let replaced = (downstream.is_some() || !hidden.is_empty()).then(|| {
-        let mut replaced = HeaderMap::new();
-        // In a partition targeted fields go as well: for others the answer is not, whatever they say.
-        let targets = settings.targets.iter().filter(|_| downstream.is_some_and(|downstream| downstream.private));
-        for name in REPLACED.iter().chain(targets.clone()).chain(&hidden) {
-            replaced.remove(name);
-            replaced.extend(head.get_all(name).iter().map(|value| (name.clone(), value.clone())));
-        }
-        if let Some(downstream) = downstream {
-            REPLACED.iter().chain(targets).for_each(|name| drop(kept.remove(name)));
-            kept.insert(header::CACHE_CONTROL, downstream.cache_control());
-        }
-        Arc::new(compact(&replaced))
-    });
-    (kept, replaced)
-}
-
-/// Takes over the validators that the cache made of the content of `previous`, which `head` still describes.
-pub(crate) fn keep_own_validators(head: &mut HeaderMap, origin: &mut Origin, previous: &StoredResponse) {
-    let last_modified = previous.head.get(&header::LAST_MODIFIED).filter(|_| previous.origin.own_last_modified);
-    for (name, value) in [(header::ETAG, previous.own_etag()), (header::LAST_MODIFIED, last_modified.cloned())] {
-        if let Some(value) = value.filter(|_| !head.contains_key(&name)) {
-            head.insert(name, value);
-        }
-    }
-    origin.own_etag = previous.origin.own_etag;
-    origin.own_last_modified = previous.origin.own_last_modified;
 }
 
 /// Whether the content is coded, as by compression (RFC 9110 §8.4).

@@ -250,7 +250,7 @@ impl StoredResponse {
 
     /// The same, without a byte of the memory that it was read into.
     pub(crate) fn in_memory_of_its_own(&self, heads: &SharedHeads) -> Self {
-        let (head, body) = heads.store(self.headers(), &self.reserved(), self.body.clone());
+        let (head, body) = heads.store(&self.headers(), &self.reserved(), self.body.clone());
         Self { head, body, ..self.clone() }
     }
 
@@ -315,7 +315,7 @@ impl StoredResponse {
         let mut head = self.headers();
         self.form.undress(&mut head);
         form.dress(&mut head);
-        let (head, body) = heads.store(head, &self.reserved(), coded);
+        let (head, body) = heads.store(&head, &self.reserved(), coded);
         Self { head, body, form, ..self.clone() }
     }
 

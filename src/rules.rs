@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use regex::{Regex, RegexSet, RegexSetBuilder};
+use regex::Regex;
 
 use crate::error::RuleError;
 use crate::labels::Labels;
@@ -13,6 +13,7 @@ use crate::neighbours::{Misorder, Neighbours};
 use crate::policy::Policy;
 use crate::regime::Regime;
 use crate::rfc9111::storability::is_provoked_error;
+use crate::starts::Starts;
 use crate::tally::RouteCounters;
 
 /// A pattern over the path and the policy of what it matches.
@@ -45,7 +46,7 @@ pub(crate) fn check(rule: &str, pattern: Option<&Regex>, policy: &Policy) -> Res
     }
 }
 
-/// All rules. A few are tried in turn, many are one automaton; either way matching takes time linear in the path.
+/// All rules. A few are tried in turn; of many, those that begin as the path does. Either way matching takes time linear in the path.
 #[derive(Debug)]
 pub(crate) struct Rules {
     patterns: Patterns,
@@ -53,13 +54,13 @@ pub(crate) struct Rules {
     otherwise: Route,
 }
 
-/// Up to this many rules are tried one after another, which costs less than one look into a set.
+/// Up to this many rules are tried one after another, which costs less than to look for those that may match.
 const FEW: usize = 4;
 
 #[derive(Debug)]
 enum Patterns {
     Few(Vec<Pattern>),
-    Many(RegexSet),
+    Many(Starts),
 }
 
 /// A pattern, or what it comes to where it is a plain text with an anchor, as most are.
@@ -117,8 +118,7 @@ impl Rules {
         let patterns = if rules.len() <= FEW {
             Patterns::Few(rules.iter().filter_map(|rule| Pattern::new(&rule.pattern)).collect())
         } else {
-            let set = RegexSetBuilder::new(rules.iter().map(|rule| &rule.pattern)).size_limit(usize::MAX).build();
-            Patterns::Many(set.expect("each pattern compiled on its own, and their number is not limited"))
+            Patterns::Many(Starts::new(rules.iter().map(|rule| rule.pattern.as_str())))
         };
         let route = |(n, rule): (usize, &Rule)| Route::new(Some(n), &rule.pattern, rule.policy.clone());
         Self {
@@ -165,7 +165,7 @@ impl Rules {
     pub(crate) fn route(&self, path: &str) -> &Route {
         let first = match &self.patterns {
             Patterns::Few(patterns) => patterns.iter().position(|pattern| pattern.is_match(path)),
-            Patterns::Many(patterns) => patterns.matches(path).iter().next(),
+            Patterns::Many(starts) => starts.first(path),
         };
         first.and_then(|n| self.routes.get(n)).unwrap_or(&self.otherwise)
     }

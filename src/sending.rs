@@ -9,7 +9,7 @@ use http_body::Body;
 use sha2::{Digest, Sha256};
 
 use crate::boarding::{Given, Preview};
-use crate::body::{Frames, ResponseBody};
+use crate::body::ResponseBody;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::fill::Fill;
@@ -17,7 +17,7 @@ use crate::outcome::CacheOutcome;
 use crate::plan::Plan;
 use crate::respond::{Shape, from_handler, reshape, wanted};
 use crate::rfc9111::storability::DeclineReason;
-use crate::stream::{Source, Stream};
+use crate::stream::{Frames, Source, Stream};
 
 /// An answer that is stored and sent.
 pub(crate) struct Sending {

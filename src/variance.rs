@@ -1,6 +1,7 @@
 //! [`Variance`]: which variant of its resource a stored response is (RFC 9111 §4.1).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -30,10 +31,15 @@ impl Variance {
 
     /// Whether `asked` says the same, to the byte or once normalised.
     pub(crate) fn matches(&self, asked: &HeaderMap, matching: Matching) -> bool {
+        let to_the_byte = !self.as_sent.is_empty() && self.was_said_by(asked);
+        to_the_byte || variant_key(&self.fields, asked, matching) == self.key
+    }
+
+    /// Whether `asked` says the same to the byte; never where a field had several lines.
+    fn was_said_by(&self, asked: &HeaderMap) -> bool {
         let same =
             |(name, sent): (&HeaderName, &Option<HeaderValue>)| at_most_one_line(asked, name) == Some(sent.as_ref());
-        let to_the_byte = !self.as_sent.is_empty() && self.fields.iter().zip(&self.as_sent).all(same);
-        to_the_byte || variant_key(&self.fields, asked, matching) == self.key
+        self.fields.len() == self.as_sent.len() && self.fields.iter().zip(&self.as_sent).all(same)
     }
 
     /// The nominated fields with what the request said in each, as it came; where a field had several lines, none is known.
@@ -80,12 +86,38 @@ fn at_most_one_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Opt
 #[derive(Debug, Default)]
 pub(crate) struct SharedVariances {
     known: Mutex<HashMap<u64, Weak<Variance>, ahash::RandomState>>,
+    /// By the lines of a request as they came: where they are known, nothing has to be normalised.
+    as_sent: Mutex<HashMap<u64, (Matching, Weak<Variance>), ahash::RandomState>>,
 }
 
 /// The most that are remembered; others have memory of their own.
 const MOST: usize = 1024;
 
 impl SharedVariances {
+    /// What `asked` says in the fields that a response nominates, as [`Variance::of`] has it.
+    pub(crate) fn of(&self, fields: SmallVec<[HeaderName; 2]>, asked: &HeaderMap, matching: Matching) -> Arc<Variance> {
+        let sent = |name| at_most_one_line(asked, name);
+        let mut known = self.as_sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hasher = known.hasher().build_hasher();
+        for name in &fields {
+            (name, sent(name)).hash(&mut hasher);
+        }
+        let id = hasher.finish();
+        let is_it = |one: &Variance| one.fields == fields && one.was_said_by(asked);
+        let found = known.get(&id).filter(|(by, _)| *by == matching).and_then(|(_, one)| one.upgrade());
+        if let Some(found) = found.filter(|one| is_it(one)) {
+            return found;
+        }
+        let own = self.share(Variance::of(fields, asked, matching));
+        if known.len() >= MOST {
+            known.retain(|_, (_, variance)| variance.strong_count() > 0);
+        }
+        if known.len() < MOST {
+            known.insert(id, (matching, Arc::downgrade(&own)));
+        }
+        own
+    }
+
     /// The one that is equal, if it is known.
     pub(crate) fn share(&self, variance: Variance) -> Arc<Variance> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,6 +78,7 @@ const FLOORS: [&[&str]; 6] = [
         "objects",
         "pieces",
         "plainly",
+        "kept_head",
         "plan",
         "policy",
         "post",
@@ -95,6 +96,7 @@ const FLOORS: [&[&str]; 6] = [
         "shared_reads",
         "shelves",
         "spans",
+        "starts",
         "stats",
         "strategy",
         "stream",
@@ -127,7 +129,7 @@ const FLOORS: [&[&str]; 6] = [
         "telling",
         "written",
     ],
-    &["admin", "config", "metrics", "models"],
+    &["admin", "config", "metrics", "models", "simulate"],
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

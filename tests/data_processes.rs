@@ -57,9 +57,20 @@ fn url_of_a_process() -> Option<String> {
 
 /// Waits until all may begin.
 async fn until_all_are_there(cache: &DataCache) {
-    cache.increment("there", 1).await.expect("Redis is there");
+    increment(cache, "there").await;
     while cache.get::<i64>("there").await != Some(PROCESSES) {
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn increment(cache: &DataCache, key: &str) -> i64 {
+    loop {
+        match cache.increment(key, 1).await {
+            Ok(count) => return count,
+            // Then nothing was counted: on a busy machine the log may be late.
+            Err(DataError::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -86,14 +97,7 @@ async fn counts_in_a_process_of_its_own() {
         all.spawn(async move {
             let mut sum = 0_i128;
             for _ in 0..each {
-                sum += i128::from(loop {
-                    match cache.increment("count", 1).await {
-                        Ok(count) => break count,
-                        // Then nothing was counted: on a busy machine the log may be late.
-                        Err(DataError::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
-                        Err(error) => panic!("{error}"),
-                    }
-                });
+                sum += i128::from(increment(&cache, "count").await);
             }
             sum
         });

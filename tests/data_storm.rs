@@ -1,5 +1,5 @@
 //! Purges, writes and deletions of values, beside loads and looks on several threads, on one instance and on two over one Redis: where one was made nothing older comes back, and on the other instance nothing
-//! later than a second after it. `PURGES` in the environment says how many, if not twenty thousand in memory and four thousand over Redis.
+//! later than a second after it. `PURGES` in the environment says how many, if not ten thousand in memory and two thousand over Redis.
 
 mod support;
 
@@ -27,7 +27,7 @@ async fn storm(name: &str, world: &DataWorld, changes: usize, askers: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn purges_in_memory_bring_no_value_back() {
-    storm("memory", &DataWorld::new([CacheLayer::in_memory(64 << 20)]), changes(20_000), 4).await;
+    storm("memory", &DataWorld::new([CacheLayer::in_memory(64 << 20)]), changes(10_000), 4).await;
 }
 
 #[cfg(feature = "redis")]
@@ -45,6 +45,6 @@ async fn purges_on_two_instances_bring_no_value_back() {
         // So patient that the store is asked on a busy machine too: what is tried here isn't the guard.
         let guard = Guard::default().deadline(Duration::from_secs(2));
         let layers = [(); 2].map(|()| over(RedisStore::new(&url).expect("a URL")).store_guard(guard));
-        storm(name, &DataWorld::new(layers), changes(4_000), 6).await;
+        storm(name, &DataWorld::new(layers), changes(2_000), 6).await;
     }
 }

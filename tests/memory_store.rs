@@ -135,6 +135,28 @@ async fn kept(house: &House, paths: &[&str]) -> Vec<bool> {
     kept
 }
 
+/// Once it is full, who asks for something new again and again gets it from the store, though everything there was asked for as well.
+#[tokio::test]
+async fn what_becomes_popular_takes_the_place_of_what_was() {
+    for eviction in [Eviction::TinyLfu, Eviction::Lru] {
+        let observed = Observed::new(MemoryStore::new(100 * KIB as u64).eviction(eviction));
+        let handler = Handler::new(|_, _| answer(200, &[], vec![b'x'; 10 * KIB]));
+        let layer = CacheLayer::with_storage(observed.clone()).otherwise(Policy::shared(MINUTE));
+        let house = House::around(handler, layer);
+        for folder in ["old", "new"] {
+            let mut hits = 0;
+            for _ in 0..40 {
+                for n in 0..5 {
+                    hits += usize::from(house.get(&format!("/{folder}/{n}")).await.x_cache == "HIT");
+                    quiet().await;
+                }
+                observed.store.sweep();
+            }
+            assert!(hits > 120, "{eviction:?}, {folder}: {hits} of 200 were hits");
+        }
+    }
+}
+
 #[tokio::test]
 async fn lru_keeps_what_was_asked_for_last_and_tiny_lfu_what_is_asked_for_most() {
     for eviction in [Eviction::Lru, Eviction::TinyLfu] {
@@ -142,6 +164,12 @@ async fn lru_keeps_what_was_asked_for_last_and_tiny_lfu_what_is_asked_for_most()
         let handler = Handler::new(|_, _| answer(200, &[], vec![b'x'; 10 * KIB]));
         let layer = CacheLayer::with_storage(observed.clone()).otherwise(Policy::shared(MINUTE));
         let house = House::around(handler, layer);
+        // Before it is half full, nobody counts who is asked for.
+        for n in 0..6 {
+            house.get(&format!("/earlier/{n}")).await;
+            quiet().await;
+        }
+        observed.store.sweep();
         for _ in 0..100 {
             house.get("/popular").await;
             quiet().await;

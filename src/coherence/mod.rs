@@ -288,7 +288,7 @@ impl Coherence {
     }
 
     /// Whether it makes no sense to wait for the log.
-    fn is_out_of_reach(&self) -> bool {
+    pub(crate) fn is_out_of_reach(&self) -> bool {
         let thread = self.thread();
         thread.fails || !thread.owed.is_empty()
     }

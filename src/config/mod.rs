@@ -120,6 +120,14 @@ impl Config {
         self
     }
 
+    /// The principals that rules of this text name, each once: those that [`principal`](Self::principal) has to give.
+    pub fn principals(&self) -> impl Iterator<Item = &str> {
+        let drafts = self.rules.iter().map(|(_, draft)| draft).chain(&self.otherwise);
+        let names: std::collections::BTreeSet<_> =
+            drafts.filter_map(|draft| Some(draft.principal.as_ref()?.name.as_str())).collect();
+        names.into_iter()
+    }
+
     /// The bytes that the store in memory may hold, whatever the text says: for a program with a word of its own about its memory.
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {

@@ -45,6 +45,9 @@ pub(super) enum Step<R> {
 /// For so long it is tried, while others are faster.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// For so long news of the purges of others are waited for.
+const LONGEST_SILENCE: Duration = Duration::from_secs(1);
+
 /// So often at once; from then on after pauses, each up to twice as long as the one before, up to the longest.
 const AT_ONCE: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
@@ -60,9 +63,7 @@ impl DataCache {
     ) -> Result<R, DataError> {
         let core = self.core();
         self.live.keep_coherent();
-        if core.coherence.is_beginning() {
-            core.coherence.begun().await;
-        }
+        until_trusted(&core).await;
         let far = core.far_for(&wanted.key).cloned();
         let changing = Changing { cache: self, core: &core, far, wanted, goes_on };
         if changing.far.is_none() {
@@ -194,7 +195,7 @@ impl Changing<'_> {
             // A script whose answer is lost is known by it to have run.
             let mut head = entry.headers();
             head.insert(header::ETAG, unique().map_err(|error| self.failed(error))?);
-            (entry.head, entry.body) = core.heads.store(head, &[], entry.body);
+            (entry.head, entry.body) = core.heads.store(&head, &[], entry.body);
         }
         Ok(entry)
     }
@@ -244,6 +245,17 @@ impl Changing<'_> {
         } else {
             DataError::Unavailable { source: error }
         }
+    }
+}
+
+/// Waits for news of what others have purged, where they are late and may still come.
+async fn until_trusted(core: &CacheCore) {
+    let begun = Instant::now();
+    let is_late = || !core.coherence.is_trusted(core.now()) && !core.coherence.is_out_of_reach();
+    let mut tries = 0;
+    while is_late() && begun.elapsed() < LONGEST_SILENCE && tokio::runtime::Handle::try_current().is_ok() {
+        tries += 1;
+        pause(AT_ONCE + tries).await;
     }
 }
 

@@ -177,7 +177,7 @@ impl DataCache {
         received: Moment,
     ) -> StoredResponse {
         let Made { status, content, form, words, tags, regime, number: _ } = made;
-        let (head, body) = core.heads.store(self.head(form), &[], content);
+        let (head, body) = core.heads.store(&self.head(form), &[], content);
         let mut stamp = core.purges.stamp(key, number);
         stamp.tags = tags;
         let expiry = Expiry { sliding: words.idle(), ..Expiry::default() };

@@ -16,11 +16,13 @@
 mod gather;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
+use smallvec::{SmallVec, smallvec};
 use tracing::Span;
 
 pub(crate) use self::gather::Gatherer;
@@ -30,7 +32,7 @@ use crate::leasing::Lent;
 use crate::pattern::Meant;
 use crate::regime::Regime;
 use crate::response::Stamp;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, sized};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError, hasher, sized};
 use crate::tags::Tags;
 use crate::target::Target;
 use crate::used::Used;
@@ -45,7 +47,8 @@ pub(crate) struct Flights<T, K = CacheKey> {
     waiting: AtomicUsize,
 }
 
-type Shard<T, K> = HashMap<u64, Vec<Arc<Ticket<T, K>>>>;
+/// Mostly there is one flight to a path.
+type Shard<T, K> = HashMap<u64, SmallVec<[Arc<Ticket<T, K>>; 1]>, ahash::RandomState>;
 
 /// What two requests must have in common, beside their key, for one to wait for the answer to the other.
 #[derive(Debug)]
@@ -151,7 +154,8 @@ pub(crate) struct Bounds {
 
 impl<T, K> Default for Flights<T, K> {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), waiting: AtomicUsize::new(0) }
+        let shard = |_| Mutex::new(HashMap::with_hasher(hasher()));
+        Self { shards: std::array::from_fn(shard), waiting: AtomicUsize::new(0) }
     }
 }
 
@@ -225,7 +229,10 @@ impl<T: Clone, K: Meant + Clone + Eq> Flights<T, K> {
             call,
             progress: Mutex::new(Progress { stage: Stage::Asked, followers: Slab::new() }),
         });
-        shard.entry(stamp.path).or_default().push(ticket.clone());
+        match shard.entry(stamp.path) {
+            Entry::Occupied(mut others) => others.get_mut().push(ticket.clone()),
+            Entry::Vacant(place) => _ = place.insert(smallvec![ticket.clone()]),
+        }
         Flight { flights: self.clone(), ticket, lent: None }
     }
 }
@@ -234,7 +241,7 @@ impl<T, K: Meant + Eq> Flights<T, K> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         let count = |shard: &Mutex<Shard<T, K>>| {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum::<usize>()
+            shard.lock().unwrap_or_else(PoisonError::into_inner).values().map(SmallVec::len).sum::<usize>()
         };
         self.shards.iter().map(count).sum()
     }
@@ -428,10 +435,10 @@ impl<T, K> Drop for Flight<T, K> {
     fn drop(&mut self) {
         let path = self.ticket.path;
         let mut shard = self.flights.shard(path);
-        if let Some(tickets) = shard.get_mut(&path) {
-            tickets.retain(|ticket| !Arc::ptr_eq(ticket, &self.ticket));
-            if tickets.is_empty() {
-                shard.remove(&path);
+        if let Entry::Occupied(mut tickets) = shard.entry(path) {
+            tickets.get_mut().retain(|ticket| !Arc::ptr_eq(ticket, &self.ticket));
+            if tickets.get().is_empty() {
+                tickets.remove();
             }
         }
         drop(shard);

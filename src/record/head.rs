@@ -163,7 +163,7 @@ fn built(block: &Bytes) -> Option<HeaderMap> {
     let mut reader = Reader::new(block);
     let [reserved, has_own] = reader.array()?;
     let mut map = HeaderMap::new();
-    for name in chosen(OWN_FIELDS, reserved)?.chain(chosen(OWN, has_own)?) {
+    for name in chosen(OWN_FIELDS, reserved)?.chain(chosen(OWN.clone(), has_own)?) {
         map.insert(name, HeaderValue::from_static(""));
     }
     let places: SmallVec<[HeaderName; 8]> = map.keys().cloned().chain(OWN_FIELDS).collect();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::answers::name_of;
 use super::digest::Digest;
@@ -44,8 +45,8 @@ pub(crate) struct FillSeen<'a> {
 
 impl Observations {
     /// The hash of content that is there as a whole: from SHA-256 where that was made, else of the bytes, or of the entity tag where they are many.
-    pub(crate) fn content(&self, content: &[u8], sha: Option<&[u8; 32]>, head: &HeaderMap) -> Seen {
-        match (sha, head.get(http::header::ETAG)) {
+    pub(crate) fn content(&self, content: &[u8], sha: Option<&[u8; 32]>, etag: Option<&HeaderValue>) -> Seen {
+        match (sha, etag) {
             (Some(sha), _) => Seen::Content(self.hash(sha)),
             (None, _) if content.len() <= HASHED => Seen::Content(Digest::of(&self.key, content)),
             (None, Some(tag)) => Seen::Content(self.hash(tag.as_bytes())),
@@ -137,7 +138,7 @@ impl Answer<'_> {
             (DimensionKind::Vary, name.as_str(), observations.hash((name.as_str(), said)))
         });
         let headers = trail.key_headers.iter().map(|(name, said)| (DimensionKind::KeyHeader, name.as_str(), *said));
-        let parts: Vec<_> = parameters.chain(fields).chain(headers).collect();
+        let parts: SmallVec<[_; 8]> = parameters.chain(fields).chain(headers).collect();
         let path = observations.hash((self.key.path(), self.key.partition(), self.key.origin().authority));
         let sum = parts.iter().fold(path, |sum: u64, (_, _, hash)| sum.wrapping_add(*hash));
         self.note_all(&mut route.totals(), &parts, sum);

@@ -1,8 +1,10 @@
 //! HTTP dates (RFC 9110 §5.6.7): the three forms in, IMF-fixdate out. Anything else is no date at all.
 
+use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 /// The latest time that IMF-fixdate can write: 9999-12-31 23:59:59.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -24,8 +26,21 @@ pub fn field(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
 /// `time` as IMF-fixdate, its fraction of a second cut off. Times that the form can't write are moved to the nearest that it can.
 pub fn format(time: SystemTime) -> HeaderValue {
     let seconds = unix_seconds(time).min(LAST_SECOND);
-    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+    let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds));
+    let mut text = Text::default();
+    let written = write!(text, "{date}").ok().and_then(|()| HeaderValue::from_bytes(&text.0).ok());
+    written.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+}
+
+/// A text that is written without memory of its own.
+#[derive(Default)]
+struct Text(SmallVec<[u8; 32]>);
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Whole seconds since 1970; what lies before counts as 1970.

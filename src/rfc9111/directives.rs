@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
+use smallvec::SmallVec;
 
 use super::list::{digits, members, trim};
 
@@ -71,7 +72,7 @@ impl ResponseDirectives {
     /// Records one directive; a value given to a directive that takes none is junk, which only what restricts survives.
     pub(crate) fn take(&mut self, name: &[u8], value: Value<'_>) {
         let bare = matches!(value, Value::None);
-        match name.to_ascii_lowercase().as_slice() {
+        match lowercase(name).as_slice() {
             b"max-age" => shorten(&mut self.max_age, value),
             b"s-maxage" => shorten(&mut self.s_maxage, value),
             b"no-cache" => self.no_cache = true,
@@ -126,7 +127,7 @@ impl RequestDirectives {
     }
 
     fn take(&mut self, name: &[u8], value: Value<'_>) {
-        match name.to_ascii_lowercase().as_slice() {
+        match lowercase(name).as_slice() {
             b"max-age" => shorten(&mut self.max_age, value),
             b"min-fresh" => {
                 let wanted = value.seconds().unwrap_or(Duration::MAX);
@@ -144,6 +145,13 @@ impl RequestDirectives {
             _ => {}
         }
     }
+}
+
+/// A name as it is compared; the longest that is known has 22 letters.
+fn lowercase(name: &[u8]) -> SmallVec<[u8; 24]> {
+    let mut lowercase = SmallVec::from_slice(name);
+    lowercase.make_ascii_lowercase();
+    lowercase
 }
 
 /// The argument of a directive.

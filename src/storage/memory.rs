@@ -1,9 +1,10 @@
 //! The store in memory. moka decides what stays (TinyLFU or LRU, bounded by weight, expired entries leave); reads don't go through it but
-//! through a lock-free index, and tell moka about themselves only now and then. That is several times cheaper and changes little in what moka
-//! knows: its sketch of frequencies is an estimate in any case.
+//! through a lock-free index, and tell moka about themselves only now and then, less and less often. That is several times cheaper and changes little in what moka
+//! knows: its sketch of frequencies is an estimate in any case. Of what was asked for in vain it hears when that is stored.
 
 mod swapping;
 
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use smallvec::SmallVec;
 
+use super::policy_key::{Known, PolicyKey, Sought};
 use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Swap, Swapped, Variants, with_newer};
 use crate::error::StorageError;
@@ -52,16 +54,23 @@ struct Settings {
     capacity: u64,
     max_entries: Option<u64>,
     eviction: Eviction,
+    simulated: Option<Simulated>,
 }
 
-pub(super) type KeyBytes = Arc<[u8]>;
+/// What a simulation wants otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Simulated {
+    /// Of the hashes, so that the same entries leave on every run.
+    seed: u64,
+    every_read: bool,
+}
 
 /// Keys beside their slots, so that comparing one isn't another way through memory.
 type IndexKey = SmallVec<[u8; 96]>;
 
 pub(super) struct Inner {
     pub(super) index: Arc<Index>,
-    pub(super) policy: moka::sync::Cache<KeyBytes, Token, ahash::RandomState>,
+    pub(super) policy: moka::sync::Cache<PolicyKey, Token, BuildHasherDefault<Known>>,
     /// Writers of one key take turns, so that index and policy see them in the same order.
     turns: [Mutex<()>; TURNS],
     hasher: ahash::RandomState,
@@ -71,7 +80,8 @@ pub(super) struct Inner {
 
 const TURNS: usize = sized(64, 2);
 
-/// With TinyLFU, one read in this many is told to moka.
+/// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
+/// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
 const SAMPLE: u32 = 64;
 
 pub(super) struct Index {
@@ -114,7 +124,7 @@ impl Slot {
 
     /// How often it was read since it was filled. Reads that happen at the same time may count as one.
     pub(super) fn reads(&self) -> u32 {
-        self.reads.load(Ordering::Relaxed).wrapping_sub(self.number as u32)
+        self.reads.load(Ordering::Relaxed)
     }
 }
 
@@ -129,7 +139,7 @@ pub(super) struct Token {
 impl MemoryStore {
     /// A store of at most `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
-        let settings = Settings { capacity, max_entries: None, eviction: Eviction::default() };
+        let settings = Settings { capacity, max_entries: None, eviction: Eviction::default(), simulated: None };
         Self { settings, fates: None, inner: std::sync::OnceLock::new() }
     }
 
@@ -147,9 +157,22 @@ impl MemoryStore {
         self
     }
 
+    /// The same with hashes by a seed, and its policy told of some reads or of every one.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn simulated(mut self, seed: u64, every_read: bool) -> Self {
+        self.settings.simulated = Some(Simulated { seed, every_read });
+        self
+    }
+
+    /// Its bounds: bytes, keys, and who leaves first.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn bounds(&self) -> (u64, Option<u64>, Eviction) {
+        (self.settings.capacity, self.settings.max_entries, self.settings.eviction)
+    }
+
     /// Its bounds, for people: bytes, keys, and who leaves first.
     pub(crate) fn described(&self) -> [(&'static str, String); 3] {
-        let Settings { capacity, max_entries, eviction } = self.settings;
+        let Settings { capacity, max_entries, eviction, .. } = self.settings;
         let entries = max_entries.map_or("none".into(), |most| most.to_string());
         [("capacity", capacity.to_string()), ("max_entries", entries), ("eviction", format!("{eviction:?}"))]
     }
@@ -174,8 +197,8 @@ impl MemoryStore {
         }
         let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
         slot.reads.store(reads, Ordering::Relaxed);
-        if inner.every_read || reads % SAMPLE == 0 {
-            inner.policy.get(key.as_bytes());
+        if inner.every_read || reads % SAMPLE == 0 || reads.is_power_of_two() {
+            inner.policy.get(&inner.sought(key.as_bytes()));
         }
         choose(&slot.variants)
     }
@@ -188,10 +211,11 @@ impl MemoryStore {
 
     pub(crate) fn put_now(&self, key: &CacheKey, response: &StoredResponse, most: usize) {
         let inner = self.inner();
-        let turn = inner.turn(key.as_bytes());
+        let sought = inner.sought(key.as_bytes());
+        let turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
         let variants = with_newer(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants), response.clone(), most);
-        let held = self.set(key, variants);
+        let held = self.set(&sought, variants);
         drop(turn);
         // moka evicts now and then; large bodies must not pile up until it does.
         if held > self.settings.capacity {
@@ -207,20 +231,22 @@ impl MemoryStore {
         change: impl Fn(&StoredResponse) -> Option<StoredResponse>,
     ) -> Option<StoredResponse> {
         let inner = self.inner();
-        let _turn = inner.turn(key.as_bytes());
+        let sought = inner.sought(key.as_bytes());
+        let _turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
         let variants = &slots.get(key.as_bytes())?.variants;
         let (place, changed) = variants.iter().enumerate().find_map(|(n, stored)| Some((n, change(stored)?)))?;
         let mut variants = variants.clone();
         variants[place] = changed.clone();
-        self.set(key, variants);
+        self.set(&sought, variants);
         Some(changed)
     }
 
     /// Drops the responses under a key for which `stays` isn't true. Nothing is put, removed or purged by key between the look and that. Returns how many were dropped.
     pub(crate) fn retain_now(&self, key: &CacheKey, stays: impl Fn(&StoredResponse) -> bool) -> usize {
         let inner = self.inner();
-        let _turn = inner.turn(key.as_bytes());
+        let sought = inner.sought(key.as_bytes());
+        let _turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
         let Some(slot) = slots.get(key.as_bytes()) else { return 0 };
         let staying = slot.variants.iter().filter(|stored| stays(stored)).cloned();
@@ -228,35 +254,37 @@ impl MemoryStore {
         let dropped = slot.variants.len() - staying.len();
         if staying.is_empty() {
             inner.index.remove(key.as_bytes(), Became::Purged { number: None }, |_| true);
-            inner.policy.invalidate(key.as_bytes());
+            inner.policy.invalidate(&sought);
         } else if dropped > 0 {
-            self.set(key, staying);
+            self.set(&sought, staying);
         }
         dropped
     }
 
     /// Fills the slot of a key, whose turn the caller has. Returns how many bytes are held then.
-    fn set(&self, key: &CacheKey, variants: SmallVec<[StoredResponse; 1]>) -> u64 {
+    fn set(&self, key: &Sought<'_>, variants: SmallVec<[StoredResponse; 1]>) -> u64 {
         let inner = self.inner();
         let slots = inner.index.slots.pin();
-        let size = (key.as_bytes().len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
+        let size = (key.bytes.len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
         let token = Token {
             number: inner.next.fetch_add(1, Ordering::Relaxed),
             weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        // Reads are counted from anywhere, so that which of them is told to moka is as good as chance, and seldom the first.
-        let reads = AtomicU32::new(token.number as u32);
-        let slot = Slot { number: token.number, bytes: size, variants, reads };
+        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0) };
         let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
         slot.entered();
-        let index_key = IndexKey::from_slice(key.as_bytes());
+        let index_key = IndexKey::from_slice(key.bytes);
         inner.index.room.offer();
-        if let Some(old) = slots.insert(index_key, slot) {
-            inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
-            old.left();
+        match slots.insert(index_key, slot) {
+            Some(old) => {
+                inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
+                old.left();
+            }
+            // It was asked for in vain, which moka has to know: it lets nobody in who was never asked for, once there is no room.
+            None => _ = inner.policy.get(key),
         }
-        inner.policy.insert(Arc::from(key.as_bytes()), token);
+        inner.policy.insert(key.to_key(), token);
         held
     }
 
@@ -267,9 +295,10 @@ impl MemoryStore {
     /// Removes what is stored under a key, with what that is to be called.
     pub(crate) fn remove_because(&self, key: &CacheKey, became: Became) -> bool {
         let inner = self.inner();
-        let _turn = inner.turn(key.as_bytes());
+        let sought = inner.sought(key.as_bytes());
+        let _turn = inner.turn(&sought);
         let removed = inner.index.remove(key.as_bytes(), became, |_| true);
-        inner.policy.invalidate(key.as_bytes());
+        inner.policy.invalidate(&sought);
         removed
     }
 
@@ -279,9 +308,10 @@ impl MemoryStore {
         let keys: Vec<IndexKey> = inner.index.slots.pin().keys().cloned().collect();
         // Key by key, under their turns: moka's own `invalidate_all` works by time and would also take what is put right after.
         for key in keys {
-            let _turn = inner.turn(&key);
+            let sought = inner.sought(&key);
+            let _turn = inner.turn(&sought);
             inner.index.remove(&key, Became::Purged { number }, |_| true);
-            inner.policy.invalidate(key.as_slice());
+            inner.policy.invalidate(&sought);
         }
         inner.policy.run_pending_tasks();
     }
@@ -315,7 +345,10 @@ impl Settings {
 
 impl Inner {
     fn new(settings: Settings, fates: Option<Arc<Fates>>) -> Self {
-        let hasher = ahash::RandomState::new();
+        let hasher = match settings.simulated {
+            Some(Simulated { seed, .. }) => ahash::RandomState::with_seeds(seed, 1, 2, 3),
+            None => ahash::RandomState::new(),
+        };
         // A batch of one: bodies may be large, so what is replaced must not wait for others before its memory is given back.
         let collector = seize::Collector::new().batch_size(1);
         let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
@@ -333,24 +366,28 @@ impl Inner {
         let evicted = index.clone();
         let policy = moka::sync::Cache::builder()
             .max_capacity(settings.capacity / settings.unit())
-            .weigher(|_: &KeyBytes, token: &Token| token.weight)
+            .weigher(|_: &PolicyKey, token: &Token| token.weight)
             .expire_after(Keep)
             .eviction_policy(policy)
-            .eviction_listener(move |key: Arc<KeyBytes>, token, cause| evicted.evict(&key, token, cause))
-            .build_with_hasher(hasher.clone());
+            .eviction_listener(move |key: Arc<PolicyKey>, token, cause| evicted.evict(key.as_bytes(), token, cause))
+            .build_with_hasher(BuildHasherDefault::default());
         Self {
             index,
             policy,
             turns: std::array::from_fn(|_| Mutex::new(())),
             hasher,
             next: AtomicU64::new(1),
-            every_read: settings.eviction == Eviction::Lru,
+            every_read: settings.eviction == Eviction::Lru
+                || settings.simulated.is_some_and(|simulated| simulated.every_read),
         }
     }
 
-    fn turn(&self, key: &[u8]) -> MutexGuard<'_, ()> {
-        let turn = self.hasher.hash_one(key) as usize % TURNS;
-        self.turns[turn].lock().unwrap_or_else(PoisonError::into_inner)
+    fn sought<'a>(&self, key: &'a [u8]) -> Sought<'a> {
+        Sought { hash: self.hasher.hash_one(key), bytes: key }
+    }
+
+    fn turn(&self, key: &Sought<'_>) -> MutexGuard<'_, ()> {
+        self.turns[key.hash as usize % TURNS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -388,12 +425,12 @@ impl Index {
 /// Tells moka when an entry is of no more use. Its clock only gives memory back; freshness is decided elsewhere, on every read.
 struct Keep;
 
-impl moka::Expiry<KeyBytes, Token> for Keep {
-    fn expire_after_create(&self, _: &KeyBytes, token: &Token, _: Instant) -> Option<Duration> {
+impl moka::Expiry<PolicyKey, Token> for Keep {
+    fn expire_after_create(&self, _: &PolicyKey, token: &Token, _: Instant) -> Option<Duration> {
         Some(token.keep)
     }
 
-    fn expire_after_update(&self, _: &KeyBytes, token: &Token, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(&self, _: &PolicyKey, token: &Token, _: Instant, _: Option<Duration>) -> Option<Duration> {
         Some(token.keep)
     }
 }

@@ -8,6 +8,7 @@ mod guard;
 mod lease;
 mod log;
 mod memory;
+mod policy_key;
 #[cfg(feature = "redis")]
 mod redis;
 pub(crate) mod scan;

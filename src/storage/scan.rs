@@ -1,14 +1,15 @@
 //! [`Scan`]: a walk through all that the memory store holds, off the way of those who read it. moka tells the keys, some at a time, and each is looked
 //! up in the index, so between two steps nothing is held that would keep the memory of what leaves the store.
 
-use super::memory::{Inner, KeyBytes, Token};
+use super::memory::{Inner, Token};
+use super::policy_key::PolicyKey;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
 
 /// A walk that goes on where it was left.
 pub(crate) struct Scan<'a> {
     inner: &'a Inner,
-    keys: moka::sync::Iter<'a, KeyBytes, Token>,
+    keys: moka::sync::Iter<'a, PolicyKey, Token>,
 }
 
 /// One key with what is stored under it.
@@ -29,8 +30,9 @@ impl<'a> Scan<'a> {
     pub(crate) fn step(&mut self, most: usize, mut visit: impl FnMut(Entry<'_>)) -> bool {
         let slots = self.inner.index.slots.pin();
         for _ in 0..most {
-            let Some((bytes, _)) = self.keys.next() else { return false };
-            let (Some(slot), Some(key)) = (slots.get(&**bytes), CacheKey::from_bytes(&bytes)) else { continue };
+            let Some((key, _)) = self.keys.next() else { return false };
+            let bytes = key.as_bytes();
+            let (Some(slot), Some(key)) = (slots.get(bytes), CacheKey::from_bytes(bytes)) else { continue };
             visit(Entry { key, variants: &slot.variants, reads: slot.reads() });
         }
         true

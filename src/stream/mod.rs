@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use smallvec::SmallVec;
 
 pub(crate) use self::reader::Reader;
 use self::state::{After, State};
@@ -30,6 +31,9 @@ use crate::sync::{Mutex, MutexGuard, PoisonError};
 const AT_ONCE: usize = PIECE;
 
 pub(crate) type Source = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
+
+/// What has come of a source already.
+pub(crate) type Frames = SmallVec<[Result<Frame<Bytes>, BoxError>; 1]>;
 
 /// Content on its way.
 pub(crate) struct Stream {
@@ -49,7 +53,7 @@ impl Stream {
     pub(crate) fn begin(
         core: Arc<CacheCore>,
         source: Source,
-        ready: VecDeque<Result<Frame<Bytes>, BoxError>>,
+        ready: Frames,
         fill: Fill,
         (exact, promised): (Option<u64>, Option<u64>),
     ) -> Reader {
@@ -64,7 +68,7 @@ impl Stream {
     }
 
     /// What came before there was a stream is passed on behalf of the first reader; returns what that has of it.
-    fn take_in(self: &Arc<Self>, ready: VecDeque<Result<Frame<Bytes>, BoxError>>, first: usize) -> VecDeque<Bytes> {
+    fn take_in(self: &Arc<Self>, ready: Frames, first: usize) -> VecDeque<Bytes> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = source.as_ref().is_none_or(|source| source.is_end_stream());
         let many = ready.len();

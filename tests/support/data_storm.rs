@@ -138,18 +138,19 @@ impl DataWorld {
     }
 
     async fn load(&self, instance: &Instance, place: usize, dice: &mut Dice) -> u64 {
-        let (rows, seen, mut dice) = (self.rows.clone(), self.seen.clone(), Dice(dice.below(1 << 30) as u64 + 1));
         let row = &self.rows[place];
-        let load = move || async move {
-            seen.loads.fetch_add(1, Ordering::Relaxed);
-            wait(&mut dice).await;
-            let version = rows[place].version.load(Ordering::SeqCst);
-            wait(&mut dice).await;
-            if dice.below(20) == 0 { Err("the database is away") } else { Ok(version) }
-        };
-        let entry = instance.values.entry(&row.key).tag(format!("group:{}", row.group));
         loop {
-            match entry.clone().get_or_load(load.clone()).await {
+            // Each load has chances of its own.
+            let (rows, seen, mut dice) = (self.rows.clone(), self.seen.clone(), Dice(dice.below(1 << 30) as u64 + 1));
+            let load = move || async move {
+                seen.loads.fetch_add(1, Ordering::Relaxed);
+                wait(&mut dice).await;
+                let version = rows[place].version.load(Ordering::SeqCst);
+                wait(&mut dice).await;
+                if dice.below(20) == 0 { Err("the database is away") } else { Ok(version) }
+            };
+            let entry = instance.values.entry(&row.key).tag(format!("group:{}", row.group));
+            match entry.get_or_load(load).await {
                 Ok(version) => return version,
                 Err(_) => tokio::task::yield_now().await,
             }

@@ -54,7 +54,7 @@ pub(super) fn responses() -> impl Strategy<Value = StoredResponse> {
         ) = parts;
         let reserved = OWN_FIELDS.into_iter().enumerate().filter(|(n, _)| own & (1 << n) != 0);
         let reserved: Vec<HeaderName> = reserved.map(|(_, name)| name).collect();
-        let (head, body) = SharedHeads::default().store(map, &reserved, body.into());
+        let (head, body) = SharedHeads::default().store(&map, &reserved, body.into());
         StoredResponse {
             status: StatusCode::from_u16(status).expect("from 100 to 999"),
             head,

@@ -45,7 +45,7 @@ fn head(fields: &[(&'static str, &[u8])]) -> HeaderMap {
 /// As little as there can be.
 fn plain() -> StoredResponse {
     let content = Bytes::from_static(b"the same for everybody");
-    let (head, body) = SharedHeads::default().store(head(&[("content-type", b"text/plain")]), &[], content);
+    let (head, body) = SharedHeads::default().store(&head(&[("content-type", b"text/plain")]), &[], content);
     StoredResponse {
         head,
         body,
@@ -62,7 +62,7 @@ fn plain() -> StoredResponse {
 /// An answer without content, of which nobody said for how long it is good.
 fn not_found() -> StoredResponse {
     let fields = head(&[("date", b"Thu, 01 Jan 2026 00:00:00 GMT"), ("last-modified", b"never")]);
-    let (head, body) = SharedHeads::default().store(fields, &[header::AGE], Bytes::new());
+    let (head, body) = SharedHeads::default().store(&fields, &[header::AGE], Bytes::new());
     let terms =
         Terms { source: Some(LifetimeSource::Heuristic), initial_age: Duration::from_millis(1500), ..Terms::default() };
     StoredResponse { status: StatusCode::NOT_FOUND, head, body, terms, form: Form::Plain, ..plain() }
@@ -84,7 +84,7 @@ fn everything() -> StoredResponse {
     secret.set_sensitive(true);
     fields.insert("x-secret", secret);
     let by = Coder { coding: Coding::Gzip, level: Some(9) };
-    let (head, body) = SharedHeads::default().store(fields, &OWN_FIELDS, gzipped());
+    let (head, body) = SharedHeads::default().store(&fields, &OWN_FIELDS, gzipped());
     let asked = self::head(&[("accept-language", b"de, en;q=0.5")]);
     let names = [header::ACCEPT_LANGUAGE, header::HeaderName::from_static("x-kind")];
     let mut stamp = Stamp::new(7 << 32 | 9, 1, 2).in_partition(Some(3));

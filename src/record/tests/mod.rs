@@ -71,7 +71,7 @@ fn usual() -> StoredResponse {
     ] {
         map.append(name, HeaderValue::from_static(value));
     }
-    let (head, body) = SharedHeads::default().store(map, &OWN_FIELDS, Bytes::from_static(b"{\"id\": 1}"));
+    let (head, body) = SharedHeads::default().store(&map, &OWN_FIELDS, Bytes::from_static(b"{\"id\": 1}"));
     let mut stamp = Stamp::new(5, 1, 2).in_partition(Some(3));
     stamp.tags = Some(Arc::new(Tags::of_parts([1, 2].into(), "a:b", false)));
     StoredResponse {
@@ -320,7 +320,7 @@ fn what_is_learned_is_bounded() {
         let mut response = usual();
         let mut head = response.headers();
         head.insert("x-number", HeaderValue::from(n));
-        (response.head, _) = SharedHeads::default().store(head.clone(), &OWN_FIELDS, Bytes::new());
+        (response.head, _) = SharedHeads::default().store(&head, &OWN_FIELDS, Bytes::new());
         let record = Bytes::from(format.encode(&response, &key(), ClockShift::NONE));
         for _ in 0..=n % 5 {
             let read = format.decode(record.clone(), &key(), response.received, ClockShift::NONE).unwrap();

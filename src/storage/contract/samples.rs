@@ -130,7 +130,7 @@ impl Samples {
                 head.append(name, value);
             }
         }
-        let (head, body) = SharedHeads::default().store(head, &[], content);
+        let (head, body) = SharedHeads::default().store(&head, &[], content);
         let minute = Duration::from_secs(60);
         let terms = Terms {
             lifetime: 10 * minute,

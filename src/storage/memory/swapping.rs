@@ -10,14 +10,15 @@ use crate::storage::{Swap, Swapped};
 impl MemoryStore {
     /// Puts an entry in the place of the expected one. Nothing is put, removed or purged by key between the look and the change.
     pub(crate) fn swap_now(&self, swap: &Swap<'_>) -> Result<Swapped, StorageError> {
-        let (inner, key) = (self.inner(), swap.key);
-        let turn = inner.turn(key.as_bytes());
+        let inner = self.inner();
+        let key = inner.sought(swap.key.as_bytes());
+        let turn = inner.turn(&key);
         let slots = inner.index.slots.pin();
-        let there = slots.get(key.as_bytes()).map_or(&[][..], |slot| &slot.variants);
+        let there = slots.get(key.bytes).map_or(&[][..], |slot| &slot.variants);
         if let Some(answer) = swap.answer(there)? {
             return Ok(answer);
         }
-        let held = self.set(key, smallvec![StoredResponse::clone(&swap.new)]);
+        let held = self.set(&key, smallvec![StoredResponse::clone(&swap.new)]);
         drop(turn);
         // As with any other write: large content must not pile up until moka evicts.
         if held > self.settings.capacity {
