@@ -203,12 +203,12 @@ async fn ordinary(recorder: &PrometheusRecorder) {
     house.exchange(request("POST", "/0", &[])).await;
     house.get("/over").await;
     UsedTags::of(&house.handler.last().extensions).add("late");
-    values(&house.handle.data("values").max_value_size(100)).await;
+    use_values(&house.handle.data("values").max_value_size(100)).await;
     publish(recorder, &house);
 }
 
 /// What becomes of values.
-async fn values(data: &DataCache) {
+async fn use_values(data: &DataCache) {
     let load = || async { Ok::<_, std::io::Error>("loaded".to_owned()) };
     for _ in 0..2 {
         data.get_or_load("a", load).await.expect("a value");
