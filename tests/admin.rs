@@ -819,6 +819,26 @@ async fn the_average_response_time_is_of_hits_and_misses() {
 }
 
 #[tokio::test]
+async fn each_data_cache_has_statistics_and_its_values_can_be_dropped() {
+    let desk = Desk::new(Handler::saying(&[]), CacheLayer::in_memory(1 << 20));
+    let products = desk.house.handle.data("products");
+    products.set("17", "jar").await.unwrap();
+    products.get::<String>("17").await.unwrap();
+    let caches = desk.get("/stats/data").await.json;
+    let caches = caches["caches"].as_array().unwrap();
+    let expected = [("name", json!("products")), ("hits", json!(1)), ("written", json!(1)), ("entries", json!(1))];
+    for (field, value) in expected {
+        assert_eq!(caches[0][field], value, "{field}");
+    }
+    let found = json!({"name": "products", "found": true});
+    assert_eq!(desk.post("/invalidate/data/products%3A17").await.json, found);
+    assert_eq!(products.get::<String>("17").await, None);
+    for nothing in ["products", "Products%3A17", "%3A17"] {
+        assert_eq!(desk.post(&format!("/invalidate/data/{nothing}")).await.status, 422, "{nothing}");
+    }
+}
+
+#[tokio::test]
 async fn each_route_has_statistics_of_its_own() {
     let layer = CacheLayer::in_memory(1 << 20).rule("^/a", Policy::shared(MINUTE)).rule("^/bypass", Policy::bypass());
     let desk = Desk::new(Handler::saying(&[]), layer);

@@ -13,7 +13,7 @@ use larder::metrics::{DURATION_BUCKETS, Publisher, describe};
 use larder::storage::testing::{Fault, Faulty, Operation};
 use larder::storage::{Guard, MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{
-    CacheKey, CacheLayer, Compression, ManualClock, Policy, Selector, StorageError, StoredResponse, UsedTags,
+    CacheKey, CacheLayer, Compression, DataCache, ManualClock, Policy, Selector, StorageError, StoredResponse, UsedTags,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use support::depot::Depot;
@@ -203,7 +203,22 @@ async fn ordinary(recorder: &PrometheusRecorder) {
     house.exchange(request("POST", "/0", &[])).await;
     house.get("/over").await;
     UsedTags::of(&house.handler.last().extensions).add("late");
+    use_values(&house.handle.data("values").max_value_size(100)).await;
     publish(recorder, &house);
+}
+
+/// What becomes of values.
+async fn use_values(data: &DataCache) {
+    let load = || async { Ok::<_, std::io::Error>("loaded".to_owned()) };
+    for _ in 0..2 {
+        data.get_or_load("a", load).await.expect("a value");
+    }
+    let failing = || async { Err::<String, _>(std::io::Error::other("no database")) };
+    data.get_or_load("b", failing).await.expect_err("it can't be loaded");
+    data.get_or_load("c", || async { Ok::<_, std::io::Error>("large".repeat(100)) }).await.expect("a value");
+    assert_eq!(data.get::<u64>("a").await, None, "it is a text");
+    data.set("d", "set").await.expect("it can be serialised");
+    data.delete("d").await;
 }
 
 /// A handler that answers when it is given leave.

@@ -24,6 +24,8 @@
 
 mod access;
 mod content;
+#[cfg(feature = "data")]
+mod data;
 mod entries;
 mod explain;
 mod guard;
@@ -78,11 +80,15 @@ type Route = (&'static str, fn() -> MethodRouter<Arc<Admin>>);
 const ROUTES: &[Route] = &[
     ("/stats", || get(stats::stats)),
     ("/stats/routes", || get(routes::routes)),
+    #[cfg(feature = "data")]
+    ("/stats/data", || get(data::stats)),
     ("/performance", || get(performance::performance)),
     ("/report", || get(report::report)),
     ("/explain", || get(explain::by_uri).post(explain::by_head)),
     ("/health", || get(health::health)),
     ("/invalidate/key/{*key}", || post(invalidate::key)),
+    #[cfg(feature = "data")]
+    ("/invalidate/data/{*key}", || post(data::delete)),
     ("/invalidate/tag/{*tag}", || post(invalidate::tag)),
     ("/invalidate/pattern", || post(invalidate::pattern)),
     ("/invalidate/partition", || post(invalidate::partition)),

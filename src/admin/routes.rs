@@ -49,7 +49,7 @@ struct Counted {
 }
 
 #[derive(Serialize)]
-struct Times {
+pub(super) struct Times {
     count: u64,
     mean_ms: f64,
     p50_ms: f64,
@@ -93,7 +93,7 @@ impl Counted {
 }
 
 impl Times {
-    fn of(latency: &Latency) -> Self {
+    pub(super) fn of(latency: &Latency) -> Self {
         Self {
             count: latency.count,
             mean_ms: milliseconds(latency.mean),

@@ -30,7 +30,6 @@ impl Data {
     }
 
     /// Those of all names that were ever used, by name.
-    #[allow(dead_code, reason = "for surfaces that list them")]
     pub(crate) fn all(&self) -> Vec<Arc<Counters>> {
         self.names().values().cloned().collect()
     }
@@ -59,7 +58,7 @@ pub(crate) struct Counters {
     pub(super) contended: AtomicU64,
     pub(super) declined: AtomicU64,
     pub(super) mismatched: AtomicU64,
-    pub(super) load_latency: Histogram,
+    pub(crate) load_latency: Histogram,
 }
 
 /// What was done under one name since the cache was made, in this process.

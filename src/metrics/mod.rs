@@ -17,6 +17,8 @@
 //! publisher.publish();
 //! ```
 
+#[cfg(feature = "data")]
+mod data;
 mod names;
 mod routes;
 
@@ -84,6 +86,8 @@ impl Publisher {
             let labels = [labels.clone(), vec![Label::new("operation", "get")]].concat();
             ::metrics::histogram!(name::STORE_DURATION.name, labels)
         });
+        #[cfg(feature = "data")]
+        core.data.all().iter().for_each(|cache| data::publish(&labels, cache));
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         for (route, counters) in routes.rows(&core.ledger, self.most_routes) {
             let sheet = Sheet { labels: [labels.clone(), vec![Label::new("route", route)]].concat() };

@@ -75,6 +75,14 @@ metrics! {
     STORE_EVICTIONS = counter("larder_store_evictions_total", "What the store as a whole says that it let go");
     REFRESHES = counter("larder_refreshes_total", "Refreshes started behind an answer");
     REFRESHES_REFUSED = counter("larder_refreshes_refused_total", "Refreshes not started since too many were running");
+    DATA_REQUESTS = counter("larder_data_requests_total", "Values that were asked for, by what came of it");
+    DATA_LOADS = counter("larder_data_loads_total", "Loads of values, by how they ended");
+    DATA_WRITES = counter("larder_data_writes_total", "Values that were set or deleted");
+    DATA_DECLINED = counter("larder_data_declined_total", "Values that were loaded and not stored");
+    DATA_MISMATCHED = counter("larder_data_mismatched_total", "Values that could not be read as what they were asked for as");
+    DATA_ENTRIES = gauge("larder_data_entries", "Values in memory");
+    DATA_BYTES = bytes(gauge("larder_data_bytes", "Bytes that they take"));
+    DATA_LOAD_DURATION = seconds("larder_data_load_duration_seconds", "How long loads of values took");
     TAGS_TOO_LATE = counter("larder_tags_too_late_total", "Tags of what was used that came when their response was stored already, or given up");
     FOLLOWERS_ALONE = counter("larder_followers_alone_total", "Requests that waited for another one's answer in vain, and then went to the handler");
     WAITS_TIMED_OUT = counter("larder_waits_timed_out_total", "Requests that waited for another one's answer as long as they may");

@@ -1,0 +1,97 @@
+//! `GET /stats/data`: what each data cache did, by name; and `POST /invalidate/data/{key}`, which drops one value.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::Serialize;
+
+use super::parameters::{Parameters, Segment};
+use super::problem::Problem;
+use super::routes::Times;
+use super::{Admin, Json};
+use crate::data::{DataStats, is_name};
+
+#[derive(Serialize)]
+pub(super) struct Caches {
+    caches: Vec<Cache>,
+}
+
+#[derive(Serialize)]
+struct Cache {
+    name: String,
+    hit_rate: f64,
+    hits: u64,
+    stale: u64,
+    misses: u64,
+    collapsed: u64,
+    errors_remembered: u64,
+    loads: u64,
+    load_errors: u64,
+    refreshes: u64,
+    written: u64,
+    deleted: u64,
+    declined: u64,
+    mismatched: u64,
+    entries: u64,
+    bytes: u64,
+    evicted: u64,
+    expired: u64,
+    purged: u64,
+    store_errors: u64,
+    load_latency: Times,
+}
+
+#[derive(Serialize)]
+pub(super) struct Deleted {
+    name: String,
+    /// Whether there was a value.
+    found: bool,
+}
+
+pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Caches> {
+    let caches = admin.handle.live.load().data.all();
+    Json(Caches { caches: caches.iter().map(|counters| Cache::of(counters.snapshot())).collect() })
+}
+
+/// `NAME:KEY`, as patterns see it. The value is dropped as [`DataCache::delete`](crate::DataCache::delete) does it.
+pub(super) async fn delete(
+    State(admin): State<Arc<Admin>>,
+    Segment(named): Segment,
+    parameters: Parameters,
+) -> Result<Json<Deleted>, Problem> {
+    parameters.finish()?;
+    let Some((name, key)) = named.split_once(':').filter(|(name, _)| is_name(name)) else {
+        let why = "it is the name of a data cache, a colon and the key, such as `products:17`";
+        return Err(Problem::parameter("key", why));
+    };
+    let found = admin.handle.data(name).delete(key).await;
+    Ok(Json(Deleted { name: name.into(), found }))
+}
+
+impl Cache {
+    fn of(stats: DataStats) -> Self {
+        Self {
+            hit_rate: stats.hit_rate(),
+            load_latency: Times::of(&stats.load_latency),
+            name: stats.name,
+            hits: stats.hits,
+            stale: stats.stale,
+            misses: stats.misses,
+            collapsed: stats.collapsed,
+            errors_remembered: stats.errors_remembered,
+            loads: stats.loads,
+            load_errors: stats.load_errors,
+            refreshes: stats.refreshes,
+            written: stats.written,
+            deleted: stats.deleted,
+            declined: stats.declined,
+            mismatched: stats.mismatched,
+            entries: stats.entries,
+            bytes: stats.bytes,
+            evicted: stats.evicted,
+            expired: stats.expired,
+            purged: stats.purged,
+            store_errors: stats.store_errors,
+        }
+    }
+}
