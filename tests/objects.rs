@@ -465,8 +465,9 @@ async fn a_page_bears_the_tags_of_the_objects_that_it_is_made_from() {
         let cache = CacheLayer::in_memory(1 << 20).otherwise(Policy::shared(MINUTE));
         let values: Values = cache.objects("values");
         values.entry(1).tag("held").insert(value(1));
-        let handler = tower::service_fn(|request: Request<Full<Bytes>>| {
-            let values = values.clone();
+        let made_from = values.clone();
+        let handler = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let values = made_from.clone();
             async move {
                 let load = || async {
                     UsedTags::current().add("below");
