@@ -29,6 +29,7 @@
 //! - [`Cached`] lets a handler say the same about one response.
 //! - [`CacheHandle`] purges ([`Selector`]: URIs, tags, patterns, partitions), counts and shuts down; [`PurgeSender`] takes events from elsewhere.
 //! - [`CacheOutcome`], in the extensions of every response, says what the cache did and why.
+//! - [`ObjectCache`] keeps values beside responses, as they are; [`Memoize`] what async functions come to.
 //! - [`storage::Storage`] is the seam for a store of one's own.
 //!
 //! # Ideas
@@ -299,6 +300,11 @@ struct RedisChapter;
 #[cfg(all(doctest, feature = "data"))]
 #[doc = include_str!("../docs/data.md")]
 struct DataChapter;
+
+/// The examples in the chapter on objects and functions, as doc tests.
+#[cfg(all(doctest, feature = "data"))]
+#[doc = include_str!("../docs/objects.md")]
+struct ObjectsChapter;
 
 /// The examples in the guide, as doc tests.
 #[cfg(all(doctest, feature = "axum"))]

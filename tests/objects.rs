@@ -2,15 +2,18 @@
 
 mod support;
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use larder::ObjectCache;
-use larder::{CacheLayer, ManualClock, Selector};
+use http::{Request, Response};
+use http_body_util::Full;
+use larder::{CacheLayer, ManualClock, ObjectCache, Policy, Selector, UsedTags};
 use support::bodies::settle;
 use support::exchange::*;
 use support::shared_log::{Line, Server};
@@ -25,10 +28,10 @@ const fn secs(n: u64) -> Duration {
 
 /// No serialiser would take it, and it isn't `Clone`.
 #[derive(Debug, PartialEq)]
-struct Value(u64, fn(u64) -> u64);
+struct Value(u64, Option<std::time::Instant>);
 
 fn value(n: u64) -> Value {
-    Value(n, std::convert::identity)
+    Value(n, None)
 }
 
 type Values = ObjectCache<u32, Value>;
@@ -444,6 +447,51 @@ async fn a_purge_drops_pages_and_objects_together() {
     values.insert(1, value(1));
     values.purge(Selector::Everything).await.unwrap();
     assert_eq!((page().await.x_cache.as_str(), values.get(&1)), ("MISS", None));
+}
+
+/// Without a word in the handler: what it found in the cache, and what a loader used.
+#[tokio::test]
+async fn a_page_bears_the_tags_of_the_objects_that_it_is_made_from() {
+    let rows = [
+        (["/held", "/held"], "held", true),
+        (["/loaded", "/loaded"], "entry", true),
+        (["/loaded", "/loaded"], "below", true),
+        // A hit brings what the load used.
+        (["/loaded", "/again"], "below", true),
+        (["/held", "/held"], "entry", false),
+        (["/none", "/none"], "held", false),
+    ];
+    for ([first, page], tag, drops) in rows {
+        let cache = CacheLayer::in_memory(1 << 20).otherwise(Policy::shared(MINUTE));
+        let values: Values = cache.objects("values");
+        values.entry(1).tag("held").insert(value(1));
+        let made_from = values.clone();
+        let handler = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let values = made_from.clone();
+            async move {
+                let load = || async {
+                    UsedTags::current().add("below");
+                    Ok::<_, Broken>(value(2))
+                };
+                match request.uri().path() {
+                    "/held" => drop(values.get(&1)),
+                    "/none" => drop(values.get(&7)),
+                    _ => drop(values.entry(2).tag("entry").get_or_load(load).await.unwrap()),
+                }
+                Ok::<_, Infallible>(Response::new(Full::from("made")))
+            }
+        });
+        let service = tower::Layer::layer(&cache, handler);
+        let says = async |path| {
+            let response = tower::ServiceExt::oneshot(service.clone(), get(path)).await.unwrap();
+            Exchange::read(response).await.unwrap().x_cache
+        };
+        says(first).await;
+        says(page).await;
+        assert_eq!(says(page).await, "HIT", "{page}");
+        cache.handle().purge(Selector::Tag(tag.into())).await.unwrap();
+        assert_eq!(says(page).await, if drops { "MISS" } else { "HIT" }, "{page} after a purge of {tag}");
+    }
 }
 
 #[tokio::test]
