@@ -7,6 +7,7 @@ use std::time::Duration;
 #[cfg(feature = "data")]
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::KeepIf;
 #[cfg(feature = "data")]
 use crate::data::DataCache;
 use crate::objects::ObjectCache;
@@ -15,7 +16,7 @@ use crate::objects::ObjectCache;
 pub struct Said<V> {
     pub(super) tags: Vec<String>,
     /// Whether it is kept.
-    pub(super) keep_if: Option<Arc<dyn Fn(&V) -> bool + Send + Sync>>,
+    pub(super) keep_if: Option<KeepIf<V>>,
 }
 
 /// A cache of results of type `V`.

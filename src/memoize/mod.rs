@@ -44,7 +44,7 @@ pub struct Memoize<C, A, V, K> {
 }
 
 type TagBy<A> = Box<dyn Fn(&A, &mut Vec<String>) + Send + Sync>;
-type KeepIf<V> = Arc<dyn Fn(&V) -> bool + Send + Sync>;
+pub(crate) type KeepIf<V> = Arc<dyn Fn(&V) -> bool + Send + Sync>;
 
 #[cfg(feature = "data")]
 impl DataCache {
