@@ -83,6 +83,7 @@ pub(crate) struct InHand(SmallVec<[Holder; 1]>);
 #[derive(Clone)]
 struct Holder {
     mark: u64,
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "only handlers of axum ask for it"))]
     live: Arc<Live>,
     /// Where the tags go that the answer is made from, if it may be stored.
     sink: Option<Sink>,

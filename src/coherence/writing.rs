@@ -152,7 +152,17 @@ impl Outdated {
 
     /// Waits until all of it is in the log, for a moment at most: the answer to a write passes whatever becomes of the log. Returns the number of the last purge, or of the newest that is
     /// known: what is stored under it isn't touched by what is in the log now, but may be by what is owed.
-    pub(crate) async fn write(mut self) -> u64 {
+    pub(crate) async fn write(self) -> u64 {
+        self.write_within(WRITING).await
+    }
+
+    /// The same for those who wait for the store as well, and to whom a purge that comes late is of no use: it would take along what they are about to store.
+    #[cfg(feature = "data")]
+    pub(crate) async fn write_patiently(self) -> u64 {
+        self.write_within(PURGING).await
+    }
+
+    async fn write_within(mut self, longest: Duration) -> u64 {
         self.close_up();
         let core = self.core.clone();
         if self.apart.is_empty() || core.coherence.is_out_of_reach() || Handle::try_current().is_err() {
@@ -167,13 +177,13 @@ impl Outdated {
             }
             Ok::<_, StorageError>(())
         };
-        match timeout(WRITING, all).await {
+        match timeout(longest, all).await {
             Ok(Ok(())) => return self.last.unwrap_or_else(|| core.purges.current()),
             Ok(Err(error)) => {
                 tracing::warn!(target: "larder", %error, "what a write made invalid isn't in the log yet")
             }
             Err(_) => {
-                tracing::warn!(target: "larder", "what a write made invalid isn't in the log within {WRITING:?}");
+                tracing::warn!(target: "larder", "what a write made invalid isn't in the log within {longest:?}");
             }
         }
         core.coherence.failed();

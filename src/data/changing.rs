@@ -70,7 +70,10 @@ impl DataCache {
             return changing.run(&mut changing.look(core.now()).await?, true, decide).await;
         }
         let turn = core.data.turns.of(&wanted.key);
-        let mut known = turn.lock().await;
+        // Those before may each have to wait for a store that takes its time.
+        let Ok(mut known) = tokio::time::timeout(PATIENCE, turn.lock()).await else {
+            return Err(changing.failed(StorageError::refused("others are changing the same value")));
+        };
         let changed = changing.run(&mut known, false, decide).await;
         *known = known.take().and_then(remembered);
         changed
@@ -230,7 +233,7 @@ impl Changing<'_> {
             if matches!(&swapped, Ok(Swapped::Done)) || swapped.as_ref().is_err_and(StorageError::may_be_done) {
                 let mut outdated = Outdated::new(&core);
                 outdated.purge(place, Force::Soft(now), None);
-                outdated.write().await;
+                outdated.write_patiently().await;
             }
             swapped
         });
@@ -276,8 +279,11 @@ async fn far_swap(
     });
     core.data.failures.forget(&key);
     let swapped = far.swap(Swap::new(&key, expected(&known), new.clone(), now)).await;
-    // Those that have begun meanwhile.
-    core.loads.seal_resource(&new.stamp);
+    // Those that have begun meanwhile, and what they have stored.
+    core.loads.seal_while(&new.stamp, || {
+        let near = core.settings.backend.near.as_ref();
+        near.map(|near| near.remove_because(&key, Became::Written))
+    });
     swapped
 }
 

@@ -6,7 +6,7 @@ use crate::key::CacheKey;
 pub(crate) use crate::naming::is_data_name as is_name;
 
 /// The longest text that is a key as it is, in bytes. Longer ones are known by their digest.
-const LONGEST: usize = 1024;
+pub(crate) const LONGEST: usize = 1024;
 
 /// What stands in a key behind its text, where that is what the application gave, and where it is a digest. They are written into keys and so never change.
 const AS_IT_IS: &[u8] = b"";
@@ -21,7 +21,7 @@ pub(crate) fn key_of(name: &str, key: &[u8]) -> CacheKey {
 }
 
 #[cold]
-fn digest(key: &[u8]) -> String {
+pub(crate) fn digest(key: &[u8]) -> String {
     use std::fmt::Write;
     Sha256::digest(key).iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -130,7 +130,7 @@ impl Entry<'_> {
                 count(&cache.counters().misses);
             }
             let (seat, stamp) = cache.board(&core, &wanted);
-            let previous = previous.filter(|stored| cache.is_still_there(&core, &wanted.key, stored));
+            let mut previous = previous.filter(|stored| cache.is_still_there(&core, &wanted.key, stored));
             let (flight, stamp) = match (seat, stamp) {
                 (Seat::Lead(flight), stamp) => (flight, stamp),
                 (Seat::Full, _) => cache.depart(&core, &wanted),
@@ -138,7 +138,12 @@ impl Entry<'_> {
                     Followed::Answer(answer) => return Ok(answer),
                     Followed::Failed(failure) => return cache.in_its_place(&wanted, previous, failure),
                     Followed::Again => continue,
-                    Followed::Alone => cache.depart(&core, &wanted),
+                    Followed::Alone => {
+                        let departed = cache.depart(&core, &wanted);
+                        // What was written while it waited has sealed the other flight, and not this one.
+                        previous = previous.filter(|stored| cache.is_still_there(&core, &wanted.key, stored));
+                        departed
+                    }
                 },
             };
             let job = Job { cache: cache.clone(), core, wanted: wanted.clone(), flight, stamp };

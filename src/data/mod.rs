@@ -48,7 +48,7 @@ pub(crate) use self::defaults::Serialized;
 pub use self::entry::Entry;
 pub use self::error::DataError;
 pub(crate) use self::job::Loaded;
-pub(crate) use self::key::is_name;
+pub(crate) use self::key::{LONGEST, digest, is_name};
 use self::serializer::Chosen;
 #[cfg(feature = "msgpack")]
 pub use self::serializer::MessagePack;
@@ -171,6 +171,8 @@ impl DataCache {
     }
 
     /// Values end when nobody asks for them for so long, and, where there is a [`ttl`](Self::ttl), at the end of that in any case; not so by default, and zero means that.
+    ///
+    /// Uses are known to one process: what is read from a store that instances share, and isn't in memory here, ends so long after it was set.
     pub fn sliding(self, idle: Duration) -> Self {
         self.set_up(|shape| shape.words.sliding = Some(idle))
     }

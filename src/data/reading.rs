@@ -187,6 +187,8 @@ impl DataCache {
         };
         match (&found, near) {
             (Found::Fresh(stored), _) => {
+                // Before the copy takes its marks.
+                touch(stored, now);
                 self.promote(core, key, stored, now, seen);
                 found
             }

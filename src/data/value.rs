@@ -2,6 +2,7 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -49,8 +50,8 @@ pub(crate) struct Made {
     words: Words,
     pub(super) tags: Option<Arc<Tags>>,
     regime: Regime,
-    /// Of the newest purge before the value was given.
-    pub(super) number: u64,
+    /// Of the newest purge before the value was given; `None` where none was known that means anything.
+    pub(super) number: Option<u64>,
 }
 
 /// Under which serialiser a value was stored, and how it may be kept. In the records of stores that instances share, so this never changes its meaning.
@@ -128,11 +129,12 @@ impl DataCache {
     pub(crate) async fn make(&self, wanted: &Wanted, Draft { content, number }: Draft) -> Made {
         let core = self.core();
         let number = match number {
-            Some(number) => number,
-            // To store nothing until then would lose the first values of each process. What is purged in this moment, of 50 milliseconds at most, may so be set behind it.
+            Some(number) => Some(number),
+            // To store nothing until then would lose the first values of each process. What is purged in this moment may so be set behind it; where nothing is heard in it either, a number that means
+            // anything is found by who tells the others of the write.
             None => {
                 self.begun(&core).await;
-                core.purges.current()
+                core.coherence.is_trusted(core.now()).then(|| core.purges.current())
             }
         };
         let (content, form) = self.compressed(&core, content).await;
@@ -142,8 +144,10 @@ impl DataCache {
     /// What is to be stored where there is no value, if that is to be remembered.
     pub(super) fn make_none(&self, wanted: &Wanted, number: u64) -> Option<Made> {
         let ttl = wanted.words.none_ttl?;
-        let mut made = self.made(&self.core(), wanted, StatusCode::NO_CONTENT, Bytes::new(), Form::Fixed, number);
-        made.words = Words { ttl: Some(ttl), sliding: None, ..made.words };
+        let mut made = self.made(&self.core(), wanted, StatusCode::NO_CONTENT, Bytes::new(), Form::Fixed, Some(number));
+        // What isn't there stands in for nothing.
+        let (stale_while_revalidate, stale_if_error) = (Duration::ZERO, Duration::ZERO);
+        made.words = Words { ttl: Some(ttl), sliding: None, stale_while_revalidate, stale_if_error, ..made.words };
         Some(made)
     }
 
@@ -154,7 +158,7 @@ impl DataCache {
         status: StatusCode,
         content: Bytes,
         form: Form,
-        number: u64,
+        number: Option<u64>,
     ) -> Made {
         let regime = self.shape.regimes.regime(Kind::Value);
         Made { status, content, form, words: wanted.words, tags: self.tags(core, wanted), regime, number }

@@ -32,8 +32,9 @@ impl DataCache {
         // No copy of what was read before comes to the near store behind this.
         let _until_stored = far.as_ref().map(|_| core.begin_drop(&key));
         count(&self.counters().written);
-        let given = given(core, &key, &made);
-        let stored = Arc::new(self.stored(core, &key, made, number.unwrap_or(given.number), core.now()));
+        let since = made.number.or(number).unwrap_or_else(|| core.purges.current());
+        let given = given(core, &key, &made, since);
+        let stored = Arc::new(self.stored(core, &key, made, number.unwrap_or(since), core.now()));
         let is_good = core.loads.seal_while(&stored.stamp, || {
             let is_valid = core.purges.is_valid(&given, stored.received, &key);
             // A soft purge leaves no mark on what has a newer number.
@@ -93,14 +94,14 @@ impl DataCache {
             let place = Target::place(core.purges.stamp(key, 0).resource);
             outdated.purge(place, Force::Hard, Some(key.resource()));
         }
-        Some(outdated.write().await)
+        Some(outdated.write_patiently().await)
     }
 }
 
 /// What a value is held against purges by that came since it was given. Its own place isn't among that: it is purged by the writing itself.
-fn given(core: &CacheCore, key: &CacheKey, made: &Made) -> Stamp {
+fn given(core: &CacheCore, key: &CacheKey, made: &Made, since: u64) -> Stamp {
     let path = core.purges.stamp(key, 0).path;
-    let mut stamp = Stamp::new(made.number, path, path);
+    let mut stamp = Stamp::new(since, path, path);
     stamp.tags = made.tags.clone();
     stamp
 }

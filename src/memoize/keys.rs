@@ -5,6 +5,8 @@ use serde::Serialize;
 
 #[cfg(feature = "data")]
 use super::arguments::text;
+#[cfg(feature = "data")]
+use crate::data::{LONGEST, digest};
 
 /// How arguments become keys; `None` where they have none, so that nothing is kept.
 pub trait KeyOf<A, K>: Send + Sync + 'static {
@@ -66,6 +68,11 @@ impl<K> Named<K> {
 #[cfg(feature = "data")]
 impl<A, K: KeyOf<A, String>> KeyOf<A, String> for Named<K> {
     fn key(&self, arguments: &A) -> Option<String> {
-        self.keys.key(arguments).map(|key| [&*self.start, &*key].concat())
+        let key = self.keys.key(arguments)?;
+        if self.start.len() + key.len() <= LONGEST {
+            return Some([&*self.start, &*key].concat());
+        }
+        // Else all of it would be a digest, and no pattern would see whose result it is. No arguments begin with this sign.
+        Some([&*self.start, "\u{1}", &digest(key.as_bytes())].concat())
     }
 }

@@ -219,7 +219,8 @@ where
 
     /// Puts a value under a key, in the place of what is there. What is being loaded for the key isn't kept. Returns the value as it lies there.
     ///
-    /// A purge doesn't touch what is inserted after it, though it may have been made before. [`get_or_load`](Self::get_or_load) has no such gap.
+    /// A purge doesn't touch what is inserted after it, though it may have been made before. [`get_or_load`](Self::get_or_load) has no such gap. Beside a store that instances share, what is inserted
+    /// before its log was heard for the first time isn't kept.
     pub fn insert(&self, key: K, value: impl Into<Arc<V>>) -> Arc<V> {
         self.put(key, value.into(), &self.words)
     }
