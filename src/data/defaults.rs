@@ -25,11 +25,13 @@ pub(crate) enum Serialized {
     #[default]
     Json,
     #[cfg(feature = "msgpack")]
+    #[cfg_attr(not(feature = "config"), allow(dead_code, reason = "only a file says it by name"))]
     MessagePack,
 }
 
 impl Serialized {
     /// All there are.
+    #[cfg(feature = "config")]
     pub(crate) const ALL: &'static [(&'static str, Self)] = &[
         ("json", Self::Json),
         #[cfg(feature = "msgpack")]

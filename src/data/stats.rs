@@ -30,6 +30,7 @@ impl Data {
     }
 
     /// Those of all names that were ever used, by name.
+    #[cfg(any(feature = "admin", feature = "metrics"))]
     pub(crate) fn all(&self) -> Vec<Arc<Counters>> {
         self.names().values().cloned().collect()
     }
