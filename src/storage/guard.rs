@@ -6,11 +6,12 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use smallvec::SmallVec;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
@@ -138,8 +139,7 @@ struct Inner<S> {
     breaker: Breaker,
     deadlines: Arc<Deadlines>,
     counters: Counters,
-    /// Whether a runtime without timers was met.
-    lacks_timers: AtomicBool,
+    timeless: Timeless,
 }
 
 struct Terms {
@@ -173,7 +173,7 @@ impl<S: Storage> Guarded<S> {
             breaker: Breaker::default(),
             deadlines: Arc::default(),
             counters: Counters::default(),
-            lacks_timers: AtomicBool::new(false),
+            timeless: Timeless::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -381,14 +381,53 @@ impl<S: Storage> Inner<S> {
 
     /// `None` where there are no timers.
     fn waiting(&self, longest: Duration) -> Option<Deadline<'_>> {
-        if self.lacks_timers.load(Ordering::Relaxed) {
+        if self.timeless.is_here() {
             return None;
         }
-        let begun = self.deadlines.begin(longest, self.terms().guard.deadline);
-        if begun.as_ref().err() == Some(&Unwatched::NoTimers) && !self.lacks_timers.swap(true, Ordering::Relaxed) {
-            tracing::error!("this tokio runtime has no timers (`enable_time`), so the store has no deadlines");
+        let guard = &self.terms().guard;
+        let begun = self.deadlines.begin(longest, guard.deadline.min(guard.write_deadline));
+        if begun.as_ref().err() == Some(&Unwatched::NoTimers) && self.timeless.remember() {
+            tracing::error!("this tokio runtime has no timers (`enable_time`), so the store has no deadlines in it");
         }
         begun.ok()
+    }
+}
+
+/// The runtimes that were found to have no timers: to find it out costs a panic.
+#[derive(Default)]
+struct Timeless {
+    /// Whether there is any.
+    is_any: AtomicBool,
+    runtimes: Mutex<SmallVec<[Id; 1]>>,
+}
+
+/// So many of them are remembered.
+const MOST_TIMELESS: usize = 16;
+
+impl Timeless {
+    /// Whether the present runtime is one.
+    fn is_here(&self) -> bool {
+        let is_known = |runtime: Handle| self.lock().contains(&runtime.id());
+        self.is_any.load(Ordering::Relaxed) && Handle::try_current().is_ok_and(is_known)
+    }
+
+    /// That the present runtime is one; whether that is news.
+    fn remember(&self) -> bool {
+        let Ok(runtime) = Handle::try_current() else { return false };
+        let mut runtimes = self.lock();
+        if runtimes.contains(&runtime.id()) {
+            return false;
+        }
+        if runtimes.len() == MOST_TIMELESS {
+            runtimes.remove(0);
+        }
+        runtimes.push(runtime.id());
+        self.is_any.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SmallVec<[Id; 1]>> {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -464,7 +503,7 @@ impl Terms {
         self.backoff().pause(chance)
     }
 
-    fn backoff(&self) -> std::sync::MutexGuard<'_, Backoff> {
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
