@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use super::breaker::{Backoff, Breaker, Pass, Verdict};
 use super::deadlines::{self, Deadline, Deadlines, Unwatched};
+use super::timeless::Timeless;
 use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -390,44 +390,6 @@ impl<S: Storage> Inner<S> {
             tracing::error!("this tokio runtime has no timers (`enable_time`), so the store has no deadlines in it");
         }
         begun.ok()
-    }
-}
-
-/// The runtimes that were found to have no timers: to find it out costs a panic.
-#[derive(Default)]
-struct Timeless {
-    /// Whether there is any.
-    is_any: AtomicBool,
-    runtimes: Mutex<SmallVec<[Id; 1]>>,
-}
-
-/// So many of them are remembered.
-const MOST_TIMELESS: usize = 16;
-
-impl Timeless {
-    /// Whether the present runtime is one.
-    fn is_here(&self) -> bool {
-        let is_known = |runtime: Handle| self.lock().contains(&runtime.id());
-        self.is_any.load(Ordering::Relaxed) && Handle::try_current().is_ok_and(is_known)
-    }
-
-    /// That the present runtime is one; whether that is news.
-    fn remember(&self) -> bool {
-        let Ok(runtime) = Handle::try_current() else { return false };
-        let mut runtimes = self.lock();
-        if runtimes.contains(&runtime.id()) {
-            return false;
-        }
-        if runtimes.len() == MOST_TIMELESS {
-            runtimes.remove(0);
-        }
-        runtimes.push(runtime.id());
-        self.is_any.store(true, Ordering::Relaxed);
-        true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SmallVec<[Id; 1]>> {
-        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
