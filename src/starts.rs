@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use regex::{Regex, RegexSet, RegexSetBuilder};
+use regex_syntax::hir::{Hir, HirKind, Literal, Look};
 
 /// Patterns in their order, by how a path begins that they match.
 #[derive(Debug)]
@@ -115,13 +116,22 @@ impl Others {
 }
 
 impl Kind {
+    /// Read out of what the pattern is made of, since its text has too many ways to hide what it means. What can't be read doesn't match either.
     fn of(pattern: &str) -> Self {
-        let Some(rest) = pattern.strip_prefix('^') else { return Self::Other(String::new()) };
-        let literal = literal(rest);
-        match &rest[literal.len()..] {
-            "" => Self::Prefix(literal.into()),
-            "$" => Self::Exact(literal.into()),
-            rest => Self::Other(start_before(literal, rest).into()),
+        let Ok(hir) = regex_syntax::parse(pattern) else { return Self::Other(String::new()) };
+        let parts = match hir.kind() {
+            HirKind::Concat(parts) => parts.as_slice(),
+            _ => std::slice::from_ref(&hir),
+        };
+        let [first, rest @ ..] = parts else { return Self::Other(String::new()) };
+        if *first.kind() != HirKind::Look(Look::Start) {
+            return Self::Other(String::new());
+        }
+        let (text, rest) = literal(rest);
+        match rest {
+            [] => Self::Prefix(text),
+            [end] if *end.kind() == HirKind::Look(Look::End) => Self::Exact(text),
+            _ => Self::Other(text),
         }
     }
 
@@ -131,63 +141,22 @@ impl Kind {
     }
 }
 
-/// The letters, digits and signs at the beginning that mean themselves.
-fn literal(pattern: &str) -> &str {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-');
-    pattern.split_once(|c| !is_plain(c)).map_or(pattern, |(literal, _)| literal)
-}
-
-/// What is certain of `literal` at the beginning of what a pattern matches, that goes on with `rest`.
-fn start_before<'a>(literal: &'a str, rest: &str) -> &'a str {
-    if may_be_alternative(rest) {
-        return "";
-    }
-    // The last one may be there or not.
-    let is_uncertain = rest.starts_with(['?', '*', '{']);
-    &literal[..literal.len().saturating_sub(usize::from(is_uncertain))]
-}
-
-/// Whether what stands before is only one of several beginnings: there is a `|` outside of all parentheses, or something that hides whether there is.
-fn may_be_alternative(rest: &str) -> bool {
-    let is_plain_group = |(at, _): (usize, &str)| [":", "<", "P<"].iter().any(|kind| rest[at + 2..].starts_with(kind));
-    if !rest.match_indices("(?").all(is_plain_group) {
-        return true;
-    }
-    let (mut depth, mut chars) = (0_u32, rest.chars());
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => _ = chars.next(),
-            '[' if !skip_class(&mut chars) => return true,
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            '|' if depth == 0 => return true,
-            _ => {}
-        }
-    }
-    false
-}
-
-/// Passes over a class to its end; false where it is none of the simple ones.
-fn skip_class(chars: &mut std::str::Chars<'_>) -> bool {
-    let mut is_first = true;
-    while let Some(c) = chars.next() {
-        match c {
-            '^' if is_first => continue,
-            ']' if !is_first => return true,
-            '[' => return false,
-            '\\' => _ = chars.next(),
-            _ => {}
-        }
-        is_first = false;
-    }
-    false
+/// The text that the parts begin with, and the parts behind it.
+fn literal(parts: &[Hir]) -> (String, &[Hir]) {
+    let text = parts.first().and_then(|part| match part.kind() {
+        HirKind::Literal(Literal(bytes)) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    });
+    text.map_or((String::new(), parts), |text| (text.to_owned(), &parts[1..]))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    const PATTERNS: [&str; 46] = [
+    const PATTERNS: [&str; 61] = [
         "^/a[|]",
         "^/a[]|(]b|^/x",
         "^/a[^]|]b|^/b",
@@ -234,9 +203,24 @@ mod tests {
         "$",
         "^/x{2}",
         "^/x",
+        "^/a[^^]b|^/c[0-9]",
+        "^/ab+*c",
+        "^/ab+{0}c",
+        "^/ab+??c",
+        "(?m)^/a",
+        "^(?i)/a",
+        "^/(?i)a",
+        "^/(?x)a b",
+        "^/\\x61",
+        "^\\pL",
+        "\\A/a\\z",
+        "^(|/a)b",
+        "^(/a|/b)$",
+        "^^/a$",
+        "^/a||",
     ];
 
-    const PATHS: [&str; 34] = [
+    const PATHS: [&str; 35] = [
         "",
         "/",
         "/a",
@@ -271,6 +255,7 @@ mod tests {
         "/x",
         "b",
         "/zzz",
+        "/c1",
     ];
 
     #[test]
@@ -299,5 +284,31 @@ mod tests {
         assert_eq!(starts.starts.len(), 1);
         assert_eq!(starts.first("/api/v3/17"), Some(17));
         assert_eq!(starts.first("/api/v3/99"), None);
+    }
+
+    /// What patterns are put together of, those among them that none can begin with.
+    const PIECES: [&str; 38] = [
+        "^", "^", "$", "/", "/", "a", "b", "é", ".", "|", "(", "(?:", "(?i)", "(?i:", "(?m)", "(?x)", "(?-u)", "(?R)",
+        "(?s)", ")", ")", "[", "[^", "^]", "]", "]", "?", "*", "+", "??", "{0}", "{0,1}", "{1}", "\\x61", "\\/",
+        "\\pL", "\\A", "\\z",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn whatever_a_pattern_is_made_of_it_matches_as_a_regex_does(
+            is_anchored: bool,
+            pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..8),
+            paths in proptest::collection::vec("[/abAé ^\n]{0,4}", 8),
+        ) {
+            let pattern = format!("{}{}", if is_anchored { "^/" } else { "" }, pieces.concat());
+            let regex = Regex::new(&pattern).ok();
+            let starts = Starts::new([pattern.as_str()].into_iter());
+            for path in &paths {
+                let expected = regex.as_ref().filter(|regex| regex.is_match(path)).map(|_| 0);
+                prop_assert_eq!(starts.first(path), expected, "{} {:?}", pattern, path);
+            }
+        }
     }
 }

@@ -276,6 +276,14 @@ fn a_store_without_a_runtime_or_timers_is_asked_without_deadlines() {
         settle().await;
         assert_eq!(asked(&setup, "/").await.0, "HIT");
     });
+    // Another runtime has them all the same.
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(async {
+        store.set_all(Fault::Hang);
+        asked(&setup, "/other").await;
+        assert!(seen(&setup).timeouts > 0);
+        store.mend();
+        until_back(&setup).await;
+    });
     let late = futures_util::FutureExt::now_or_never(setup.get("/"));
     assert_eq!(late.expect("the store is in memory").x_cache, "HIT");
 }

@@ -411,19 +411,40 @@ async fn it_works_again_after_whatever_happened_to_the_server() {
 }
 
 #[tokio::test]
-async fn a_connection_that_went_silent_is_replaced() {
+async fn a_user_without_a_password_is_who_asks() {
+    let Some(server) = Setup::default().user("shop", "on nopass ~* &* +@all").start() else { return };
+    let store = RedisStore::in_namespace(&format!("redis://shop@{}", server.address()), "shop").expect("a URL");
+    store.ping().await.expect("it is let in");
+    assert!(server.command(&["CLIENT", "LIST"]).text().contains("user=shop"));
+}
+
+#[tokio::test]
+async fn a_connection_that_went_silent_is_replaced_and_one_that_answers_late_stays() {
     let Some(server) = RedisServer::start() else { return };
     let proxy = FaultProxy::before(server.address());
     let store = RedisStore::in_namespace(&format!("redis://{}", proxy.address()), "shop").expect("a URL");
     let made = page("/page", "content").await;
     put(&store, &made).await;
-    proxy.set(Fault::Blackhole);
-    for _ in 0..2 {
-        assert!(tokio::time::timeout(Duration::from_millis(50), store.ping()).await.is_err());
-    }
-    proxy.set(Fault::Pass);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let leave_and_let_time_pass = async |is_answered_late: bool| {
+        proxy.set(Fault::Blackhole);
+        for _ in 0..2 {
+            assert!(tokio::time::timeout(Duration::from_millis(50), store.ping()).await.is_err());
+        }
+        if is_answered_late {
+            proxy.set(Fault::Pass);
+        }
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    };
+    leave_and_let_time_pass(true).await;
     assert_eq!(bodies(&get(&store, &made).await), ["content"]);
+    assert_eq!(store.stats().connections, 1, "answers came, though nobody waited for them");
+    leave_and_let_time_pass(false).await;
+    let mended = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        proxy.set(Fault::Pass);
+    };
+    let (found, ()) = tokio::join!(get(&store, &made), mended);
+    assert_eq!(bodies(&found), ["content"]);
     assert_eq!(store.stats().connections, 2);
 }
 

@@ -25,6 +25,8 @@ struct State {
     waiting: Slab<Waiting>,
     /// One for each runtime in which somebody waited lately.
     clocks: SmallVec<[Clock; 1]>,
+    /// So many clocks have ever begun to go.
+    made: u64,
 }
 
 #[derive(Debug)]
@@ -36,16 +38,17 @@ struct Waiting {
 }
 
 impl State {
-    fn now(&self, runtime: Id) -> Option<Instant> {
-        self.clocks.iter().find(|clock| clock.runtime == runtime).map(|clock| clock.now)
+    fn is_ticking(&self, runtime: Id) -> bool {
+        self.clocks.iter().any(|clock| clock.runtime == runtime)
     }
 }
 
-/// What time it was in the last step.
+/// That a runtime is told the time.
 #[derive(Debug)]
 struct Clock {
     runtime: Id,
-    now: Instant,
+    /// One that stops late mustn't stop the next one of its runtime.
+    number: u64,
     /// So many steps ago somebody waited.
     idle: u32,
 }
@@ -90,9 +93,9 @@ impl Deadlines {
         let step = (shortest / STEPS).clamp(SHORTEST, LONGEST);
         let runtime = Handle::try_current().map_err(|_| Unwatched::NoRuntime)?;
         drop(self.ticking(&runtime, step)?);
-        // The step behind it would be too late.
+        // The step behind it would be too late, and steps are rounded up to whole milliseconds.
         let longest = longest.min(FAR);
-        let longest = longest - step.min(longest / 2);
+        let longest = longest - (step + SHORTEST).min(longest / 4 * 3);
         Ok(Deadline { deadlines: self, runtime, step, longest, place: None })
     }
 
@@ -101,21 +104,16 @@ impl Deadlines {
         self.end(|_| Some(End::Released));
     }
 
-    /// The time by the clock of a runtime, which begins to go if it doesn't.
-    fn ticking(
-        self: &Arc<Self>,
-        runtime: &Handle,
-        step: Duration,
-    ) -> Result<(MutexGuard<'_, State>, Instant), Unwatched> {
+    /// With the clock of a runtime, which begins to go if it doesn't.
+    fn ticking(self: &Arc<Self>, runtime: &Handle, step: Duration) -> Result<MutexGuard<'_, State>, Unwatched> {
         let state = self.lock();
-        if let Some(now) = state.now(runtime.id()) {
-            return Ok((state, now));
+        if state.is_ticking(runtime.id()) {
+            return Ok(state);
         }
         drop(state);
         self.begin_ticking(runtime, step)?;
         let state = self.lock();
-        let now = state.now(runtime.id()).ok_or(Unwatched::NoRuntime)?;
-        Ok((state, now))
+        if state.is_ticking(runtime.id()) { Ok(state) } else { Err(Unwatched::NoRuntime) }
     }
 
     #[cold]
@@ -123,23 +121,24 @@ impl Deadlines {
         // tokio doesn't tell whether a runtime was built with timers, and a request must not panic for it.
         let first = catch_unwind(|| sleep(step)).map_err(|_| Unwatched::NoTimers)?;
         let mut state = self.lock();
-        if state.now(runtime.id()).is_none() {
-            state.clocks.push(Clock { runtime: runtime.id(), now: Instant::now(), idle: 0 });
+        if !state.is_ticking(runtime.id()) {
+            state.made += 1;
+            let (runtime_id, number) = (runtime.id(), state.made);
+            state.clocks.push(Clock { runtime: runtime_id, number, idle: 0 });
             drop(state);
             // A runtime that has ended drops it at once, and with it the clock.
-            runtime.spawn(Ticking { deadlines: Arc::downgrade(self), runtime: runtime.id() }.run(first, step));
+            runtime.spawn(Ticking { deadlines: Arc::downgrade(self), runtime: runtime_id, number }.run(first, step));
         }
         Ok(())
     }
 
     /// Tells the time. The clock stops, in the same step, if nobody in that runtime has waited for a while; whether it did.
-    fn tick(&self, runtime: Id) -> bool {
+    fn tick(&self, runtime: Id, number: u64) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        let State { waiting, clocks } = &mut *state;
-        let Some(place) = clocks.iter().position(|clock| clock.runtime == runtime) else { return true };
+        let State { waiting, clocks, .. } = &mut *state;
+        let Some(place) = clocks.iter().position(|clock| clock.number == number) else { return true };
         let clock = &mut clocks[place];
-        clock.now = now;
         let is_waited = waiting.iter().any(|(_, waiting)| waiting.runtime == runtime);
         clock.idle = if is_waited { 0 } else { clock.idle + 1 };
         let is_over = clock.idle > IDLE;
@@ -180,9 +179,10 @@ impl Deadline<'_> {
     /// Ready when nobody should wait any longer.
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<End> {
         // There were timers when it began. The clock may have stopped since, though, with the task that it was.
-        let Ok((mut state, now)) = self.deadlines.ticking(&self.runtime, self.step) else { return Poll::Pending };
+        let Ok(mut state) = self.deadlines.ticking(&self.runtime, self.step) else { return Poll::Pending };
         let Some(waiting) = self.place.and_then(|place| state.waiting.get_mut(place)) else {
-            let (runtime, due) = (self.runtime.id(), now + self.longest);
+            // Not by the last step: a runtime that was kept busy may have taken that long ago.
+            let (runtime, due) = (self.runtime.id(), Instant::now() + self.longest);
             let waiting = Waiting { runtime, due, end: None, waker: context.waker().clone() };
             self.place = Some(state.waiting.insert(waiting));
             return Poll::Pending;
@@ -207,6 +207,7 @@ impl Drop for Deadline<'_> {
 struct Ticking {
     deadlines: Weak<Deadlines>,
     runtime: Id,
+    number: u64,
 }
 
 impl Drop for Ticking {
@@ -214,7 +215,7 @@ impl Drop for Ticking {
     fn drop(&mut self) {
         let Some(deadlines) = self.deadlines.upgrade() else { return };
         let mut state = deadlines.lock();
-        state.clocks.retain(|clock| clock.runtime != self.runtime);
+        state.clocks.retain(|clock| clock.number != self.number);
         let left = state.waiting.iter().filter(|(_, waiting)| waiting.runtime == self.runtime);
         let left: SmallVec<[Waker; 8]> = left.map(|(_, waiting)| waiting.waker.clone()).collect();
         drop(state);
@@ -228,7 +229,9 @@ impl Ticking {
         loop {
             timer.as_mut().await;
             match self.deadlines.upgrade() {
-                Some(deadlines) if !deadlines.tick(self.runtime) => timer.as_mut().reset(Instant::now() + step),
+                Some(deadlines) if !deadlines.tick(self.runtime, self.number) => {
+                    timer.as_mut().reset(Instant::now() + step)
+                }
                 _ => return,
             }
         }
@@ -290,6 +293,26 @@ mod tests {
         drop(early);
         assert_eq!(waited(&deadlines, 40 * MS).await.1, End::Late);
         assert!(deadlines.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_was_kept_busy_takes_nothing_off() {
+        let deadlines = Arc::new(Deadlines::default());
+        let kept = deadlines.begin(Duration::MAX, 40 * MS);
+        sleep(5 * MS).await;
+        std::thread::sleep(60 * MS);
+        let (took, _) = waited(&deadlines, 40 * MS).await;
+        assert!(took >= 35 * MS, "{took:?}");
+        drop(kept);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_stops_leaves_the_next_one_going() {
+        let deadlines = Arc::new(Deadlines::default());
+        let kept = deadlines.begin(40 * MS, 40 * MS).expect("timers");
+        let runtime = kept.runtime.id();
+        drop(Ticking { deadlines: Arc::downgrade(&deadlines), runtime, number: 0 });
+        assert!(deadlines.lock().is_ticking(runtime));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::breaker::{Backoff, Breaker, Pass, Verdict};
 use super::deadlines::{self, Deadline, Deadlines, Unwatched};
+use super::timeless::Timeless;
 use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::error::StorageError;
 use crate::key::CacheKey;
@@ -138,8 +139,7 @@ struct Inner<S> {
     breaker: Breaker,
     deadlines: Arc<Deadlines>,
     counters: Counters,
-    /// Whether a runtime without timers was met.
-    lacks_timers: AtomicBool,
+    timeless: Timeless,
 }
 
 struct Terms {
@@ -173,7 +173,7 @@ impl<S: Storage> Guarded<S> {
             breaker: Breaker::default(),
             deadlines: Arc::default(),
             counters: Counters::default(),
-            lacks_timers: AtomicBool::new(false),
+            timeless: Timeless::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -381,12 +381,13 @@ impl<S: Storage> Inner<S> {
 
     /// `None` where there are no timers.
     fn waiting(&self, longest: Duration) -> Option<Deadline<'_>> {
-        if self.lacks_timers.load(Ordering::Relaxed) {
+        if self.timeless.is_here() {
             return None;
         }
-        let begun = self.deadlines.begin(longest, self.terms().guard.deadline);
-        if begun.as_ref().err() == Some(&Unwatched::NoTimers) && !self.lacks_timers.swap(true, Ordering::Relaxed) {
-            tracing::error!("this tokio runtime has no timers (`enable_time`), so the store has no deadlines");
+        let guard = &self.terms().guard;
+        let begun = self.deadlines.begin(longest, guard.deadline.min(guard.write_deadline));
+        if begun.as_ref().err() == Some(&Unwatched::NoTimers) && self.timeless.remember() {
+            tracing::error!("this tokio runtime has no timers (`enable_time`), so the store has no deadlines in it");
         }
         begun.ok()
     }
@@ -464,7 +465,7 @@ impl Terms {
         self.backoff().pause(chance)
     }
 
-    fn backoff(&self) -> std::sync::MutexGuard<'_, Backoff> {
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

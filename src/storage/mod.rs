@@ -16,6 +16,7 @@ pub(crate) mod scan;
 mod swap;
 pub mod testing;
 mod tiered;
+mod timeless;
 
 use std::borrow::Borrow;
 use std::future::Future;

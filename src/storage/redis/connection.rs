@@ -21,8 +21,10 @@ pub(super) struct Connection {
     /// Which of the servers at its address it is connected to, as [`Server`] counts them.
     generation: u64,
     began: Instant,
-    /// When the first answer was given up without any having been had since, in milliseconds after `began`, plus one; or zero.
+    /// When the first answer was given up after the last that came then, in milliseconds after `began`, plus one; or zero.
     silent_since: AtomicU64,
+    /// How many answers had come then. Where there are more, it isn't silent.
+    heard_before: AtomicU64,
     is_broken: AtomicBool,
 }
 
@@ -44,6 +46,7 @@ impl Connection {
             generation: 0,
             began: Instant::now(),
             silent_since: AtomicU64::new(0),
+            heard_before: AtomicU64::new(0),
             is_broken: AtomicBool::new(false),
         };
         connection.log_in(server.settings.info.redis_settings()).await?;
@@ -55,7 +58,8 @@ impl Connection {
 
     /// Says who we are, and to which database.
     async fn log_in(&self, who: &RedisConnectionInfo) -> Result<(), Failure> {
-        if let Some(password) = who.password() {
+        // A user without a password has an empty one.
+        if let Some(password) = who.password().or(who.username().map(|_| "")) {
             let words = ["AUTH"].into_iter().chain(who.username()).chain([password]).map(str::as_bytes);
             self.ask_packed(wire::command(&words.collect::<Vec<_>>())).await.map_err(Failure::of_who_we_are)?;
         }
@@ -89,9 +93,9 @@ impl Connection {
 
     /// Whether it may be asked: it isn't broken, something was heard lately, and no newer connection found another server.
     pub(super) fn is_usable(&self) -> bool {
-        let silent_since = self.silent_since.load(Ordering::Relaxed);
-        let silence = || Duration::from_millis(self.milliseconds().saturating_sub(silent_since));
-        let is_silent = silent_since > 0 && silence() > LONGEST_SILENCE;
+        let is_silent = self
+            .silent_since()
+            .is_some_and(|since| Duration::from_millis(self.milliseconds().saturating_sub(since)) > LONGEST_SILENCE);
         !is_silent && !self.is_broken.load(Ordering::Relaxed) && self.is_current()
     }
 
@@ -110,6 +114,22 @@ impl Connection {
         self.is_broken.store(true, Ordering::Relaxed);
     }
 
+    /// When an answer was given up, if none has come since: not to those either who had left.
+    fn silent_since(&self) -> Option<u64> {
+        let heard_before = self.heard_before.load(Ordering::Acquire);
+        let since = self.silent_since.load(Ordering::Relaxed);
+        (since > 0 && heard_before == self.pipe.heard()).then_some(since)
+    }
+
+    fn note_silence(&self) {
+        // The first counts.
+        if self.silent_since().is_none() {
+            let heard = self.pipe.heard();
+            self.silent_since.store(self.milliseconds(), Ordering::Relaxed);
+            self.heard_before.store(heard, Ordering::Release);
+        }
+    }
+
     fn milliseconds(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
@@ -123,13 +143,8 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let silent_since = &self.connection.silent_since;
         if !self.was_answered {
-            // The first counts.
-            let now = self.connection.milliseconds();
-            let _is_first = silent_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        } else if silent_since.load(Ordering::Relaxed) != 0 {
-            silent_since.store(0, Ordering::Relaxed);
+            self.connection.note_silence();
         }
     }
 }

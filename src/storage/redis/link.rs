@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -17,7 +18,8 @@ pub(super) struct Link {
 
 enum State {
     Closed,
-    Opening(Attempt),
+    /// Since when.
+    Opening(Attempt, Instant),
     Open(Arc<Connection>),
 }
 
@@ -51,10 +53,17 @@ impl Link {
         F: Future<Output = Result<T, Failure>>,
     {
         let done = operation(connection.clone()).await;
-        if done.is_ok() && !connection.is_current() {
-            return Err(Failure::of_connection("another server has taken over at its address"));
+        match &done {
+            Ok(_) if !connection.is_current() => {
+                Err(Failure::of_connection("another server has taken over at its address"))
+            }
+            // It may only be seen in what an answer means that it belongs to another question; so would all the next.
+            Err(failure) if failure.is_final => {
+                connection.give_up();
+                done
+            }
+            _ => done,
         }
-        done
     }
 
     /// A connection, if need be a new one. It is made by a task of its own, so that an attempt which takes longer than anybody waits comes to its end.
@@ -72,14 +81,18 @@ impl Link {
         let mut state = self.state();
         match &*state {
             State::Open(connection) if connection.is_usable() => return Ok(Ok(connection.clone())),
-            // One whose task is gone with its runtime tells nothing any more.
-            State::Opening(attempt) if attempt.has_changed().is_ok() => return Ok(Err(attempt.clone())),
+            // One whose task is gone with its runtime tells nothing any more, and perhaps never one in a runtime that nobody drives.
+            State::Opening(attempt, since)
+                if attempt.has_changed().is_ok() && since.elapsed() < 2 * self.server.settings.longest_connecting =>
+            {
+                return Ok(Err(attempt.clone()));
+            }
             _ => {}
         }
         let runtime =
             Handle::try_current().map_err(|_| Failure::new("it is only reached from within a tokio runtime"))?;
         let (tell, attempt) = watch::channel(None);
-        *state = State::Opening(attempt.clone());
+        *state = State::Opening(attempt.clone(), Instant::now());
         runtime.spawn(open(Arc::downgrade(self), self.server.clone(), tell));
         Ok(Err(attempt))
     }
@@ -96,6 +109,76 @@ async fn open(link: Weak<Link>, server: Arc<Server>, tell: watch::Sender<Option<
         Ok(_) => tracing::debug!(address = server.settings.address(), "connected to Redis"),
         Err(failure) => tracing::debug!(address = server.settings.address(), %failure, "no connection to Redis"),
     }
-    *link.state() = outcome.clone().map_or(State::Closed, State::Open);
+    let mut state = link.state();
+    // A late one leaves the next one alone.
+    if matches!(&*state, State::Opening(attempt, _) if attempt.same_channel(&tell.subscribe())) {
+        *state = outcome.clone().map_or(State::Closed, State::Open);
+    }
+    drop(state);
     tell.send_replace(Some(outcome));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// What the first script answers.
+    const HELLO: &[u8] = b"*7\r\n:1\r\n:0\r\n:0\r\n:1700000000\r\n:0\r\n$3\r\nrun\r\n$-1\r\n";
+
+    /// A link to somebody who only says hello.
+    async fn link(longest_connecting: Duration) -> Arc<Link> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    while let Ok(1..) = stream.read(&mut buffer).await {
+                        let is_name = buffer.windows(7).any(|word| word == b"SETNAME");
+                        let answer = if is_name { b"+OK\r\n" } else { HELLO };
+                        buffer.fill(0);
+                        stream.write_all(answer).await.expect("it is read");
+                    }
+                });
+            }
+        });
+        let mut settings = Settings::of(&format!("redis://{address}?ns=a"), None).expect("a URL");
+        settings.longest_connecting = longest_connecting;
+        Link::new(Arc::new(Server::new(settings, Arc::new(SystemClock::default()))))
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_nonsense_in_an_answer_has_the_connection_replaced() {
+        let link = link(Duration::from_secs(2)).await;
+        let asked = AtomicUsize::new(0);
+        let found = link.run(|_| async {
+            let is_first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            if is_first { Err(Failure::nonsense("no list")) } else { Ok(()) }
+        });
+        assert!(found.await.is_ok());
+        assert_eq!(link.server.connections(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_nobody_drives_keeps_nobody_from_connecting() {
+        let link = link(Duration::from_millis(500)).await;
+        let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        {
+            let _inside = idle.enter();
+            assert!(link.attempt().is_ok_and(|is_there| is_there.is_err()));
+        }
+        std::thread::sleep(Duration::from_millis(1001));
+        assert!(link.run(|_| async { Ok(()) }).await.is_ok());
+        let State::Open(newer) = &*link.state() else { panic!("it is connected") };
+        assert!(newer.is_usable());
+        idle.shutdown_background();
+    }
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -39,6 +40,9 @@ const ROOM: usize = 64 << 10;
 /// A buffer that has grown larger than this isn't kept.
 const KEPT: usize = 1 << 20;
 
+/// The largest answer: with all its parts twice what the largest of them may have.
+const MOST: usize = 1 << 30;
+
 /// Time is told in steps of this length, so that no question costs a look at the clock.
 const STEP: Duration = Duration::from_secs(1);
 
@@ -57,6 +61,11 @@ impl Pipe {
         // The driver answers everybody, unless its runtime has ended.
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
+
+    /// How many answers have come, whether anybody still waited for them or not.
+    pub(super) fn heard(&self) -> u64 {
+        self.outbox.heard.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Pipe {
@@ -71,7 +80,11 @@ fn gone() -> Failure {
 
 /// Where questions wait to be sent.
 #[derive(Default)]
-struct Outbox(Mutex<Waiting>);
+struct Outbox {
+    waiting: Mutex<Waiting>,
+    /// How many answers have come, whether anybody still waited for them or not.
+    heard: AtomicU64,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -128,7 +141,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,6 +160,8 @@ struct Driver {
     read: BytesMut,
     /// Fewer bytes than this aren't a whole answer.
     needed: usize,
+    /// No answer has more bytes.
+    most: usize,
     step: u64,
     /// Only while somebody waits.
     next_step: Option<Pin<Box<Sleep>>>,
@@ -164,6 +179,7 @@ impl Driver {
             asked: VecDeque::new(),
             read: BytesMut::new(),
             needed: 0,
+            most: MOST,
             step: 0,
             next_step: None,
             is_timed: false,
@@ -181,11 +197,13 @@ impl Driver {
             if let Err(why) = self.write(context) {
                 return Poll::Ready(why);
             }
+            // Before what there is to read, which may have no end.
+            if let Poll::Ready(why) = self.look_at_the_time(context) {
+                return Poll::Ready(why);
+            }
             // Also where writing can't go on, since the server may be waiting for that.
-            match self.read(context) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(why)) => return Poll::Ready(why),
-                Poll::Pending => return self.look_at_the_time(context),
+            if let Err(why) = ready!(self.read(context)) {
+                return Poll::Ready(why);
             }
         }
     }
@@ -249,10 +267,14 @@ impl Driver {
     fn hand_out(&mut self) -> Result<(), Failure> {
         while self.read.len() >= self.needed.max(1) {
             match wire::read(&self.read)? {
+                Begun::Part(needed) if needed > self.most => {
+                    return Err(Failure::nonsense("an answer larger than any that is asked for"));
+                }
                 Begun::Part(needed) => self.needed = needed,
                 Begun::Whole(value, length) => {
                     self.read.advance(length);
                     self.needed = 0;
+                    self.outbox.heard.fetch_add(1, Ordering::Relaxed);
                     let Some((answer, _)) = self.asked.pop_front() else {
                         return Err(Failure::nonsense("an answer that nobody asked for"));
                     };
@@ -364,6 +386,19 @@ mod tests {
         far.write_all(b":1\r\n:2\r\n:4\r\n").await.unwrap();
         assert_eq!(kept.await.unwrap().unwrap(), Value::Int(2));
         assert_eq!(last.await.unwrap().unwrap(), Value::Int(4));
+        assert_eq!(pipe.heard(), 3, "the answer to who had left came as well");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_ends_the_connection() {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let mut driver = Driver::new(Box::new(near), Arc::default());
+        driver.most = 100;
+        let driving = tokio::spawn(driver.run());
+        let part = b"$1\r\na\r\n".repeat(20);
+        let sent = far.write_all(&[b"*536870912\r\n", &part[..]].concat()).await;
+        assert!(sent.is_ok());
+        driving.await.unwrap();
     }
 
     #[tokio::test]

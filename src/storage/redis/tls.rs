@@ -52,7 +52,11 @@ impl Tls {
 
     /// Begins TLS on a connection.
     pub(super) async fn begin(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
-        let authorities = self.authorities.clone().map_or_else(of_the_system, Ok)?;
+        let authorities = match &self.authorities {
+            Some(authorities) => authorities.clone(),
+            // Many files, which nobody else should wait for.
+            None => tokio::task::spawn_blocking(of_the_system).await.map_err(Error::other)??,
+        };
         let config = self.config(authorities).map_err(Error::other)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| Error::new(ErrorKind::InvalidInput, error))?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await

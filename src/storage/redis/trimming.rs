@@ -38,10 +38,10 @@ impl Trimming {
         let Some(cursor) = self.take() else { return };
         let step = |at| async move {
             let at: Arc<super::connection::Connection> = at;
-            hello::ask(&TRIM, server, server.known(), &at, |call| call.number(cursor).number(STEP)).await
+            let told = hello::ask(&TRIM, server, server.known(), &at, |call| call.number(cursor).number(STEP)).await?;
+            replies::number::<u64>(&told.more)
         };
-        let next = data.run(step).await.and_then(|told| replies::number::<u64>(&told.more));
-        if let Ok(cursor @ 1..) = next {
+        if let Ok(cursor @ 1..) = data.run(step).await {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             *next = Next { due: Instant::now(), cursor };
         }

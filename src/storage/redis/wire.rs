@@ -1,5 +1,7 @@
 //! RESP2: commands as they go over the wire, and answers out of what was read so far. Lengths are never trusted: nothing is allocated for what isn't there.
 
+use std::borrow::Cow;
+
 use redis::Value;
 
 use super::failure::Failure;
@@ -136,8 +138,19 @@ fn value(bytes: &[u8], at: &mut usize) -> Result<Value, Failure> {
         },
         b':' => Value::Int(number(line).ok_or_else(nonsense)?),
         // Which error that is, the client knows.
+        b'-' => redis::parse_redis_value(&without_words(&bytes[from..next])).map_err(Failure::of)?,
         _ => redis::parse_redis_value(&bytes[from..next]).map_err(Failure::of)?,
     })
+}
+
+/// A server that doesn't know a command quotes what was sent with it, and that may be a password.
+const QUOTING: &[u8] = b", with args beginning with";
+
+fn without_words(error: &[u8]) -> Cow<'_, [u8]> {
+    match error.windows(QUOTING.len()).position(|part| part == QUOTING) {
+        Some(at) => [&error[..at], b"\r\n"].concat().into(),
+        None => error.into(),
+    }
 }
 
 #[cfg(test)]
@@ -211,6 +224,16 @@ mod tests {
         for row in rows {
             assert!(read(row).is_err(), "{:?}", String::from_utf8_lossy(row));
         }
+    }
+
+    #[test]
+    fn what_was_sent_is_not_in_an_error() {
+        let said = b"-ERR unknown command 'AUTH', with args beginning with: 'shop' 'secret' \r\n";
+        let Begun::Whole(value, length) = read(said).unwrap() else { panic!("it is whole") };
+        assert_eq!(length, said.len());
+        let error = value.extract_error().unwrap_err();
+        assert!(format!("{error:?}{error}").contains("unknown command 'AUTH'"), "{error:?}");
+        assert!(!format!("{error:?}{error}").contains("secret"), "{error:?}");
     }
 
     #[test]
