@@ -235,7 +235,7 @@ impl DataCache {
 
     /// The value, if there is one that is fresh. What can't be read as a `T` is none, and counted; so is what can't be had since a store failed.
     pub async fn get<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Option<T> {
-        self.read(&self.key(key.as_ref())).await
+        self.read(&self.key(key.as_ref()), &[]).await
     }
 
     /// Whether there is a value that is fresh.
