@@ -86,6 +86,11 @@ impl PurgeIndex {
         self.number.load(Ordering::Acquire)
     }
 
+    /// The number up to which purges may be forgotten.
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor.load(Ordering::Acquire)
+    }
+
     /// What the response to a request for `key`, sent to the handler at `number`, is held against purges by.
     pub(crate) fn stamp(&self, key: &CacheKey, number: u64) -> Stamp {
         let of = |named, part: &[u8]| self.naming.hash(named, &[Some(part)]);

@@ -1,6 +1,7 @@
 //! Tags from wherever they come (the rule, the handler, the fields of a response) into stamps, and purges of tags into the purge index.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use smallvec::SmallVec;
@@ -52,7 +53,11 @@ impl CacheCore {
         let Some(used) = used.map(Used::close) else { return };
         self.bear_used(stamp, used.names);
         if let Some(number) = used.number.filter(|number| *number < stamp.number) {
+            // The sweep has held what was used against all that it forgot. Elsewhere a number is all that says that it is stale, and has to be as old.
+            let swept = self.settings.backend.far.is_none().then(|| self.purges.floor());
+            let number = swept.unwrap_or_default().clamp(number, stamp.number);
             *stamp = stamp.as_of(number);
+            stamp.hold(Some(Duration::ZERO), number);
         }
     }
 

@@ -24,6 +24,9 @@ const MOST: usize = 128;
 /// The most tags with all their prefixes.
 const MOST_PREFIXES: usize = 512;
 
+/// Stands among the names of what was used for what couldn't be named, so that it stays with the content as those do. No application can add it, and nobody is shown it.
+const UNNAMED: &str = "\u{1a}";
+
 /// The longest tag, in bytes.
 const LONGEST: usize = 256;
 
@@ -81,23 +84,39 @@ impl Names {
 
     /// The same of what the response was made from.
     pub(crate) fn add_used(&mut self, text: &str) {
-        let Some(name) = self.room_for(text).filter(|name| !self.used.iter().any(|known| known == name)) else {
-            return;
+        let Some(name) = self.room_for(text) else {
+            return if tag(text) != Err(NoTag::Empty) {
+                self.add_unnamed()
+            };
         };
-        self.names.retain(|named| named != name);
-        self.used.push(name.into());
+        if !self.used.iter().any(|known| known == name) {
+            self.names.retain(|named| named != name);
+            self.used.push(name.into());
+        }
+    }
+
+    /// Something that it was made from bears every tag.
+    fn add_unnamed(&mut self) {
+        self.bears_every = true;
+        if !self.used.iter().any(|known| known == UNNAMED) {
+            self.used.push(UNNAMED.into());
+        }
     }
 
     /// All that something bears that the response was made from.
     pub(crate) fn add_all(&mut self, tags: &Tags) {
         tags.names().for_each(|name| self.add_used(name));
-        self.bears_every |= tags.bears_every();
+        if tags.bears_every() {
+            self.add_unnamed();
+        }
     }
 
     /// All that was gathered of what the response was made from.
     pub(crate) fn add_gathered(&mut self, gathered: &Self) {
         gathered.used.iter().for_each(|name| self.add_used(name));
-        self.bears_every |= gathered.bears_every;
+        if gathered.bears_every {
+            self.add_unnamed();
+        }
     }
 
     /// The name, unless it is none or too much.
@@ -139,7 +158,7 @@ impl Names {
         if names.is_empty() && used.is_empty() && !bears_every && nameless.is_empty() {
             return None;
         }
-        let all = names.iter().chain(&used);
+        let all = names.iter().chain(&used).filter(|name| *name != UNNAMED);
         let mut hashes: Vec<u64> = all.flat_map(|name| prefixes(name)).map(|name| hash(Some(name))).collect();
         hashes.sort_unstable();
         hashes.dedup();
@@ -169,7 +188,7 @@ impl Tags {
 
     /// The names, without their prefixes.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.lines().filter(|name| !name.is_empty())
+        self.names.lines().filter(|name| !name.is_empty() && *name != UNNAMED)
     }
 
     /// Those that what it was made from brought.
@@ -358,6 +377,17 @@ mod tests {
         let numbered: Vec<&str> = numbered.iter().map(String::as_str).collect();
         assert!(of(&[], &numbered).of_content().bears_every && of(&numbered[1..], &["used"]).bears_every());
         assert!(!of(&numbered, &[]).of_content().bears_every, "another head may name fewer");
+        let long = "a".repeat(LONGEST + 1);
+        for (own, used) in [(&[][..], &[long.as_str()][..]), (&numbered[1..], &["used"])] {
+            let tags = of(own, used);
+            let stays = tags.of_content();
+            assert!(stays.bears_every && tags.has_used(&stays) && tags.names().eq(own.iter().copied()));
+            let again = stays.with(hash, &[]).unwrap();
+            assert!(again.of_content().bears_every && again.names().next().is_none(), "however often");
+            let mut made = Names::default();
+            made.add_all(&again);
+            assert!(made.with(hash, &[]).unwrap().of_content().bears_every, "what is made from it as well");
+        }
     }
 
     #[test]

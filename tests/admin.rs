@@ -833,6 +833,9 @@ async fn each_data_cache_has_statistics_and_its_values_can_be_dropped() {
     let found = json!({"name": "products", "found": true});
     assert_eq!(desk.post("/invalidate/data/products%3A17").await.json, found);
     assert_eq!(products.get::<String>("17").await, None);
+    let nothing = json!({"name": "made-up", "found": false});
+    assert_eq!(desk.post("/invalidate/data/made-up%3A17").await.json, nothing);
+    assert_eq!(desk.get("/stats/data").await.json["caches"].as_array().unwrap().len(), 1, "no name is remembered");
     for nothing in ["products", "Products%3A17", "%3A17"] {
         assert_eq!(desk.post(&format!("/invalidate/data/{nothing}")).await.status, 422, "{nothing}");
     }

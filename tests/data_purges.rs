@@ -154,6 +154,41 @@ async fn a_refresh_behind_a_stale_value_is_held_against_purges_as_well() {
     assert_eq!(cache.get::<String>("a").await, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_made_from_a_value_that_is_stale_by_a_purge_is_stored_as_stale_and_made_once_for_many() {
+    let layer = CacheLayer::in_memory(1 << 20).clock(clock(NO_TIME));
+    let cache = layer.data("x").ttl(Duration::from_secs(600)).stale_while_revalidate(Duration::from_secs(600));
+    cache.entry("a").tag("t:1").set("old").await.unwrap();
+    cache.purge(tag("t")).soft().await.unwrap();
+    while layer.handle().stats().purges_remembered > 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let (leave, made) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
+    let make = || {
+        let (cache, leave, made) = (cache.clone(), leave.clone(), made.clone());
+        tokio::spawn(async move {
+            let from = cache.clone();
+            let make = || async move {
+                made.fetch_add(1, Ordering::Relaxed);
+                let anew = || async move {
+                    leave.acquire().await.expect("never closed").forget();
+                    Ok::<_, Arc<()>>("new".to_owned())
+                };
+                let value = from.entry("a").tag("t:1").get_or_load(anew).await.expect("a stale value");
+                sleep(Duration::from_millis(100)).await;
+                Ok::<_, Arc<()>>(format!("from {value}"))
+            };
+            cache.get_or_load("b", make).await
+        })
+    };
+    let all: Vec<_> = (0..8).map(|_| make()).collect();
+    for one in all {
+        assert_eq!(one.await.unwrap().unwrap(), "from old");
+    }
+    assert_eq!((made.load(Ordering::Relaxed), cache.get::<String>("b").await), (1, None), "it isn't fresh");
+    assert_eq!(make().await.unwrap().unwrap(), "from old", "at once, and made anew behind it");
+}
+
 #[tokio::test]
 async fn a_purge_while_a_value_is_being_written_takes_it_along() {
     let depot = Depot::default();

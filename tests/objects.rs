@@ -458,6 +458,7 @@ async fn a_page_bears_the_tags_of_the_objects_that_it_is_made_from() {
         (["/loaded", "/loaded"], "below", true),
         // A hit brings what the load used.
         (["/loaded", "/again"], "below", true),
+        (["/loaded", "/again"], "early", true),
         (["/held", "/held"], "entry", false),
         (["/none", "/none"], "held", false),
     ];
@@ -469,9 +470,12 @@ async fn a_page_bears_the_tags_of_the_objects_that_it_is_made_from() {
         let handler = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let values = made_from.clone();
             async move {
-                let load = || async {
-                    UsedTags::current().add("below");
-                    Ok::<_, Broken>(value(2))
+                let load = || {
+                    UsedTags::current().add("early");
+                    async {
+                        UsedTags::current().add("below");
+                        Ok::<_, Broken>(value(2))
+                    }
                 };
                 match request.uri().path() {
                     "/held" => drop(values.get(&1)),

@@ -34,7 +34,7 @@ use larder::{CacheLayer, Compression, Policy, PurgeError, PurgeSender, RequestHe
 use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::arguments::{Arguments, HELP, Wish};
 use crate::database::Database;
@@ -139,9 +139,11 @@ async fn purge_what_changed(mut outbox: Listener, purges: PurgeSender) {
         }
         // Those who waited have their answers.
         waiting.clear();
-        match outbox.rung().await {
-            Some(rung) => waiting = rung,
-            None => return,
+        // Who changed something may have left before they rang.
+        match timeout(Duration::from_secs(1), outbox.rung()).await {
+            Ok(Some(rung)) => waiting = rung,
+            Ok(None) => return,
+            Err(_) => {}
         }
     }
 }

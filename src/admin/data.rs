@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use serde::Serialize;
 
+use super::invalidate::not_told;
 use super::parameters::{Parameters, Segment};
 use super::problem::Problem;
 use super::routes::Times;
 use super::{Admin, Json};
-use crate::data::{DataStats, is_name};
+use crate::data::{DataCache, DataStats, is_name};
 
 #[derive(Serialize)]
 pub(super) struct Caches {
@@ -64,7 +65,13 @@ pub(super) async fn delete(
         let why = "it is the name of a data cache, a colon and the key, such as `products:17`";
         return Err(Problem::parameter("key", why));
     };
-    let found = admin.handle.data(name).delete(key).await;
+    let live = &admin.handle.live;
+    let found = DataCache::of_any_name(live.clone(), name).delete(key).await;
+    // Deleting waits for the log for a moment, and goes on without it.
+    if live.load().coherence.first_owed().is_some() {
+        return Err(not_told("the value is deleted here, and the log of purges has yet to hear of it"));
+    }
+    tracing::info!(value = ?named, "purged through the admin API");
     Ok(Json(Deleted { name: name.into(), found }))
 }
 

@@ -187,17 +187,20 @@ fn refused(error: &PurgeError) -> Problem {
         PurgeError::Selector { .. } => Problem::parameter("selector", error.to_string()),
         PurgeError::Unscannable => not_walked(),
         PurgeError::Closed => Problem::plain(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-        PurgeError::Log { .. } => {
-            let title = "The other instances couldn't be told";
-            let detail = format!("{error}. Until then this instance uses nothing that is stored.");
-            Problem::named(StatusCode::BAD_GATEWAY, "purge-log", title, detail)
-        }
+        PurgeError::Log { .. } => not_told(&error.to_string()),
         PurgeError::Storage(_) => {
             let title = "The store couldn't give the memory back";
             let detail = format!("{error}. The purge has taken effect all the same.");
             Problem::named(StatusCode::BAD_GATEWAY, "store", title, detail)
         }
     }
+}
+
+/// It is owed to the log.
+pub(super) fn not_told(why: &str) -> Problem {
+    let title = "The other instances couldn't be told";
+    let detail = format!("{why}. Until then this instance uses nothing that is stored.");
+    Problem::named(StatusCode::BAD_GATEWAY, "purge-log", title, detail)
 }
 
 /// What has to be counted or listed is in a store that can't be walked through.

@@ -84,7 +84,7 @@ impl<'a> Entry<'a> {
 
     /// As [`DataCache::get`].
     pub async fn get<T: DeserializeOwned>(self) -> Option<T> {
-        self.cache.read(&self.wanted.key).await
+        self.cache.read(&self.wanted.key, &self.wanted.tags).await
     }
 
     /// As [`DataCache::set`].

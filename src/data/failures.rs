@@ -10,6 +10,7 @@ use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::response::Stamp;
+use crate::used::UsedTags;
 
 /// How many are remembered.
 const MOST: u64 = 10_000;
@@ -64,6 +65,8 @@ impl DataCache {
             return None;
         }
         let error = failure.error.clone().downcast().ok()?;
+        // What is made of it is made of what it came from.
+        UsedTags::current().add_stamp(&failure.stamp);
         crate::stats::count(&self.counters().failures_given);
         Some(error)
     }

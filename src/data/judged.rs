@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::loading::Answer;
 use super::{DataCache, Entry};
 use crate::stats::count;
+use crate::used::UsedTags;
 
 /// A value that was loaded, and whether it is wanted kept.
 struct Judged<T> {
@@ -58,6 +59,8 @@ impl Entry<'_> {
 impl DataCache {
     /// The value that is fresh and near; counted if there is one.
     pub(crate) fn at_once<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        // Before anything is read.
+        let _used = UsedTags::current();
         let value = self.value_near(&self.key(key.as_bytes()))??;
         count(&self.counters().hits);
         Some(value)

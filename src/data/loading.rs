@@ -245,7 +245,7 @@ impl DataCache {
             return Ok(answer);
         }
         let (used, scope) = job.gather();
-        let loaded = Attended::new(job.core.clone(), job.run(scope.around(load()))).await;
+        let loaded = Attended::new(job.core.clone(), job.run(scope.around_made(load))).await;
         outer.add_made(&used);
         loaded
     }
@@ -329,11 +329,11 @@ impl DataCache {
         }
         count(&self.counters().refreshes);
         let mut job = Job { cache: self.clone(), core: core.clone(), wanted, flight, stamp };
-        let (stored, load) = (stored.clone(), load());
+        let (_, scope) = job.gather();
+        let (stored, loading) = (stored.clone(), scope.around_made(load));
         core.refresh(place, async move {
             if job.take_turn(Some(&stored)).await.is_none() {
-                let (_, scope) = job.gather();
-                _ = job.run(scope.around(load)).await;
+                _ = job.run(loading).await;
             }
         });
     }

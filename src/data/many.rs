@@ -21,7 +21,7 @@ impl DataCache {
         keys: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Vec<Option<T>> {
         let keys: Vec<CacheKey> = keys.into_iter().map(|key| self.key(key.as_ref())).collect();
-        all(keys.iter().map(|key| self.read(key)).collect()).await
+        all(keys.iter().map(|key| self.read(key, &[])).collect()).await
     }
 
     /// Stores values, each under its key, as [`set`](Self::set) does. Of two under one key the last one counts.

@@ -142,10 +142,19 @@ impl DataCache {
             is_name(name),
             "{name:?} is no name of a data cache: it has 1 to 64 of the letters a to z, digits, `_` and `-`"
         );
-        let core = live.load();
-        let counters = core.data.counters(name);
-        let defaults = core.settings.data.get(name).cloned().unwrap_or_default();
-        drop(core);
+        let counters = live.load().data.counters(name);
+        Self::counted(live, name, counters)
+    }
+
+    /// The cache of this name for who deletes something of it, whether there is such a cache or not: a name that somebody made up is remembered nowhere.
+    #[cfg(feature = "admin")]
+    pub(crate) fn of_any_name(live: Arc<Live>, name: &str) -> Self {
+        let counters = live.load().data.counters_if_used(name);
+        Self::counted(live, name, counters)
+    }
+
+    fn counted(live: Arc<Live>, name: &str, counters: Arc<Counters>) -> Self {
+        let defaults = live.load().settings.data.get(name).cloned().unwrap_or_default();
         let serializer = defaults.serializer.chosen();
         let shape = Shape {
             name: counters.name.clone(),
@@ -237,7 +246,7 @@ impl DataCache {
 
     /// The value, if there is one that is fresh. What can't be read as a `T` is none, and counted; so is what can't be had since a store failed.
     pub async fn get<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Option<T> {
-        self.read(&self.key(key.as_ref())).await
+        self.read(&self.key(key.as_ref()), &[]).await
     }
 
     /// Whether there is a value that is fresh.

@@ -72,10 +72,10 @@ pub(crate) enum Weight {
 }
 
 impl DataCache {
-    /// The fresh value under a key; counted.
-    pub(super) async fn read<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<T> {
+    /// The fresh value under a key; counted. Where there is none, what is made of that bears the tags of the cache, and these.
+    pub(super) async fn read<T: DeserializeOwned>(&self, key: &CacheKey, tags: &[Arc<str>]) -> Option<T> {
         // Before anything is read.
-        let _used = UsedTags::current();
+        let used = UsedTags::current();
         let value = match self.value_near(key) {
             Some(value) => Some(value),
             None => match self.find(key).await {
@@ -84,7 +84,11 @@ impl DataCache {
             },
         };
         self.note_read(value.is_some());
-        value.flatten()
+        let value = value.flatten();
+        if value.is_none() {
+            self.shape.tags.iter().chain(tags).for_each(|tag| used.add(tag));
+        }
+        value
     }
 
     /// Whether there is one.
@@ -95,6 +99,9 @@ impl DataCache {
             used.add_stored(stored);
         }
         let has = matches!(&found, Found::Fresh(stored) if !is_none(stored));
+        if !has {
+            self.shape.tags.iter().for_each(|tag| used.add(tag));
+        }
         self.note_read(has);
         has
     }

@@ -29,6 +29,12 @@ impl Data {
         counters
     }
 
+    /// The same for who only looks whether there is something: the counters under a name that nobody has used are nowhere to be seen.
+    #[cfg(feature = "admin")]
+    pub(super) fn counters_if_used(&self, name: &str) -> Arc<Counters> {
+        self.names().get(name).cloned().unwrap_or_else(|| Arc::new(Counters::new(name)))
+    }
+
     /// Those of all names that were ever used, by name.
     #[cfg(any(feature = "admin", feature = "metrics"))]
     pub(crate) fn all(&self) -> Vec<Arc<Counters>> {

@@ -94,7 +94,9 @@ where
                     return answer;
                 }
                 let (core, (used, scope)) = (self.shelf.core(), self.gather(&flight));
-                let answer = Handover::new(core, self.lead(flight, stamp, scope.around(load()))).await;
+                let loading = scope.clone().around_made(load);
+                // In it as well: what stands in for an error brings its tags to all who wait.
+                let answer = Handover::new(core, scope.around(self.lead(flight, stamp, loading))).await;
                 outer.add_made(&used);
                 answer
             }
@@ -311,7 +313,7 @@ where
             return flight.again();
         }
         let (_, scope) = self.gather(&flight);
-        let loading = scope.around(load());
-        core.refresh(place, async move { drop(self.lead(flight, stamp, loading).await) });
+        let loading = scope.clone().around_made(load);
+        core.refresh(place, async move { drop(scope.around(self.lead(flight, stamp, loading)).await) });
     }
 }

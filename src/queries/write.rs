@@ -5,6 +5,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use sqlx::{Database, Transaction};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::model;
 use crate::coherence::Outdated;
@@ -15,7 +18,8 @@ use crate::target::Target;
 /// A transaction that writes to some models. It is used as the connection that it is: `query.execute(&mut *write)`.
 ///
 /// - [Committed](Self::commit), it drops the results of its models, and the responses made from them.
-/// - So it does where nobody can tell whether it was committed: the connection broke, or the task that waited for it is gone.
+/// - So it does where nobody can tell whether it was committed: the connection broke, or the cache was shut down meanwhile. If only who waits for it is gone, it is committed all the same, and drops
+///   them then.
 /// - [Rolled back](Self::rollback), or dropped before it was to be committed, it drops nothing.
 ///
 /// A load that began before the commit and read what was there before is never kept: its number is smaller than that of the purge behind the commit.
@@ -40,12 +44,26 @@ impl<DB: Database> Write<DB> {
     /// [`CacheLayer::staleness_bound`](crate::CacheLayer::staleness_bound).
     ///
     /// # Errors
-    /// If the database says so, or can't be reached any more. It may be committed all the same, so the results are dropped in this case too.
+    /// If the database says so, or can't be reached any more. It may be committed all the same, so the results are dropped in this case too. [`WorkerCrashed`](sqlx::Error::WorkerCrashed) if the driver
+    /// panics, or a shutdown of the cache doesn't wait for it.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        let outcome = Unknown { live: &self.live, tags: &self.tags, is_known: false };
-        let committed = self.transaction.commit().await;
-        outcome.known().await;
-        committed
+        let Self { live, transaction, tags } = self;
+        let core = live.load_full();
+        let outcome = Unknown { live, tags, is_known: false };
+        let (tell, told) = oneshot::channel();
+        let work = async move {
+            let committed = transaction.commit().await;
+            outcome.known().await;
+            // Nobody may be there any more to hear it.
+            _ = tell.send(committed);
+        };
+        // A task of the cache's own goes on when who waits here leaves: else the purge would come before what it is for, as the commit is on its way already.
+        if Handle::try_current().is_ok() && !core.abandon.is_cancelled() {
+            core.spawn(work.in_current_span());
+        } else {
+            work.await;
+        }
+        told.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// Ends it without a trace.
@@ -58,13 +76,13 @@ impl<DB: Database> Write<DB> {
 }
 
 /// A transaction that is being committed. Dropped before anybody knows what came of it, it may have been.
-struct Unknown<'a> {
-    live: &'a Arc<Live>,
-    tags: &'a [String],
+struct Unknown {
+    live: Arc<Live>,
+    tags: Vec<String>,
     is_known: bool,
 }
 
-impl Unknown<'_> {
+impl Unknown {
     async fn known(mut self) {
         let outdated = self.outdated();
         self.is_known = true;
@@ -82,7 +100,7 @@ impl Unknown<'_> {
     }
 }
 
-impl Drop for Unknown<'_> {
+impl Drop for Unknown {
     fn drop(&mut self) {
         if !self.is_known {
             self.outdated().write_behind();

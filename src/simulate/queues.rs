@@ -49,6 +49,9 @@ struct Ghosts {
 /// Of S3-FIFO: more reads than that say no more.
 const MOST_READS: u8 = 3;
 
+/// So many places that nobody stands in matter to nobody.
+const FEW: usize = 64;
+
 impl Queues {
     pub(super) fn fifo(capacity: u64, max_entries: Option<u64>) -> Self {
         Self {
@@ -96,7 +99,24 @@ impl Queues {
     pub(super) fn remove(&mut self, key: &CacheKey) {
         if let Some(entry) = self.entries.remove(key) {
             self.queue(entry.is_small).bytes -= entry.bytes;
+            self.close_ranks();
         }
+    }
+
+    /// Those who were removed leave their places, when most places are theirs.
+    fn close_ranks(&mut self) {
+        let places = self.small.order.len() + self.main.order.len();
+        if places > 2 * self.entries.len() + FEW {
+            let entries = &self.entries;
+            let stands =
+                |(key, number): &(CacheKey, u64)| entries.get(key).is_some_and(|entry| entry.number == *number);
+            self.small.order.retain(stands);
+            self.main.order.retain(stands);
+        }
+    }
+
+    pub(super) fn has(&self, key: &CacheKey) -> bool {
+        self.entries.contains_key(key)
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (&CacheKey, &[StoredResponse])> {

@@ -24,12 +24,16 @@ enum Store {
 /// The memory store looks after itself when it was written to so often, or a while after it did so last; so it is done here, where that time doesn't pass.
 const UNTOLD: u32 = 64;
 
+/// As many keys are kept without a look.
+const FEW: usize = 1024;
+
 /// When the time of what is stored is over, in simulated time. The memory store goes by the machine's own.
-#[derive(Default)]
 struct Expiries {
     of: HashMap<CacheKey, Duration>,
     /// One for each key of [`of`](Self::of), at its time or earlier.
     next: BTreeMap<Duration, Vec<CacheKey>>,
+    /// With more keys than that, it is looked which of them are stored still.
+    most: usize,
 }
 
 impl Shelf {
@@ -67,6 +71,12 @@ impl Shelf {
         match &mut self.store {
             Store::Memory(store) => store.put_now(key, &response, 1),
             Store::Queues(queues) => queues.put(key, response),
+        }
+        if self.expiries.of.len() > self.expiries.most {
+            self.expiries.forget(|key| match &self.store {
+                Store::Memory(store) => store.peek(key, |variants| !variants.is_empty()),
+                Store::Queues(queues) => queues.has(key),
+            });
         }
     }
 
@@ -123,7 +133,21 @@ impl Shelf {
     }
 }
 
+impl Default for Expiries {
+    fn default() -> Self {
+        Self { of: HashMap::new(), next: BTreeMap::new(), most: FEW }
+    }
+}
+
 impl Expiries {
+    /// Forgets the keys that aren't stored any more. What is left may double before that is done again.
+    fn forget(&mut self, is_stored: impl Fn(&CacheKey) -> bool) {
+        self.of.retain(|key, _| is_stored(key));
+        self.next.values_mut().for_each(|keys| keys.retain(|key| self.of.contains_key(key)));
+        self.next.retain(|_, keys| !keys.is_empty());
+        self.most = FEW.max(2 * self.of.len());
+    }
+
     fn set(&mut self, key: &CacheKey, end: Duration) {
         match self.of.get_mut(key) {
             // It is looked at earlier, and then once more.

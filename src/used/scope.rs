@@ -75,6 +75,13 @@ impl Scope {
         Scoped { scope: self.some(), future }
     }
 
+    /// The same, where what is used on the way to the future counts as well.
+    pub(crate) fn around_made<F>(self, make: impl FnOnce() -> F) -> Scoped<F> {
+        let mut scope = self.some();
+        let future = Self::within(&mut scope, make);
+        Scoped { scope, future }
+    }
+
     /// `None` where nobody listens. Then whatever is around it stays.
     pub(crate) fn some(self) -> Option<Self> {
         (!self.0.is_empty()).then_some(self)
