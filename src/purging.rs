@@ -35,6 +35,8 @@ impl Purge {
 
     /// Marks what it touches as stale instead of dropping it, as of now: it may still be served while it is refreshed or in place of an error, for as long as its stale windows say, and
     /// be confirmed by a 304. Nothing that is sent after the purge returned counts as fresh unless the handler was asked since.
+    ///
+    /// Values that `DataCache::add`, `increment`, `decrement` or `compare_and_set` have stored are never stale: they are there or not, so this passes them by; a hard purge doesn't.
     pub fn soft(mut self) -> Self {
         self.soft = true;
         self

@@ -30,7 +30,7 @@ use crate::upkeep::Upkeep;
 use crate::used::UsedTags;
 use crate::variance::Variance;
 
-/// Content up to this size is coded and decoded where it is asked for; more would keep others waiting.
+/// Content up to this size is coded where it is stored; more would keep others waiting. Decoding is several times faster, and done in place.
 const AT_ONCE: usize = 64 << 10;
 
 /// A value that is serialised, and the number of the newest purge before that: none that came since touches it unnoticed. An instance that hasn't heard of any yet
