@@ -1,7 +1,7 @@
 //! [`PurgeLog`]: how instances that share a store tell each other what was purged.
 //!
-//! Purges are numbered densely from one epoch to the next: a number is `epoch << 32 | counter`. Epochs begin when the log can't prove that nothing of its history was lost, and each is larger than
-//! any before, so that what was stored earlier counts as purged.
+//! Purges are numbered densely within an *epoch*. A new one begins when the log can't prove that nothing of its history was lost, and with a number that is larger than any that was
+//! ever given out, also than those that are lost and that whoever begins it never heard of: so what was stored earlier counts as purged, whoever stored it.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! The entries of the log's stream. Their ids are the numbers of the purges: epoch and counter.
+//! The entries of the log's stream. Their ids are the numbers of the purges, in two halves.
 
 use std::time::Duration;
 
@@ -86,8 +86,8 @@ fn id(number: u64) -> String {
 }
 
 fn number(id: &[u8]) -> Option<u64> {
-    let (epoch, counter) = std::str::from_utf8(id).ok()?.split_once('-')?;
-    Some(purge_number(epoch.parse().ok()?, counter.parse().ok()?))
+    let (high, low) = std::str::from_utf8(id).ok()?.split_once('-')?;
+    Some(purge_number(high.parse().ok()?, low.parse().ok()?))
 }
 
 #[cfg(test)]

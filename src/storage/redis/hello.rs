@@ -13,9 +13,12 @@ use super::server::Server;
 
 /// What the scripts of the log answer.
 pub(super) struct Told {
-    pub(super) epoch: u32,
-    pub(super) counter: u32,
-    pub(super) floor: u32,
+    /// The number with which the epoch begins. It is larger than any of an earlier epoch, and is no purge's.
+    pub(super) start: u64,
+    /// How many purges there were since.
+    counter: u64,
+    /// Up to which of them purges are forgotten.
+    floor: u64,
     pub(super) time: SystemTime,
     pub(super) run: Box<[u8]>,
     /// What the script found beyond.
@@ -53,11 +56,11 @@ pub(super) async fn ask(
 
 impl Told {
     fn read(answer: Value) -> Result<Self, Failure> {
-        let [epoch, counter, floor, seconds, microseconds, run, more] = replies::list(answer)?;
+        let [high, low, counter, floor, seconds, microseconds, run, more] = replies::list(answer)?;
         let since_1970 =
             Duration::from_secs(replies::number(&seconds)?) + Duration::from_micros(replies::number(&microseconds)?);
         Ok(Self {
-            epoch: replies::number(&epoch)?,
+            start: purge_number(replies::number(&high)?, replies::number(&low)?),
             counter: replies::number(&counter)?,
             floor: replies::number(&floor)?,
             time: UNIX_EPOCH.checked_add(since_1970).ok_or_else(|| Failure::nonsense("no time"))?,
@@ -69,20 +72,16 @@ impl Told {
 
     /// The number of the newest purge.
     pub(super) fn number(&self) -> u64 {
-        purge_number(self.epoch, self.counter)
+        self.start.saturating_add(self.counter)
     }
 
     /// The number up to which purges are forgotten.
     pub(super) fn floor(&self) -> u64 {
-        purge_number(self.epoch, self.floor)
+        self.start.saturating_add(self.floor)
     }
 }
 
-/// A purge number: of the epoch, and of the purge in it.
-pub(super) fn purge_number(epoch: u32, counter: u32) -> u64 {
-    u64::from(epoch) << 32 | u64::from(counter)
-}
-
-pub(super) fn epoch_of(number: u64) -> u32 {
-    (number >> 32) as u32
+/// A purge number, of its halves. Scripts and the ids of the stream have it so.
+pub(super) fn purge_number(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }

@@ -131,7 +131,7 @@ mod tests {
     use crate::clock::SystemClock;
 
     /// What the first script answers.
-    const HELLO: &[u8] = b"*7\r\n:1\r\n:0\r\n:0\r\n:1700000000\r\n:0\r\n$3\r\nrun\r\n$-1\r\n";
+    const HELLO: &[u8] = b"*8\r\n:1\r\n:0\r\n:0\r\n:0\r\n:1700000000\r\n:0\r\n$3\r\nrun\r\n$-1\r\n";
 
     /// A link to somebody who only says hello.
     async fn link(longest_connecting: Duration) -> Arc<Link> {

@@ -8,7 +8,7 @@ use redis::Value;
 use super::connection::Connection;
 use super::entries;
 use super::failure::Failure;
-use super::hello::{self, Told, epoch_of};
+use super::hello::{self, Told};
 use super::link::Link;
 use super::script::{APPEND, Call, HELLO};
 use super::server::Server;
@@ -85,7 +85,7 @@ impl RedisLog {
     /// First where the log stands, then what came. In this order nothing that came is ever taken for nothing: the stream is read later than the head.
     async fn follow_at(&self, at: &Connection, known: u64, wait: Duration) -> Result<PurgeNews, Failure> {
         let told = hello::ask(&HELLO, &self.server, known, at, |call| call).await?;
-        if told.epoch != epoch_of(known) || told.number().saturating_sub(known) > MOST_NEWS.into() {
+        if known < told.start || told.number().saturating_sub(known) > MOST_NEWS.into() {
             return Ok(PurgeNews::Gap);
         }
         let has_come = told.number() > known;

@@ -118,7 +118,7 @@ impl Shelf {
     async fn read(&self, query: &Query<'_>, place: &str, record: Bytes) -> Option<Arc<StoredResponse>> {
         match self.format.decode(record.clone(), query.key, query.now, self.server.shift()) {
             // Of an epoch that isn't known here yet: so isn't what was purged in it.
-            Ok(response) if response.stamp.number >> 32 > self.server.known() >> 32 => None,
+            Ok(response) if !self.server.knows_epoch_of(response.stamp.number) => None,
             Ok(response) => Some(Arc::new(response)),
             Err(error) => {
                 self.counts.refused(error);

@@ -37,6 +37,9 @@ struct Reading {
     trip: Duration,
 }
 
+/// So many purges lie between what is known of an epoch and the next one's beginning, or as many as fit into the time; `lua/epoch.lua` has the same.
+const APART: u64 = 1 << 20;
+
 /// A reading that took no longer is good enough.
 const GOOD: Duration = Duration::from_millis(10);
 
@@ -64,6 +67,11 @@ impl Server {
     /// The newest number of the purge log that was heard of.
     pub(super) fn known(&self) -> u64 {
         self.known.load(Ordering::Acquire)
+    }
+
+    /// Whether a purge of this number is of an epoch that was heard of.
+    pub(super) fn knows_epoch_of(&self, number: u64) -> bool {
+        number < self.known().saturating_add(APART)
     }
 
     /// How many connections were made.

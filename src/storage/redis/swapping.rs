@@ -104,7 +104,7 @@ impl Swapping<'_> {
             return Err(variants());
         }
         match format.decode(there.clone(), self.swap.key, self.swap.now, server.shift()) {
-            Ok(response) if response.stamp.number >> 32 > server.known() >> 32 => {
+            Ok(response) if !server.knows_epoch_of(response.stamp.number) => {
                 Err(StorageError::refused("Redis: it isn't known here yet what was purged of late"))
             }
             Ok(response) if response.varies() => Err(variants()),

@@ -3,9 +3,6 @@
 -- its name, which begins with 'h' or 's' for hard and soft, and its message.
 local message, is_everything, most_news = ARGV[4], ARGV[5] == '1', tonumber(ARGV[6])
 local most_entries, most_fields = ARGV[7], tonumber(ARGV[8])
-local HALF = 4294967296
-
-local function id_of(head) return string.format('%.0f-%.0f', head.epoch, head.counter) end
 
 -- Whether a soft purge makes stale as of an earlier time, which both messages have at the same place.
 local function is_earlier(one, other)
@@ -16,7 +13,7 @@ local function is_earlier(one, other)
 end
 
 local function add_to_stream(head)
-  return redis.pcall('XADD', stream, 'MAXLEN', '~', most_entries, id_of(head), 'm', message)
+  return redis.pcall('XADD', stream, 'MAXLEN', '~', most_entries, id_of(number_of(head)), 'm', message)
 end
 
 -- A hard purge stands for all before it of the same thing. Of soft ones the newest number and the earliest time count, each of which touches more.
@@ -27,14 +24,17 @@ local function remember(head, thing, part)
     local old = redis.call('HGET', purges, thing)
     if old and is_earlier(string.sub(old, 17), part) then part = string.sub(old, 17) end
   end
-  local when = struct.pack('>I4I4I4I4', head.epoch, head.counter, math.floor(now / HALF), now % HALF)
+  local number = number_of(head)
+  local when = struct.pack('>I4I4I4I4', number.high, number.low, math.floor(now / HALF), now % HALF)
   redis.call('HSET', purges, thing, when .. part)
 end
 
 local function news_since(head)
-  if known.epoch ~= head.epoch or head.counter - known.counter > most_news then return false end
+  local known_count = count_of(head, known)
+  local news = head.counter - known_count
+  if known_count < 0 or news > most_news then return false end
   local entries = redis.call('XRANGE', stream, '(' .. id_of(known), '+')
-  return #entries == head.counter - known.counter and entries
+  return #entries == news and entries
 end
 
 local head = head_of_now()

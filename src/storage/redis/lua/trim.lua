@@ -2,7 +2,6 @@
 -- ARGV goes on: where in the hash to go on, and about how many fields to look at. What was purged before the oldest record there can be is forgotten,
 -- and the floor says so.
 local cursor, count = ARGV[4], ARGV[5]
-local HALF = 4294967296
 
 local head = head_of_now()
 local page = redis.call('HSCAN', purges, cursor, 'COUNT', count)
@@ -11,11 +10,15 @@ for i = 1, #page[2], 2 do
   local thing, value = page[2][i], page[2][i + 1]
   if thing ~= 'head' then
     -- What can't be read may have been anything.
-    local epoch, counter, high, low = head.epoch, head.counter, 0, 0
-    if #value >= 16 then epoch, counter, high, low = struct.unpack('>I4I4I4I4', value) end
+    local counter, high, low = head.counter, 0, 0
+    if #value >= 16 then
+      local number = {}
+      number.high, number.low, high, low = struct.unpack('>I4I4I4I4', value)
+      counter = count_of(head, number)
+    end
     if high * HALF + low + head.longest < now then
       redis.call('HDEL', purges, thing)
-      if epoch == head.epoch then floor = math.max(floor, counter) end
+      floor = math.max(floor, counter)
     end
   end
 end
