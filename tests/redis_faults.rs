@@ -234,6 +234,18 @@ async fn operators_flush_and_kill() {
     recovers(fleet).await;
 }
 
+/// Instances find it one after another, and make something of it that is lost again before the others heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushed_again_before_everybody_knows() {
+    let server = server!();
+    let fleet = healthy(&server).await;
+    for n in 0..60 {
+        drop(server.try_command(&["FLUSHALL"]));
+        fleet.goes_on(Duration::from_millis([20, 40, 60, 120, 30, 200, 70][n % 7])).await;
+    }
+    recovers(fleet).await;
+}
+
 /// Only the log of purges is lost, or only its state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_of_what_is_known_of_purges_is_lost() {
