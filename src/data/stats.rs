@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::defaults::Defaults;
 use super::failures::Failures;
+use super::own::Own;
 use super::turns::Turns;
 use crate::histogram::{Histogram, Latency};
 use crate::tally::{RouteCounters, read};
@@ -40,6 +42,18 @@ impl Data {
         self.names().values().cloned().collect()
     }
 
+    /// What of the settings that are wanted can't be any more: name, field, what it is, and what it would have to become.
+    pub(crate) fn differs(
+        &self,
+        wanted: &BTreeMap<String, Defaults>,
+    ) -> Option<(String, &'static str, String, String)> {
+        self.all().iter().find_map(|counters| {
+            let said = wanted.get(&*counters.name).and_then(|said| said.memory);
+            let (field, running, wanted) = counters.own.differs(said)?;
+            Some((counters.name.to_string(), field, running, wanted))
+        })
+    }
+
     fn names(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Counters>>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,6 +65,8 @@ pub(crate) struct Counters {
     pub(crate) name: Arc<str>,
     /// What the stores count: what is there, and what became of it.
     pub(crate) route: Arc<RouteCounters>,
+    /// Where they lie in memory.
+    pub(super) own: Own,
     pub(super) hits: AtomicU64,
     pub(super) stale: AtomicU64,
     pub(super) misses: AtomicU64,
@@ -107,6 +123,8 @@ pub struct DataStats {
     pub entries: u64,
     /// Bytes that they take, as the store counts them.
     pub bytes: u64,
+    /// Bytes that the memory may hold which they have for themselves ([`DataCache::own_memory`](crate::DataCache::own_memory)); `None` where they share that of the responses.
+    pub own_capacity: Option<u64>,
     /// Values that left memory since there was no room.
     pub evicted: u64,
     /// Values that left memory since their time was over.
@@ -133,6 +151,7 @@ impl Counters {
         Self {
             name: name.into(),
             route: Arc::default(),
+            own: Own::default(),
             hits: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -170,6 +189,7 @@ impl Counters {
             mismatched: read(&self.mismatched),
             entries: read(&self.route.entries),
             bytes: read(&self.route.bytes),
+            own_capacity: self.own.get().map(|own| own.capacity()),
             evicted: read(&self.route.evicted),
             expired: read(&self.route.expired),
             purged: read(&self.route.purged),
