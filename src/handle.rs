@@ -91,7 +91,7 @@ impl CacheHandle {
             guard: cache.settings.backend.guard_stats(),
             purge_log: cache.coherence.stats(&cache.purges, cache.now()),
         };
-        cache.counters.snapshot(&cache.ledger, cache.settings.backend.usage(), now)
+        cache.counters.snapshot(&cache.ledger, cache.usage(), now)
     }
 
     /// Values of any type beside the responses, as [`CacheLayer::objects`] has them.

@@ -23,7 +23,7 @@ impl<T: Send + 'static> Future for Handover<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         // Taken out: when the work panics, nobody may go on with it.
-        let mut work = self.work.take().expect("a future isn't polled after it is ready");
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
         let polled = work.as_mut().poll(cx);
         if polled.is_pending() {
             self.work = Some(work);

@@ -70,7 +70,7 @@ impl CacheCore {
             }
             Selector::Everything => {
                 self.fates.note_all(number);
-                near.iter().for_each(|near| near.clear_now(Some(number)));
+                self.clear_memories(number);
                 match far {
                     Some(far) => far.clear().await,
                     None => Ok(()),

@@ -10,6 +10,7 @@ use http::HeaderName;
 use http_body::Body;
 use tower_layer::Layer;
 
+use crate::cache::CacheCore;
 use crate::clock::Clock;
 use crate::compression::Compression;
 #[cfg(feature = "data")]
@@ -414,6 +415,9 @@ impl CacheLayer {
 
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.settings));
+        if let Some(left) = self.live.get() {
+            warn_of_what_is_left(&left.load());
+        }
         self.live = Arc::default();
         self
     }
@@ -431,6 +435,16 @@ impl CacheLayer {
     #[cfg(feature = "config")]
     pub(crate) fn with_settings(self, settings: Settings) -> Self {
         self.set(|all| *all = settings)
+    }
+}
+
+/// What was made beside the cache of a layer stays with that one, when the layer is set up further: purges of the new one don't reach it.
+fn warn_of_what_is_left(core: &CacheCore) {
+    let mut names: Vec<String> = core.shelves.all().iter().map(|shelf| shelf.name().to_owned()).collect();
+    #[cfg(feature = "data")]
+    names.extend(core.data.all().iter().map(|cache| cache.name.to_string()));
+    if !names.is_empty() {
+        tracing::warn!(target: "larder", ?names, "a setter after `data` or `objects` made a cache without them: what that purges stays in them; set the layer up first");
     }
 }
 

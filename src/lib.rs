@@ -200,6 +200,7 @@ mod hit_status;
 mod kept_head;
 mod key;
 mod meanings;
+mod memories;
 mod naming;
 mod nearby;
 mod outcome;

@@ -41,8 +41,8 @@ impl Live {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.current.load_full();
         let wanted = wanted(&running.settings)?;
-        if let Some((field, running, wanted)) = running.settings.backend.differs(&wanted.backend) {
-            return Err(ReloadError::Store { field, running, wanted }.into());
+        if let Some(error) = running.cannot_become(&wanted) {
+            return Err(error.into());
         }
         let changes = changes(&running.settings, &wanted);
         if changes.is_empty() {
@@ -56,13 +56,25 @@ impl Live {
             next.purge_at_once(&Target::Everything, Force::Hard);
             let number = next.purges.current();
             next.fates.note_all(number);
-            if let Some(memory) = &next.settings.backend.near {
-                memory.clear_now(Some(number));
-            }
+            next.clear_memories(number);
         }
         for change in &changes {
             tracing::info!(generation = next.generation, "settings were reloaded: {change}");
         }
         Ok(Reload { generation: next.generation, changes })
+    }
+}
+
+impl CacheCore {
+    /// What of these settings a cache that runs can't take over: stores stay as they are.
+    pub(crate) fn cannot_become(&self, wanted: &Settings) -> Option<ReloadError> {
+        if let Some((field, running, wanted)) = self.settings.backend.differs(&wanted.backend) {
+            return Some(ReloadError::Store { field, running, wanted });
+        }
+        #[cfg(feature = "data")]
+        if let Some((name, field, running, wanted)) = self.data.differs(&wanted.data) {
+            return Some(ReloadError::Data { name, field, running, wanted });
+        }
+        None
     }
 }

@@ -62,6 +62,28 @@ pub enum ReloadError {
         /// What it would have to become.
         wanted: String,
     },
+    /// The memory of a data cache that was used stays as it is until the process ends.
+    #[cfg(feature = "data")]
+    #[error(
+        "data.{name}.{field} can't change while the cache runs, once the data cache was used: it is {}, and {} is wanted; restart to change it",
+        or_shared(running),
+        or_shared(wanted)
+    )]
+    Data {
+        /// Of the data cache.
+        name: String,
+        /// `capacity`, `max_entries` or `eviction`.
+        field: &'static str,
+        /// What it is; empty where the data cache has no memory of its own.
+        running: String,
+        /// What it would have to become; likewise.
+        wanted: String,
+    },
+}
+
+#[cfg(feature = "data")]
+fn or_shared(value: &str) -> &str {
+    if value.is_empty() { "that of the responses" } else { value }
 }
 
 impl Reload {

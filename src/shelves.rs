@@ -11,6 +11,9 @@ pub(crate) struct Shelves(Mutex<Vec<Weak<dyn Shelf>>>);
 
 /// What is held in memory, with what is on its way there.
 pub(crate) trait Shelf: Send + Sync {
+    /// By which people know it; another shelf may have the same.
+    fn name(&self) -> &str;
+
     /// Keeps those who come later from what is on its way and may be touched by a purge. To be called when the purge is in the index.
     fn close(&self, target: &Target);
 

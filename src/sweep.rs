@@ -63,6 +63,7 @@ impl Sweeper {
 /// The one sweep there is at a time.
 struct Sweep {
     state: Arc<State>,
+    /// That of the responses.
     memory: Option<Arc<MemoryStore>>,
     is_running: bool,
     /// All that is stored is walked through, so that purges may be forgotten.
@@ -120,10 +121,13 @@ impl Sweep {
                 return false;
             }
         }
-        match &self.memory {
-            Some(memory) => self.walk_through(memory).await,
-            None => true,
+        // One that comes later has nothing yet that was stored before the purges of this walk, but what is in flight.
+        for memory in self.memory.iter().cloned().chain(self.state.own_memories()) {
+            if !self.walk_through(&memory).await {
+                return false;
+            }
         }
+        true
     }
 
     async fn walk_along(&self, shelf: &dyn Shelf) -> bool {
@@ -195,7 +199,7 @@ impl CacheCore {
     /// Has the store swept, now or after the pause of the sweep that is running.
     pub(crate) fn sweep_soon(&self) {
         let backend = &self.settings.backend;
-        if backend.near.is_none() && self.shelves.all().is_empty() {
+        if self.memories().next().is_none() && self.shelves.all().is_empty() {
             return;
         }
         // Outside of a runtime nobody sweeps: entries go when they are replaced or evicted, and the floor bounds what is remembered.
@@ -235,10 +239,14 @@ impl CacheCore {
 
     /// Visits all that is stored, in steps between which others run.
     pub(crate) async fn walk(&self, mut visit: impl FnMut(Entry<'_>) + Send) -> Result<(), PurgeError> {
-        let Some(memory) = &self.settings.backend.near else { return Err(PurgeError::Unscannable) };
-        let mut scan = memory.scan();
-        while scan.step(STEP, &mut visit) {
-            yield_now().await;
+        if self.settings.backend.near.is_none() {
+            return Err(PurgeError::Unscannable);
+        }
+        for memory in self.memories() {
+            let mut scan = memory.scan();
+            while scan.step(STEP, &mut visit) {
+                yield_now().await;
+            }
         }
         Ok(())
     }

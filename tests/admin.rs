@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use support::desk::{Desk, TOKEN, description, request};
 use support::exchange::{Exchange, Handler, House, MINUTE, answer, secs, until};
 use support::log::Log;
+use support::shared_log::{Line, Server};
 use tower::ServiceExt;
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("content-type", "text/plain")];
@@ -838,6 +839,30 @@ async fn each_data_cache_has_statistics_and_its_values_can_be_dropped() {
     assert_eq!(desk.get("/stats/data").await.json["caches"].as_array().unwrap().len(), 1, "no name is remembered");
     for nothing in ["products", "Products%3A17", "%3A17"] {
         assert_eq!(desk.post(&format!("/invalidate/data/{nothing}")).await.status, 422, "{nothing}");
+    }
+}
+
+/// The value is gone here, and who asked has to know that it may still be given elsewhere.
+#[tokio::test(start_paused = true)]
+async fn a_value_whose_dropping_the_others_could_not_be_told_is_a_bad_gateway() {
+    let server = Server::default();
+    for (line, status) in [(Line::Open, 200), (Line::Broken, 502)] {
+        let instance = server.plain(&Handler::saying(&[]));
+        let products = instance.handle.data("products");
+        products.set("17", "jar").await.unwrap();
+        instance.set_line(line);
+        let api = admin::router(instance.handle.clone(), Token::new(TOKEN).unwrap());
+        let asked = request("POST", "/invalidate/data/products%3A17").body(Body::empty()).unwrap();
+        let answer = Exchange::read(api.oneshot(asked).await.unwrap()).await.unwrap();
+        assert_eq!(answer.status, status, "{line:?}: {}", answer.body);
+        let said: Value = serde_json::from_str(&answer.body).unwrap();
+        let kind = said["type"].as_str().unwrap_or_default();
+        assert_eq!(
+            (kind.ends_with("purge-log"), &said["found"] == &json!(true)),
+            (status == 502, status == 200),
+            "{said}"
+        );
+        assert_eq!(products.get::<String>("17").await, None, "{line:?}");
     }
 }
 

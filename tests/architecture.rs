@@ -74,6 +74,7 @@ const FLOORS: [&[&str]; 6] = [
         "live",
         "lookup",
         "memoize",
+        "memories",
         "missing",
         "neighbours",
         "objects",

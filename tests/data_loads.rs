@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{join_all, poll_immediate};
 use larder::storage::MemoryStore;
-use larder::{CacheLayer, DataCache, ManualClock, Selector};
+use larder::{CacheLayer, DataCache, ManualClock, Selector, UsedTags};
 use support::depot::Depot;
 use support::exchange::{quiet, secs};
 use tokio::sync::Semaphore;
@@ -219,6 +219,45 @@ async fn an_error_is_remembered_where_that_is_wanted_until_something_speaks_agai
     }
 }
 
+/// As a value would: the tags of what the loader used before it failed, and of the entry; and whatever is made of the error depends on them.
+#[tokio::test]
+async fn an_error_that_is_remembered_bears_the_tags_of_what_it_was_made_from() {
+    let rows = [("used", true), ("early", true), ("entry", true), ("cache", true), ("other", false)];
+    for (tag, drops) in rows {
+        let layer = CacheLayer::in_memory(4 << 20);
+        let (inner, outer) = (layer.data("inner"), layer.data("outer"));
+        let cache = layer.data("x").error_ttl(secs(60)).tag("cache");
+        inner.entry("i").tag("used").set(&1).await.unwrap();
+        let source = Source::quick();
+        let ask = || {
+            let (inner, source) = (inner.clone(), source.clone());
+            let load = move || {
+                UsedTags::current().add("early");
+                async move {
+                    inner.get::<u8>("i").await;
+                    source.error().await
+                }
+            };
+            cache.entry("a").tag("entry").get_or_load(load)
+        };
+        assert_eq!(*ask().await.unwrap_err(), "error 1");
+        assert_eq!(*ask().await.unwrap_err(), "error 1", "remembered");
+        // Made of an error that was remembered.
+        let made = outer.get_or_load("o", || {
+            let cache = cache.clone();
+            async move {
+                let failed = cache.get_or_load("a", || async { Err::<usize, _>("another".to_owned()) }).await;
+                Ok::<_, String>(failed.unwrap_err().to_string())
+            }
+        });
+        assert_eq!(made.await.unwrap(), "error 1");
+        purge(&cache, &format!("tag:{tag}")).await;
+        let expected = if drops { "error 2" } else { "error 1" };
+        assert_eq!(*ask().await.unwrap_err(), expected, "after a purge of {tag}");
+        assert_eq!(outer.get::<String>("o").await.is_none(), drops, "and what was made of it, of {tag}");
+    }
+}
+
 async fn purge(cache: &DataCache, selector: &str) {
     cache.purge(selector.parse().expect("a selector")).await.expect("it is made");
 }
@@ -333,7 +372,31 @@ async fn a_stale_value_stands_in_for_an_error_unless_it_was_purged_or_written_to
             for answer in [one, other] {
                 assert_eq!(answer.is_ok(), stands_in, "{what}, during the load: {during}");
             }
+            let stats = cache.stats();
+            let looks = (stats.hits, stats.stale, stats.misses, stats.stood_in);
+            assert_eq!(looks, (0, 0, 3, if stands_in { 2 } else { 0 }), "{what}: each look is one of the first three");
         }
+    }
+}
+
+/// Whatever stands in for an error wasn't had without loading; and where the error is remembered, the look is neither a hit nor a miss.
+#[tokio::test]
+async fn what_stands_in_for_an_error_is_no_hit() {
+    for remembered in [false, true] {
+        let (clock, cache) = timed(|cache| cache.ttl(secs(10)).stale_if_error(secs(50)));
+        let cache = if remembered { cache.error_ttl(secs(5)) } else { cache };
+        let source = Source::quick();
+        assert_eq!(cache.get_or_load("a", || source.clone().number()).await, Ok(1));
+        assert_eq!(cache.get_or_load("a", || source.clone().number()).await, Ok(1));
+        clock.advance(secs(12));
+        for _ in 0..2 {
+            assert_eq!(cache.get_or_load("a", || source.clone().error()).await, Ok(1));
+        }
+        let stats = cache.stats();
+        let expected = if remembered { (2, 1) } else { (3, 0) };
+        assert_eq!((stats.misses, stats.errors_remembered), expected, "remembered: {remembered}");
+        assert_eq!((stats.hits, stats.stale, stats.stood_in), (1, 0, 2));
+        assert_eq!(stats.hit_rate(), 0.25, "one of four looks");
     }
 }
 

@@ -16,6 +16,7 @@ use http_body_util::Full;
 use larder::{CacheLayer, ManualClock, ObjectCache, Policy, Selector, UsedTags};
 use support::bodies::settle;
 use support::exchange::*;
+use support::log::Log;
 use support::shared_log::{Line, Server};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -555,6 +556,39 @@ async fn purges_of_other_instances_are_heard_and_without_them_nothing_is_given()
     assert_eq!(values.get(&2), None, "nobody knows whether it was purged");
     other.handle.serve_near_for(secs(60));
     assert!(values.get(&2).is_some(), "an operator prefers that");
+}
+
+/// Loaded before that, it would count as purged.
+#[tokio::test(start_paused = true)]
+async fn the_first_load_waits_until_the_log_was_heard_and_not_for_long() {
+    let (server, handler) = (Server::default(), Handler::new(|_, n| answer(200, &[], format!("{n}"))));
+    for (line, is_kept, patience) in [(Line::Open, true, 0), (Line::Silent, false, 50)] {
+        let instance = server.plain(&handler);
+        instance.set_line(line);
+        let (values, source): (Values, _) = (instance.handle.objects("values"), Source::default());
+        let began = tokio::time::Instant::now();
+        assert_eq!(source.load(&values, 1).await, 1);
+        assert_eq!(began.elapsed().as_millis(), patience, "{line:?}");
+        assert_eq!(source.load(&values, 1).await, if is_kept { 1 } else { 2 }, "{line:?}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_set_up_further_says_what_it_leaves_behind() {
+    let log = Log::new();
+    let layer = CacheLayer::in_memory(1 << 20);
+    let layer = layer.rule("^/a", Policy::bypass());
+    assert!(log.lines("made a cache without them").is_empty(), "nothing is left");
+    let values: Values = layer.objects("values");
+    #[cfg(feature = "data")]
+    drop(layer.data("products"));
+    let layer = layer.rule("^/b", Policy::bypass());
+    let lines = log.lines("made a cache without them");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN") && lines[0].contains("values"), "{lines:?}");
+    #[cfg(feature = "data")]
+    assert!(lines[0].contains("products"), "{lines:?}");
+    drop((values, layer));
 }
 
 #[test]

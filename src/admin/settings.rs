@@ -263,7 +263,7 @@ impl Admin {
             condition.check(running).map_err(Stop::Refused)?;
             self.remember(running);
             let settings = wanted.over(running, self)?;
-            if dry_run && running.backend.differs(&settings.backend).is_none() {
+            if dry_run && self.handle.live.load().cannot_become(&settings).is_none() {
                 return Err(Stop::DryRun(changes(running, &settings), Basics::of(&settings)));
             }
             Ok(settings)
@@ -352,15 +352,21 @@ fn refused(error: ConfigError) -> Problem {
             };
             invalid(problems.iter().map(mistake).collect())
         }
-        ConfigError::Reload(ReloadError::Store { field, .. }) => {
-            let title = "A running cache can't change so";
-            let problem = Problem::named(StatusCode::CONFLICT, "needs-restart", title, error.to_string());
-            problem.with(vec![Mistake::of(format!("store.{field}"), error.to_string())])
+        ConfigError::Reload(ReloadError::Store { field, .. }) => needs_restart(format!("store.{field}"), &error),
+        #[cfg(feature = "data")]
+        ConfigError::Reload(ReloadError::Data { name, field, .. }) => {
+            needs_restart(format!("data.{name}.{field}"), &error)
         }
         ConfigError::Read { .. } => {
             Problem::plain(StatusCode::INTERNAL_SERVER_ERROR, "The configuration can't be read.")
         }
     }
+}
+
+fn needs_restart(field: String, error: &ConfigError) -> Problem {
+    let title = "A running cache can't change so";
+    let problem = Problem::named(StatusCode::CONFLICT, "needs-restart", title, error.to_string());
+    problem.with(vec![Mistake::of(field, error.to_string())])
 }
 
 fn invalid(problems: Vec<Mistake>) -> Problem {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Store;
 use super::reader::Section;
-use crate::data::{Defaults, Serialized, is_name};
+use crate::data::{Defaults, OwnMemory, Serialized, is_name};
 use crate::tags::tag;
 
 /// All of them, by name.
@@ -32,7 +33,21 @@ fn defaults(section: &Section<'_>) -> Defaults {
         tags: tags(section),
         serializer: section.field("serializer").and_then(|field| field.word(Serialized::ALL)).unwrap_or_default(),
         max_value_size: section.size("max_value_size").map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
+        memory: memory(section),
     }
+}
+
+/// The memory that its values have for themselves: there is one where it has a size.
+fn memory(section: &Section<'_>) -> Option<OwnMemory> {
+    let Store { capacity, max_entries, eviction } = Store::read(section);
+    if section.field("capacity").is_none() {
+        for name in ["max_entries", "eviction"] {
+            if let Some(field) = section.field(name) {
+                field.wrong("it is of the memory that these values have for themselves, which `capacity` gives them");
+            }
+        }
+    }
+    capacity.map(|capacity| OwnMemory { capacity, max_entries, eviction })
 }
 
 fn tags(section: &Section<'_>) -> Vec<String> {

@@ -226,6 +226,17 @@ impl Source {
 }
 
 impl Store {
+    fn read(section: &Section<'_>) -> Self {
+        let eviction = section.field("eviction");
+        Self {
+            capacity: section.size("capacity"),
+            max_entries: section.field("max_entries").and_then(|field| field.number(1)),
+            eviction: eviction
+                .and_then(|field| field.word(&[("tiny_lfu", Eviction::TinyLfu), ("lru", Eviction::Lru)]))
+                .unwrap_or_default(),
+        }
+    }
+
     fn build(self) -> MemoryStore {
         let store = MemoryStore::new(self.capacity.unwrap_or(CAPACITY)).eviction(self.eviction);
         match self.max_entries {
@@ -403,14 +414,7 @@ fn read_store(section: Section<'_>) -> Store {
     if let Some(field) = section.field("kind") {
         field.word(&[("memory", ())]);
     }
-    let eviction = section.field("eviction");
-    let store = Store {
-        capacity: section.size("capacity"),
-        max_entries: section.field("max_entries").and_then(|field| field.number(1)),
-        eviction: eviction
-            .and_then(|field| field.word(&[("tiny_lfu", Eviction::TinyLfu), ("lru", Eviction::Lru)]))
-            .unwrap_or_default(),
-    };
+    let store = Store::read(&section);
     section.finish();
     store
 }

@@ -31,7 +31,7 @@ use crate::purged::Force;
 use crate::response::StoredResponse;
 use crate::stats::count;
 use crate::storage::dynamic::DynStorage;
-use crate::storage::{Expected, Query, Swap, Swapped};
+use crate::storage::{Expected, MemoryStore, Query, Swap, Swapped};
 use crate::target::Target;
 
 /// What is to be done about a value.
@@ -220,7 +220,8 @@ impl Changing<'_> {
             core.data.failures.forget(key);
             return swapped;
         };
-        let swapping = far_swap(core.clone(), far.clone(), key.clone(), known.clone(), new.clone(), now);
+        let stores = (self.cache.near(core).cloned(), far.clone());
+        let swapping = far_swap(core.clone(), stores, key.clone(), known.clone(), new.clone(), now);
         let may_be_near = is_alive && known.as_ref().is_some_and(|known| !known.is_atomic());
         if !(may_be_near && core.coherence.has_log()) {
             return swapping.await;
@@ -265,7 +266,7 @@ async fn until_trusted(core: &CacheCore) {
 /// A swap in the far store, while nothing is near, and nothing comes there that was read before.
 async fn far_swap(
     core: Arc<CacheCore>,
-    far: Arc<dyn DynStorage>,
+    (near, far): (Option<Arc<MemoryStore>>, Arc<dyn DynStorage>),
     key: CacheKey,
     known: There,
     new: Arc<StoredResponse>,
@@ -273,17 +274,13 @@ async fn far_swap(
 ) -> Result<Swapped, StorageError> {
     let _until_swapped = core.begin_drop(&key);
     core.loads.seal_while(&new.stamp, || {
-        let near = core.settings.backend.near.as_ref();
-        let near = near.filter(|near| near.peek(&key, |there| !there.is_empty()));
+        let near = near.as_ref().filter(|near| near.peek(&key, |there| !there.is_empty()));
         near.map(|near| near.remove_because(&key, Became::Written))
     });
     core.data.failures.forget(&key);
     let swapped = far.swap(Swap::new(&key, expected(&known), new.clone(), now)).await;
     // Those that have begun meanwhile, and what they have stored.
-    core.loads.seal_while(&new.stamp, || {
-        let near = core.settings.backend.near.as_ref();
-        near.map(|near| near.remove_because(&key, Became::Written))
-    });
+    core.loads.seal_while(&new.stamp, || near.as_ref().map(|near| near.remove_because(&key, Became::Written)));
     swapped
 }
 

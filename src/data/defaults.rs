@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::own::OwnMemory;
 use super::serializer::Chosen;
 use super::words::Words;
 
@@ -17,6 +18,7 @@ pub(crate) struct Defaults {
     pub(crate) tags: Vec<String>,
     pub(crate) serializer: Serialized,
     pub(crate) max_value_size: Option<usize>,
+    pub(crate) memory: Option<OwnMemory>,
 }
 
 /// A serialiser that comes with the crate, by its name.

@@ -1,9 +1,7 @@
 //! [`Job`]: one load, for all who ask for the same: from the loader to the stores, and to those who wait.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use serde::Serialize;
 use tracing::{Instrument, Span};
@@ -191,44 +189,6 @@ impl DataCache {
         flight.give(Loaded::Stored(stored.clone()));
         true
     }
-}
-
-/// A load that somebody waits for: polled where it is asked for, and handed to a task of the cache when that one leaves.
-pub(super) struct Attended<O: 'static> {
-    core: Arc<CacheCore>,
-    work: Option<Pin<Box<dyn Future<Output = O> + Send>>>,
-}
-
-impl<O: 'static> Attended<O> {
-    pub(super) fn new(core: Arc<CacheCore>, work: impl Future<Output = O> + Send + 'static) -> Self {
-        Self { core, work: Some(Box::pin(work)) }
-    }
-}
-
-impl<O: 'static> Future for Attended<O> {
-    type Output = O;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
-        // Taken out, so that one that panics isn't handed over.
-        let Some(mut work) = self.work.take() else { return Poll::Pending };
-        let polled = work.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.work = Some(work);
-        }
-        polled
-    }
-}
-
-impl<O: 'static> Drop for Attended<O> {
-    fn drop(&mut self) {
-        let Some(work) = self.work.take() else { return };
-        self.core.finish_unattended(rest(work));
-    }
-}
-
-/// What nobody waits for any more.
-async fn rest<O>(work: Pin<Box<dyn Future<Output = O> + Send>>) {
-    drop(work.await);
 }
 
 impl fmt::Debug for Loaded {

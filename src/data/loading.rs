@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::job::{Attended, Failure, Job, Loaded};
+use super::job::{Failure, Job, Loaded};
 use super::reading::{Found, Weight};
 use super::value::Kind;
 use super::words::Wanted;
@@ -24,6 +24,7 @@ use super::{DataCache, Entry};
 use crate::background::NoPlace;
 use crate::cache::CacheCore;
 use crate::flight::{Bounds, Call, Flight, Follower, Landed, Seat};
+use crate::handover::Handover;
 use crate::key::CacheKey;
 use crate::response::{Stamp, StoredResponse};
 use crate::stats::count;
@@ -245,7 +246,7 @@ impl DataCache {
             return Ok(answer);
         }
         let (used, scope) = job.gather();
-        let loaded = Attended::new(job.core.clone(), job.run(scope.around_made(load))).await;
+        let loaded = Handover::new(job.core.clone(), job.run(scope.around_made(load))).await;
         outer.add_made(&used);
         loaded
     }
@@ -301,7 +302,7 @@ impl DataCache {
                 && terms.staleness(stored.age(now)) < terms.stale_if_error
         };
         let answer = previous.filter(may_stand_in).and_then(|stored| self.answer(&stored));
-        answer.inspect(|_| count(&self.counters().stale)).ok_or(failure.error)
+        answer.inspect(|_| count(&self.counters().stood_in)).ok_or(failure.error)
     }
 
     /// Loads behind an answer, unless somebody does already, or too much is done so.

@@ -10,6 +10,7 @@
 //! | as which bytes | `serializer.rs`, `value.rs` |
 //! | on which terms: of the cache, and of one call | `words.rs`, `entry.rs` |
 //! | found again | `reading.rs` |
+//! | in memory of their own, where that is wanted | `own.rs` |
 //! | written and deleted, on all instances | `writing.rs` |
 //! | changed by many at the same time | `atomic.rs`, `changing.rs`, `turns.rs` |
 //! | loaded by one for all who ask | `loading.rs`, `job.rs`, `leasing.rs`, `failures.rs` |
@@ -27,6 +28,7 @@ mod key;
 mod leasing;
 mod loading;
 mod many;
+mod own;
 mod reading;
 mod serializer;
 mod stats;
@@ -49,6 +51,8 @@ pub use self::entry::Entry;
 pub use self::error::DataError;
 pub(crate) use self::job::Loaded;
 pub(crate) use self::key::{LONGEST, digest, is_name};
+#[cfg(feature = "config")]
+pub(crate) use self::own::OwnMemory;
 use self::serializer::Chosen;
 #[cfg(feature = "msgpack")]
 pub use self::serializer::MessagePack;
@@ -315,11 +319,6 @@ impl DataCache {
 
     pub(crate) fn regime(&self, kind: value::Kind) -> Regime {
         self.shape.regimes.regime(kind)
-    }
-
-    /// The store in memory that has its values, if one has.
-    pub(crate) fn near<'a>(&self, core: &'a CacheCore) -> Option<&'a Arc<MemoryStore>> {
-        core.settings.backend.near.as_ref()
     }
 }
 

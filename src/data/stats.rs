@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::defaults::Defaults;
 use super::failures::Failures;
+use super::own::Own;
 use super::turns::Turns;
 use crate::histogram::{Histogram, Latency};
 use crate::tally::{RouteCounters, read};
@@ -36,9 +38,20 @@ impl Data {
     }
 
     /// Those of all names that were ever used, by name.
-    #[cfg(any(feature = "admin", feature = "metrics"))]
     pub(crate) fn all(&self) -> Vec<Arc<Counters>> {
         self.names().values().cloned().collect()
+    }
+
+    /// What of the settings that are wanted can't be any more: name, field, what it is, and what it would have to become.
+    pub(crate) fn differs(
+        &self,
+        wanted: &BTreeMap<String, Defaults>,
+    ) -> Option<(String, &'static str, String, String)> {
+        self.all().iter().find_map(|counters| {
+            let said = wanted.get(&*counters.name).and_then(|said| said.memory);
+            let (field, running, wanted) = counters.own.differs(said)?;
+            Some((counters.name.to_string(), field, running, wanted))
+        })
     }
 
     fn names(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Counters>>> {
@@ -52,9 +65,12 @@ pub(crate) struct Counters {
     pub(crate) name: Arc<str>,
     /// What the stores count: what is there, and what became of it.
     pub(crate) route: Arc<RouteCounters>,
+    /// Where they lie in memory.
+    pub(super) own: Own,
     pub(super) hits: AtomicU64,
     pub(super) stale: AtomicU64,
     pub(super) misses: AtomicU64,
+    pub(super) stood_in: AtomicU64,
     pub(super) collapsed: AtomicU64,
     pub(super) failures_given: AtomicU64,
     pub(super) loads: AtomicU64,
@@ -76,13 +92,15 @@ pub struct DataStats {
     pub name: String,
     /// Values that were there, and fresh; and where it was remembered that there is none.
     pub hits: u64,
-    /// Values that were given though their time was over: while they were loaded anew, or in place of an error.
+    /// Values that were given at once though their time was over, while they were loaded anew.
     pub stale: u64,
-    /// Values that were asked for and not there.
+    /// Values that were asked for and not there, or not fresh.
     pub misses: u64,
+    /// Values that stood in for an error though their time was over. Where their loader was asked, each was a miss; where its error was remembered, it is among those.
+    pub stood_in: u64,
     /// Of these, those that another one's load brought, or another instance's.
     pub collapsed: u64,
-    /// Errors that were remembered ([`DataCache::error_ttl`](crate::DataCache::error_ttl)) and given without loading.
+    /// Looks that met an error that was remembered ([`DataCache::error_ttl`](crate::DataCache::error_ttl)), and loaded nothing.
     pub errors_remembered: u64,
     /// Loads that were begun, refreshes among them.
     pub loads: u64,
@@ -96,7 +114,8 @@ pub struct DataStats {
     pub deleted: u64,
     /// Atomic operations that were tried once more, since somebody else had changed the value meanwhile.
     pub contended: u64,
-    /// Values that were loaded and could not be stored: they are too large, or can't be serialised, or were purged or written to meanwhile.
+    /// Values that were loaded and not stored: they are too large, or can't be serialised, or were purged or written to meanwhile, or the application didn't want them
+    /// ([`cache_if`](crate::Memoize::cache_if)).
     pub declined: u64,
     /// Values that could not be read as what they were asked for as: of another type, or of another serialiser. Each was a miss.
     pub mismatched: u64,
@@ -104,6 +123,8 @@ pub struct DataStats {
     pub entries: u64,
     /// Bytes that they take, as the store counts them.
     pub bytes: u64,
+    /// Bytes that the memory may hold which they have for themselves ([`DataCache::own_memory`](crate::DataCache::own_memory)); `None` where they share that of the responses.
+    pub own_capacity: Option<u64>,
     /// Values that left memory since there was no room.
     pub evicted: u64,
     /// Values that left memory since their time was over.
@@ -117,10 +138,10 @@ pub struct DataStats {
 }
 
 impl DataStats {
-    /// Values that were had without loading, among all that were asked for, from 0 to 1; 0 before the first.
+    /// Values that were had without loading, among all that were asked for, from 0 to 1; 0 before the first. What stood in for an error isn't among them.
     pub fn hit_rate(&self) -> f64 {
         let had = self.hits + self.stale + self.collapsed;
-        let all = self.hits + self.stale + self.misses;
+        let all = self.hits + self.stale + self.misses + self.errors_remembered;
         if all == 0 { 0.0 } else { (had as f64 / all as f64).min(1.0) }
     }
 }
@@ -130,9 +151,11 @@ impl Counters {
         Self {
             name: name.into(),
             route: Arc::default(),
+            own: Own::default(),
             hits: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            stood_in: AtomicU64::new(0),
             collapsed: AtomicU64::new(0),
             failures_given: AtomicU64::new(0),
             loads: AtomicU64::new(0),
@@ -153,6 +176,7 @@ impl Counters {
             hits: read(&self.hits),
             stale: read(&self.stale),
             misses: read(&self.misses),
+            stood_in: read(&self.stood_in),
             collapsed: read(&self.collapsed),
             errors_remembered: read(&self.failures_given),
             loads: read(&self.loads),
@@ -165,6 +189,7 @@ impl Counters {
             mismatched: read(&self.mismatched),
             entries: read(&self.route.entries),
             bytes: read(&self.route.bytes),
+            own_capacity: self.own.get().map(|own| own.capacity()),
             evicted: read(&self.route.evicted),
             expired: read(&self.route.expired),
             purged: read(&self.route.purged),

@@ -71,10 +71,22 @@ where
                 Ok(Some(value))
             }
             Found::Nothing => {
+                self.begun().await;
                 // Before anything is read.
                 let outer = UsedTags::current();
                 self.words.tags.iter().for_each(|tag| outer.add(tag));
                 self.load(load, &outer).await
+            }
+        }
+    }
+
+    /// What is loaded before the log of other instances was heard for the first time counts as purged: where that is about to come, it is waited for.
+    async fn begun(&self) {
+        let core = self.shelf.core();
+        if !core.coherence.is_trusted(self.shelf.now()) {
+            self.shelf.live.keep_coherent();
+            if core.coherence.is_beginning() {
+                core.coherence.begun().await;
             }
         }
     }

@@ -168,6 +168,10 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    fn name(&self) -> &str {
+        self.place.name()
+    }
+
     fn close(&self, target: &Target) {
         self.flights.close(target);
     }

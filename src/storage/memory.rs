@@ -170,6 +170,12 @@ impl MemoryStore {
         (self.settings.capacity, self.settings.max_entries, self.settings.eviction)
     }
 
+    /// How many bytes it holds at most.
+    #[cfg(feature = "data")]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.settings.capacity
+    }
+
     /// Its bounds, for people: bytes, keys, and who leaves first.
     pub(crate) fn described(&self) -> [(&'static str, String); 3] {
         let Settings { capacity, max_entries, eviction, .. } = self.settings;

@@ -204,6 +204,12 @@ impl StorageUsage {
     pub fn new(entries: u64, bytes: u64, evictions: u64) -> Self {
         Self { entries, bytes, evictions }
     }
+
+    /// Of two stores together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let Self { entries, bytes, evictions } = other;
+        Self::new(self.entries + entries, self.bytes + bytes, self.evictions + evictions)
+    }
 }
 
 /// The variants after `newer` was added: it replaces its own variant and those that nominate other fields, and the oldest

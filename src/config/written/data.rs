@@ -1,6 +1,6 @@
 //! `[data.NAME]`, as the text that would set it.
 
-use super::{Written, list, quoted, set};
+use super::{Written, list, quoted, set, store};
 use crate::data::{Defaults, Serialized};
 
 impl Written {
@@ -15,6 +15,7 @@ impl Written {
             tags,
             serializer,
             max_value_size,
+            memory,
         } = defaults;
         let mut lines = Vec::new();
         let windows = [("stale_while_revalidate", stale_while_revalidate), ("stale_if_error", stale_if_error)];
@@ -33,6 +34,7 @@ impl Written {
             set(&mut lines, "serializer", quoted(word));
         }
         max_value_size.iter().for_each(|size| set(&mut lines, "max_value_size", size));
+        memory.iter().for_each(|memory| lines.extend(store(memory.described())));
         self.section(&format!("[data.{name}]"), lines);
     }
 }
