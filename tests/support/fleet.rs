@@ -22,31 +22,39 @@ use super::traffic::{Chance, Zipf};
 pub const BOUND: Duration = Duration::from_secs(1);
 
 /// Whoever gets no answer for so long hangs.
-const HANGS: Duration = Duration::from_secs(5);
+pub(super) const HANGS: Duration = Duration::from_secs(5);
 
 const READERS: usize = 3;
 
 /// Of fewer answers nothing is learned.
-const ENOUGH: u64 = 2000;
+pub(super) const ENOUGH: u64 = 2000;
 
 /// One thing that is cached.
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     /// Of its content.
-    version: AtomicU64,
+    pub(super) version: AtomicU64,
     /// The versions that purges were made for, and when they were acknowledged; the newest last.
     acknowledged: Mutex<Vec<(Instant, u64)>>,
     /// The same for what each instance itself has purged or written, without the time.
-    own: [AtomicU64; 3],
+    pub(super) own: [AtomicU64; 3],
 }
 
 impl Page {
     /// The oldest version that an instance may give for a request that begins now.
-    fn required(&self, instance: usize) -> u64 {
+    pub(super) fn required(&self, instance: usize) -> u64 {
         let acknowledged = self.acknowledged.lock().expect("nobody panics");
         let now = Instant::now();
         let elsewhere = acknowledged.iter().rev().find(|(at, _)| now.duration_since(*at) > BOUND);
         elsewhere.map_or(0, |(_, version)| *version).max(self.own[instance].load(Ordering::SeqCst))
+    }
+
+    /// An instance has made all that is older than this version invalid, here at once and elsewhere within the bound.
+    pub(super) fn acknowledge(&self, instance: usize, version: u64) {
+        self.own[instance].fetch_max(version, Ordering::SeqCst);
+        let mut acknowledged = self.acknowledged.lock().expect("nobody panics");
+        let newest = acknowledged.last().map_or(0, |(_, version)| *version);
+        acknowledged.push((Instant::now(), version.max(newest)));
     }
 }
 
@@ -298,11 +306,7 @@ impl Client {
             let purge = self.instance.handle.purge(Selector::Tag(format!("page:{page}")));
             match tokio::time::timeout(HANGS, purge.into_future()).await {
                 Ok(Ok(_)) => {
-                    known.own[self.instance.number].fetch_max(version, Ordering::SeqCst);
-                    let mut acknowledged = known.acknowledged.lock().expect("nobody panics");
-                    let newest = acknowledged.last().map_or(0, |(_, version)| *version);
-                    acknowledged.push((Instant::now(), version.max(newest)));
-                    drop(acknowledged);
+                    known.acknowledge(self.instance.number, version);
                     self.seen.purges.fetch_add(1, Ordering::SeqCst);
                 }
                 Ok(Err(_)) => _ = self.seen.purges_failed.fetch_add(1, Ordering::SeqCst),

@@ -2,6 +2,8 @@
 
 pub mod bodies;
 #[cfg(feature = "data")]
+pub mod data_fleet;
+#[cfg(feature = "data")]
 pub mod data_storm;
 pub mod depot;
 #[cfg(feature = "admin")]
