@@ -22,19 +22,25 @@ impl CacheCore {
     pub(crate) async fn purge(&self, selector: &Selector, soft: bool) -> Result<Receipt, PurgeError> {
         let target = self.target(selector, |key, any| self.searches.touch(key, any))?;
         let force = if soft { Force::Soft(self.now()) } else { Force::Hard };
-        let (number, reach) = if self.coherence.has_log() {
-            // Others know their principals by keys of their own.
-            let is_told = self.shares_partitions || !matches!(selector, Selector::Partition(_));
-            let target = if is_told { &target } else { &Target::Everything };
-            (self.purge_everywhere(target, force).await?, Reach::AllInstances)
-        } else {
-            (self.purge_target(&target, force), Reach::ThisProcess)
-        };
-        count(&self.counters.purges);
+        // Others know their principals by keys of their own.
+        let is_told =
+            self.shares_partitions || !matches!(selector, Selector::Partition(_)) || !self.coherence.has_log();
+        let (number, reach) =
+            self.purge_with_others(if is_told { &target } else { &Target::Everything }, force).await?;
         if !soft {
             self.erase(selector, number).await?;
         }
         Ok(Receipt { number, reach, refreshing: None })
+    }
+
+    /// Purges on all instances, where there are others.
+    pub(crate) async fn purge_with_others(&self, target: &Target, force: Force) -> Result<(u64, Reach), PurgeError> {
+        let made = match self.coherence.has_log() {
+            true => (self.purge_everywhere(target, force).await?, Reach::AllInstances),
+            false => (self.purge_target(target, force), Reach::ThisProcess),
+        };
+        count(&self.counters.purges);
+        Ok(made)
     }
 
     /// Purges by a number of this process. First the purge is in the index, then fills in flight are closed: what is stored in between is held against it. Returns the number.

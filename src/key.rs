@@ -233,7 +233,7 @@ impl CacheKey {
     }
 
     /// Whether it is of a value in a data cache, and of no response.
-    #[cfg(all(test, feature = "data"))]
+    #[cfg(any(feature = "admin", all(test, feature = "data")))]
     pub(crate) fn is_data(&self) -> bool {
         self.bytes.get(self.resource as usize) == Some(&(Part::Data as u8))
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::objects::ObjectStats;
 use crate::purge::PurgeIndex;
 use crate::target::Target;
 
@@ -13,6 +14,9 @@ pub(crate) struct Shelves(Mutex<Vec<Weak<dyn Shelf>>>);
 pub(crate) trait Shelf: Send + Sync {
     /// By which people know it; another shelf may have the same.
     fn name(&self) -> &str;
+
+    /// What was done with it so far, and what is held.
+    fn stats(&self) -> ObjectStats;
 
     /// Keeps those who come later from what is on its way and may be touched by a purge. To be called when the purge is in the index.
     fn close(&self, target: &Target);
@@ -38,6 +42,16 @@ impl Shelves {
         let mut shelves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         shelves.retain(|shelf| shelf.strong_count() > 0);
         shelves.push(shelf);
+    }
+
+    /// What was done under each name, by name: of those that are still there, and together where several have one name.
+    #[cfg(any(feature = "admin", feature = "metrics"))]
+    pub(crate) fn stats(&self) -> std::collections::BTreeMap<String, ObjectStats> {
+        let mut stats = std::collections::BTreeMap::<String, ObjectStats>::new();
+        for shelf in self.all() {
+            stats.entry(shelf.name().to_owned()).or_default().add(&shelf.stats());
+        }
+        stats
     }
 
     /// Those that are still there.

@@ -11,7 +11,8 @@ use axum::body::Body;
 use axum::routing::get;
 use http::Request;
 use larder::admin::{self, Access, Token};
-use larder::{CacheLayer, Compression, Policy, RequestHead};
+use larder::storage::MemoryStore;
+use larder::{CacheLayer, Compression, ObjectCache, Policy, RequestHead};
 use serde_json::{Value, json};
 use support::desk::{Desk, TOKEN, description, request};
 use support::exchange::{Exchange, Handler, House, MINUTE, answer, secs, until};
@@ -840,6 +841,69 @@ async fn each_data_cache_has_statistics_and_its_values_can_be_dropped() {
     for nothing in ["products", "Products%3A17", "%3A17"] {
         assert_eq!(desk.post(&format!("/invalidate/data/{nothing}")).await.status, 422, "{nothing}");
     }
+}
+
+#[tokio::test]
+async fn each_cache_of_objects_has_statistics_and_what_it_holds_can_be_dropped() {
+    let desk = Desk::new(Handler::saying(&[]), CacheLayer::in_memory(1 << 20));
+    assert_eq!(desk.get("/stats/objects").await.json, json!({"caches": []}));
+    let handle = &desk.house.handle;
+    let templates: ObjectCache<u8, String> =
+        handle.objects("templates").weigher(1000, |_, text: &String| text.len() as u32);
+    let [one, other]: [ObjectCache<u8, u8>; 2] = [handle.objects("numbers"), handle.objects("numbers")];
+    templates.insert(1, "four".to_owned());
+    (templates.get(&1), templates.get(&2));
+    one.insert(1, 1);
+    other.insert(1, 1);
+    let caches = desk.get("/stats/objects").await.json;
+    let caches = caches["caches"].as_array().unwrap();
+    assert_eq!(caches.len(), 2, "{caches:?}");
+    let row =
+        |n: usize| ["name", "hits", "misses", "inserted", "entries", "weight"].map(|field| caches[n][field].clone());
+    assert_eq!(row(0), [json!("numbers"), json!(0), json!(0), json!(2), json!(2), json!(2)], "of one name together");
+    assert_eq!(row(1), [json!("templates"), json!(1), json!(1), json!(1), json!(1), json!(4)]);
+    let values = handle.data("numbers");
+    values.set("1", &1).await.unwrap();
+    let dropped = desk.post("/invalidate/objects/numbers").await;
+    assert_eq!((dropped.status, &dropped.json["entries"]), (200, &json!(2)), "{}", dropped.json);
+    assert_eq!((one.get(&1), other.get(&1), templates.get(&1).is_some()), (None, None, true), "those of the name");
+    assert!(values.exists("1").await, "and nothing else");
+    assert_eq!(desk.post("/invalidate/objects/nobody").await.json["entries"], 0);
+    assert_eq!(desk.post("/invalidate/objects/No%20name").await.status, 422);
+    drop((one, other, templates));
+    assert_eq!(desk.get("/stats/objects").await.json, json!({"caches": []}), "nobody has a hold on them");
+}
+
+#[tokio::test]
+async fn entries_say_of_what_kind_they_are_and_are_listed_by_it() {
+    let desk = plain();
+    desk.house.get("/page").await;
+    let data = desk.house.handle.data("data");
+    data.set("value", &1).await.unwrap();
+    data.increment("count", 1).await.unwrap();
+    let nothing = data.entry("nothing").none_ttl(MINUTE).get_or_load_option(async || Ok::<Option<u8>, ()>(None));
+    nothing.await.unwrap();
+    let own = desk.house.handle.data("own").own_memory(MemoryStore::new(1 << 20));
+    own.set("value", &1).await.unwrap();
+    let rows: [(&str, &[&str]); 4] = [
+        ("response", &["/page"]),
+        ("value", &["data:value", "own:value"]),
+        ("none", &["data:nothing"]),
+        ("atomic", &["data:count"]),
+    ];
+    for (kind, paths) in rows {
+        let page = desk.get(&format!("/entries?kind={kind}")).await.json;
+        let entries = page["entries"].as_array().unwrap();
+        let mut found: Vec<_> = entries.iter().map(|entry| entry["key"]["path"].as_str().unwrap()).collect();
+        found.sort_unstable();
+        assert_eq!((found.as_slice(), &page["total"]), (paths, &json!(paths.len())), "{kind}");
+        for entry in entries {
+            let detail = desk.get(&format!("/entries/{}", entry["id"].as_str().unwrap())).await.json;
+            assert_eq!((&entry["kind"], &detail["kind"]), (&json!(kind), &json!(kind)));
+        }
+    }
+    assert_eq!(desk.get("/entries?kind=value&pattern=own:*").await.json["total"], 1, "both count");
+    assert_eq!(desk.get("/entries?kind=object").await.status, 422);
 }
 
 /// The value is gone here, and who asked has to know that it may still be given elsewhere.

@@ -13,7 +13,8 @@ use larder::metrics::{DURATION_BUCKETS, Publisher, describe};
 use larder::storage::testing::{Fault, Faulty, Operation};
 use larder::storage::{Guard, MemoryStore, Query, Storage, StorageUsage, Variants};
 use larder::{
-    CacheKey, CacheLayer, Compression, DataCache, ManualClock, Policy, Selector, StorageError, StoredResponse, UsedTags,
+    CacheKey, CacheLayer, Compression, DataCache, ManualClock, ObjectCache, Policy, Selector, StorageError,
+    StoredResponse, UsedTags,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use support::depot::Depot;
@@ -204,6 +205,8 @@ async fn ordinary(recorder: &PrometheusRecorder) {
     house.get("/over").await;
     UsedTags::of(&house.handler.last().extensions).add("late");
     use_values(&house.handle.data("values").max_value_size(100)).await;
+    let objects = house.handle.objects("objects");
+    use_objects(&objects).await;
     publish(recorder, &house);
 }
 
@@ -219,6 +222,14 @@ async fn use_values(data: &DataCache) {
     assert_eq!(data.get::<u64>("a").await, None, "it is a text");
     data.set("d", "set").await.expect("it can be serialised");
     data.delete("d").await;
+}
+
+/// What becomes of objects.
+async fn use_objects(objects: &ObjectCache<u8, u8>) {
+    objects.insert(1, 1);
+    (objects.get(&1), objects.get(&2));
+    objects.get_or_load(&3, || async { Err::<u8, _>(()) }).await.expect_err("it can't be loaded");
+    objects.entry(4).keep_if(|_| false).get_or_load(|| async { Ok::<_, ()>(4) }).await.expect("an object");
 }
 
 /// A handler that answers when it is given leave.

@@ -36,6 +36,7 @@ pub(super) struct Page {
 #[derive(Serialize)]
 struct Summary {
     id: String,
+    kind: Kind,
     key: ShownKey,
     /// With key and heads, as the store counts them.
     bytes: u64,
@@ -54,6 +55,7 @@ struct Summary {
 #[derive(Serialize)]
 pub(super) struct Detail {
     id: String,
+    kind: Kind,
     key: ShownKey,
     reads: u32,
     responses: Vec<Stored>,
@@ -78,6 +80,41 @@ struct Stored {
     compressed: bool,
 }
 
+/// What an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// Of a handler.
+    Response,
+    /// Of a data cache.
+    Value,
+    /// It is remembered that a data cache has no value there.
+    None,
+    /// A value that an atomic operation stored.
+    Atomic,
+}
+
+impl Kind {
+    const ALL: [(&str, Self); 4] =
+        [("response", Self::Response), ("value", Self::Value), ("none", Self::None), ("atomic", Self::Atomic)];
+
+    fn of(entry: &Entry<'_>) -> Self {
+        let newest = entry.variants.first();
+        match () {
+            () if !entry.key.is_data() => Self::Response,
+            () if newest.is_some_and(|newest| newest.status == StatusCode::NO_CONTENT) => Self::None,
+            () if newest.is_some_and(StoredResponse::is_atomic) => Self::Atomic,
+            () => Self::Value,
+        }
+    }
+
+    fn named(name: &str) -> Result<Self, Problem> {
+        let known = Self::ALL.iter().find(|(known, _)| *known == name);
+        let unknown = || Problem::parameter("kind", "it is `response`, `value`, `none` or `atomic`");
+        known.map(|(_, kind)| *kind).ok_or_else(unknown)
+    }
+}
+
 /// The most entries of a page.
 const MOST: u64 = 500;
 
@@ -90,12 +127,14 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, mut parameters: Parame
     let after = parameters.text("cursor").map(|text| id_of("cursor", &text)).transpose()?;
     let glob = parameters.text("pattern").map(|text| Pattern::glob(&text)).transpose();
     let glob = glob.map_err(|error| Problem::parameter("pattern", error.reason))?;
+    let kind = parameters.text("kind").map(|name| Kind::named(&name)).transpose()?;
     parameters.finish()?;
 
     let core = admin.handle.live.load_full();
     let (now, mut total, mut page) = (core.now(), 0, BTreeMap::new());
     let visit = |entry: Entry<'_>| {
-        if glob.as_ref().is_some_and(|glob| !entry.key.is_meant_by(glob)) {
+        let is_meant = glob.as_ref().is_none_or(|glob| entry.key.is_meant_by(glob));
+        if !is_meant || kind.is_some_and(|kind| kind != Kind::of(&entry)) {
             return;
         }
         total += 1;
@@ -131,6 +170,7 @@ pub(super) async fn inspect(
     let now = core.now();
     let found = admin.find(&core, wanted, |entry| Detail {
         id: hex(wanted),
+        kind: Kind::of(entry),
         key: ShownKey::of(&entry.key),
         reads: entry.reads,
         responses: entry.variants.iter().map(|stored| core.detail(&entry.key, stored, now)).collect(),
@@ -218,6 +258,7 @@ impl CacheCore {
         let content_type = newest.head.get(&header::CONTENT_TYPE);
         Some(Summary {
             id: hex(id),
+            kind: Kind::of(entry),
             key: ShownKey::of(&entry.key),
             bytes: (entry.key.as_bytes().len() + size) as u64,
             reads: entry.reads,

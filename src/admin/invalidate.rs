@@ -179,7 +179,7 @@ fn shown(selector: &Selector) -> String {
     }
 }
 
-fn refused(error: &PurgeError) -> Problem {
+pub(super) fn refused(error: &PurgeError) -> Problem {
     match error {
         PurgeError::Uri { .. } => Problem::parameter("key", error.to_string()),
         PurgeError::Pattern { .. } => Problem::parameter("pattern", error.to_string()),

@@ -31,6 +31,7 @@ mod explain;
 mod guard;
 mod health;
 mod invalidate;
+mod objects;
 mod parameters;
 mod performance;
 mod problem;
@@ -82,6 +83,7 @@ const ROUTES: &[Route] = &[
     ("/stats/routes", || get(routes::routes)),
     #[cfg(feature = "data")]
     ("/stats/data", || get(data::stats)),
+    ("/stats/objects", || get(objects::stats)),
     ("/performance", || get(performance::performance)),
     ("/report", || get(report::report)),
     ("/explain", || get(explain::by_uri).post(explain::by_head)),
@@ -89,6 +91,7 @@ const ROUTES: &[Route] = &[
     ("/invalidate/key/{*key}", || post(invalidate::key)),
     #[cfg(feature = "data")]
     ("/invalidate/data/{*key}", || post(data::delete)),
+    ("/invalidate/objects/{name}", || post(objects::purge)),
     ("/invalidate/tag/{*tag}", || post(invalidate::tag)),
     ("/invalidate/pattern", || post(invalidate::pattern)),
     ("/invalidate/partition", || post(invalidate::partition)),

@@ -20,6 +20,7 @@
 #[cfg(feature = "data")]
 mod data;
 mod names;
+mod objects;
 mod routes;
 
 use std::fmt;
@@ -88,6 +89,7 @@ impl Publisher {
         });
         #[cfg(feature = "data")]
         core.data.all().iter().for_each(|cache| data::publish(&labels, cache));
+        core.shelves.stats().into_iter().for_each(|(cache, stats)| objects::publish(&labels, cache, &stats));
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         for (route, counters) in routes.rows(&core.ledger, self.most_routes) {
             let sheet = Sheet { labels: [labels.clone(), vec![Label::new("route", route)]].concat() };

@@ -83,6 +83,12 @@ metrics! {
     DATA_ENTRIES = gauge("larder_data_entries", "Values in memory");
     DATA_BYTES = bytes(gauge("larder_data_bytes", "Bytes that they take"));
     DATA_LOAD_DURATION = seconds("larder_data_load_duration_seconds", "How long loads of values took");
+    OBJECT_REQUESTS = counter("larder_objects_requests_total", "Objects that were asked for, by what came of it");
+    OBJECT_LOADS = counter("larder_objects_loads_total", "Loads of objects, by how they ended");
+    OBJECT_INSERTS = counter("larder_objects_inserted_total", "Objects that were inserted");
+    OBJECTS_DECLINED = counter("larder_objects_declined_total", "Objects that were loaded and not kept");
+    OBJECTS = gauge("larder_objects_entries", "Objects that are held");
+    OBJECTS_WEIGHT = gauge("larder_objects_weight", "What they weigh, as the application weighs them");
     TAGS_TOO_LATE = counter("larder_tags_too_late_total", "Tags of what was used that came when their response was stored already, or given up");
     FOLLOWERS_ALONE = counter("larder_followers_alone_total", "Requests that waited for another one's answer in vain, and then went to the handler");
     WAITS_TIMED_OUT = counter("larder_waits_timed_out_total", "Requests that waited for another one's answer as long as they may");

@@ -2,9 +2,17 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "admin")]
+use crate::cache::CacheCore;
 use crate::key::CacheKey;
 use crate::pattern::{Meant, Pattern};
 use crate::purge::PurgeIndex;
+#[cfg(feature = "admin")]
+use crate::purged::Force;
+#[cfg(feature = "admin")]
+use crate::selector::PurgeError;
+#[cfg(feature = "admin")]
+use crate::target::Target;
 
 /// The cache among others.
 pub(super) struct Place {
@@ -24,6 +32,15 @@ impl Place {
 
     pub(super) fn name(&self) -> &str {
         self.start.trim_end_matches(':')
+    }
+}
+
+#[cfg(feature = "admin")]
+impl CacheCore {
+    /// Purges all that caches of objects of this name hold, on all instances, and nothing else; returns its number. What is on its way there isn't kept.
+    pub(crate) async fn purge_objects(&self, name: &str) -> Result<u64, PurgeError> {
+        let place = Target::place(Place::new(name, &self.purges).hash);
+        self.purge_with_others(&place, Force::Hard).await.map(|(number, _)| number)
     }
 }
 

@@ -10,7 +10,7 @@ use moka::ops::compute::Op;
 
 use super::held::{Held, Loaded, Use};
 use super::key::{ObjectKey, Place};
-use super::stats::Counts;
+use super::stats::{Counts, ObjectStats};
 use crate::cache::{CacheCore, State};
 use crate::clock::{Clock, Moment};
 use crate::flight::Flights;
@@ -170,6 +170,10 @@ where
 {
     fn name(&self) -> &str {
         self.place.name()
+    }
+
+    fn stats(&self) -> ObjectStats {
+        self.counts.snapshot(self.size())
     }
 
     fn close(&self, target: &Target) {

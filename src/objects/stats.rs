@@ -31,6 +31,24 @@ pub struct ObjectStats {
 }
 
 impl ObjectStats {
+    /// Adds what another one of the same name did.
+    #[cfg(any(feature = "admin", feature = "metrics"))]
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self { hits, misses, stale, stood_in, loads, failures, collapsed, declined, inserted, entries, weight } =
+            other;
+        self.hits += hits;
+        self.misses += misses;
+        self.stale += stale;
+        self.stood_in += stood_in;
+        self.loads += loads;
+        self.failures += failures;
+        self.collapsed += collapsed;
+        self.declined += declined;
+        self.inserted += inserted;
+        self.entries += entries;
+        self.weight += weight;
+    }
+
     /// The part of all looks that nobody had to wait for a loader for, from 0 to 1.
     pub fn hit_rate(&self) -> f64 {
         let good = self.hits + self.stale;
