@@ -106,8 +106,10 @@ const TOGETHER: usize = 64;
 /// keys the odds are one in 37 million that there is such a pair at all.
 pub(crate) struct Fates {
     chunks: Box<[OnceLock<Box<[Place; TOGETHER]>>]>,
-    /// The number of the newest purge of everything.
+    /// The number of the newest purge of everything, counted from `base`.
     all: AtomicU64,
+    /// Numbers are counted from here: from the beginning of the epoch, where a log numbers purges.
+    base: AtomicU64,
     hasher: ahash::RandomState,
     clock: Arc<dyn Clock>,
 }
@@ -119,7 +121,7 @@ struct Place {
     check: AtomicU64,
 }
 
-/// A fate with the number that goes with it: of the newest purge when something was asked for that is stored, or of the purge.
+/// A fate with the number that goes with it, counted from the base: of the newest purge when something was asked for that is stored, or of the purge.
 #[derive(Clone, Copy)]
 struct Entry {
     became: Became,
@@ -133,7 +135,7 @@ const SECOND_BITS: u32 = 28;
 impl Fates {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let chunks = (0..PLACES / TOGETHER).map(|_| OnceLock::new()).collect();
-        Self { chunks, all: AtomicU64::new(0), hasher: ahash::RandomState::new(), clock }
+        Self { chunks, all: AtomicU64::new(0), base: AtomicU64::new(0), hasher: ahash::RandomState::new(), clock }
     }
 
     /// What last became of a key; `None` where nothing is remembered.
@@ -146,7 +148,8 @@ impl Fates {
         let ago = Duration::from_secs(self.second().saturating_sub(entry.second));
         let all = self.all.load(Ordering::Relaxed);
         let is_purged = entry.became == Became::Stored && all > u64::from(entry.number);
-        Some(Fate { became: if is_purged { Became::Purged { number: Some(all) } } else { entry.became }, ago })
+        let became = if is_purged { Became::Purged { number: Some(all) } } else { entry.became };
+        Some(Fate { became: self.as_told(became), ago })
     }
 
     /// This became of a key.
@@ -174,12 +177,21 @@ impl Fates {
 
     /// Everything was purged by `number`.
     pub(crate) fn note_all(&self, number: u64) {
-        self.all.fetch_max(u64::from(counted(number)), Ordering::Relaxed);
+        self.all.fetch_max(u64::from(self.counted(number)), Ordering::Relaxed);
+    }
+
+    /// From now on purges have numbers beyond `base`, and what was purged or stored before says nothing of what is there now: all counts as purged.
+    pub(crate) fn begin_epoch(&self, base: u64) {
+        self.base.store(base, Ordering::Relaxed);
+        self.all.store(0, Ordering::Relaxed);
+        for place in self.chunks.iter().filter_map(OnceLock::get).flat_map(|chunk| chunk.iter()) {
+            place.said.store(0, Ordering::Relaxed);
+        }
     }
 
     fn set(&self, id: u64, became: Became, number: u64) {
         let number = if let Became::Purged { number: Some(number) } = became { number } else { number };
-        let number = counted(number);
+        let number = self.counted(number);
         let said = Entry { became, number, second: self.second() }.packed();
         let place =
             &self.chunk(id).get_or_init(|| Box::new(std::array::from_fn(|_| Place::default())))[id as usize % TOGETHER];
@@ -205,14 +217,23 @@ impl Fates {
         self.hasher.hash_one((1u8, part))
     }
 
+    /// Four thousand million purges of an epoch are as far as it counts.
+    fn counted(&self, number: u64) -> u32 {
+        u32::try_from(number.saturating_sub(self.base.load(Ordering::Relaxed))).unwrap_or(u32::MAX)
+    }
+
+    fn as_told(&self, became: Became) -> Became {
+        match became {
+            Became::Purged { number } => {
+                Became::Purged { number: number.map(|number| number.saturating_add(self.base.load(Ordering::Relaxed))) }
+            }
+            other => other,
+        }
+    }
+
     fn second(&self) -> u64 {
         self.clock.now().monotonic.as_secs().min((1 << SECOND_BITS) - 1)
     }
-}
-
-/// The number of a purge among those of its epoch, where a log numbers them. Four thousand million are as far as it counts.
-fn counted(number: u64) -> u32 {
-    number as u32
 }
 
 impl Entry {
@@ -333,5 +354,22 @@ mod tests {
                 assert!(fates.of(&second).is_none_or(|fate| fate.became == Became::Expired));
             }
         });
+    }
+
+    #[test]
+    fn an_epoch_begins_with_nothing_and_numbers_are_told_in_whole() {
+        let (fates, _) = fates();
+        let [early, late] = [(7 << 32) + 4_000_000_000, 8 << 32];
+        fates.begin_epoch(early);
+        fates.note_stored(&key("/a"), early + 2);
+        fates.note_all(early + 3);
+        let purged = |number| Some(Became::Purged { number: Some(number) });
+        assert_eq!(fates.of(&key("/a")).map(|fate| fate.became), purged(early + 3));
+        fates.begin_epoch(late);
+        assert_eq!(fates.of(&key("/a")), None);
+        fates.note_stored(&key("/a"), late + 1);
+        assert_eq!(fates.of(&key("/a")).map(|fate| fate.became), Some(Became::Stored));
+        fates.note_part(key("/a").resource(), Became::Purged { number: Some(late + 5) }, late + 5);
+        assert_eq!(fates.of(&key("/a")).map(|fate| fate.became), purged(late + 5));
     }
 }

@@ -72,7 +72,7 @@ impl CacheCore {
             return Some(ReloadError::Store { field, running, wanted });
         }
         #[cfg(feature = "data")]
-        if let Some((name, field, running, wanted)) = self.data.differs(&wanted.data) {
+        if let Some((name, field, running, wanted)) = self.data.differs(&self.settings.data, &wanted.data) {
             return Some(ReloadError::Data { name, field, running, wanted });
         }
         None

@@ -23,9 +23,11 @@ impl CacheCore {
         self.memories().for_each(|memory| memory.clear_now(Some(number)));
     }
 
-    /// What the cache holds.
+    /// What the cache holds. What is in memory before a store that is far is a copy.
     pub(crate) fn usage(&self) -> StorageUsage {
-        let own = self.own_memories();
-        own.iter().fold(self.settings.backend.usage(), |all, own| all.and(Storage::usage(&**own)))
+        let backend = &self.settings.backend;
+        let own = self.own_memories().iter().fold(StorageUsage::default(), |all, own| all.and(Storage::usage(&**own)));
+        let theirs = backend.usage();
+        if backend.near.is_none() && backend.far.is_some() { theirs.or_copies(own) } else { theirs.and(own) }
     }
 }

@@ -103,6 +103,7 @@ async fn before_a_store_that_is_far_it_has_copies() {
     cache.set("a", &1).await.unwrap();
     quiet().await;
     assert_eq!((cache.stats().entries, depot.keys().len()), (1, 1));
+    assert_eq!(layer.handle().stats().storage.entries, 1, "the copy is none of its own");
     layer.handle().purge(Selector::Glob("x:*".into())).await.unwrap();
     assert!(!cache.exists("a").await);
 }

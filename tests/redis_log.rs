@@ -266,6 +266,30 @@ async fn an_epoch_is_later_than_those_that_its_founder_never_heard_of() {
     }
 }
 
+/// Two who know the same begin behind what they know, and yet not at the same place. Its time lies an hour ahead, as if the clock had been set back since.
+#[tokio::test]
+async fn an_epoch_is_later_than_what_is_known_where_the_clock_is_behind() {
+    let Some(server) = RedisServer::start() else { return };
+    let (one, other) = (log(&server), log(&server));
+    snapshot(&one).await;
+    let head = server.command(&["HGET", "larder:{shop}:purges", "head"]).text();
+    let mut words: Vec<String> = head.split(' ').map(str::to_owned).collect();
+    words[1] = (words[1].parse::<u64>().expect("seconds") + 3600).to_string();
+    server.command(&["HSET", "larder:{shop}:purges", "head", &words.join(" ")]);
+    let ahead = snapshot(&one).await.current;
+    assert_eq!(snapshot(&other).await.current, ahead);
+    server.command(&["FLUSHALL"]);
+    let known = snapshot(&one).await.current;
+    let lost = told(append(&one, &glob("/1"), known).await)[0].0;
+    server.command(&["FLUSHALL"]);
+    let found = snapshot(&other).await.current;
+    assert!(known > ahead && found > ahead && known.abs_diff(found) > 1_000_000, "{ahead}, {known}, {found}");
+    for purge in ["/2", "/3"] {
+        append(&other, &glob(purge), found).await;
+    }
+    assert_eq!(follow(&one, lost).await, PurgeNews::Gap);
+}
+
 #[tokio::test]
 async fn a_replica_that_lost_the_last_purges_begins_anew() {
     let Some(primary) = RedisServer::start() else { return };
@@ -328,6 +352,14 @@ async fn what_somebody_else_writes_into_the_log_counts_as_everything_or_as_nothi
     let of_a_newer_release = [&(start.current).to_be_bytes()[..], &[0; 8], b"\x02what"].concat();
     server.command(&[b"HSET".as_slice(), b"larder:{shop}:purges", b"hgjunk", &of_a_newer_release]);
     assert!(snapshot(&log).await.purges.contains(&(start.current, everything())));
+    // Of times to come, and of times gone by.
+    for number in [u64::MAX, start.current + 1, start.floor - 1] {
+        let whole = glob("/x").to_bytes(ClockShift::NONE);
+        let junk = [&number.to_be_bytes()[..], &[0; 8], &whole].concat();
+        server.command(&[b"HSET".as_slice(), b"larder:{shop}:purges", b"hgjunk", &junk]);
+        let found = snapshot(&log).await;
+        assert!(found.purges.contains(&(start.current, everything())), "{number}: {found:?}");
+    }
 }
 
 #[tokio::test]

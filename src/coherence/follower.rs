@@ -200,7 +200,11 @@ impl CacheCore {
         let snapshot = snapshot.map_err(|_| StorageError::new("the snapshot of purges takes too long"))??;
         let asked = Asked { at, now: self.now(), bound: self.settings.staleness_bound };
         let close = |target: &crate::target::Target| self.close_flights(target);
+        let floor = snapshot.floor;
         let current = self.coherence.begin_again(&self.purges, known, snapshot, asked, close)?;
+        if floor > known {
+            self.fates.begin_epoch(floor);
+        }
         if current > known {
             tracing::info!(target: "larder", known, current, "the purges of all instances are known, by a snapshot of their log");
             self.sweep_soon();

@@ -45,10 +45,15 @@ impl Data {
     /// What of the settings that are wanted can't be any more: name, field, what it is, and what it would have to become.
     pub(crate) fn differs(
         &self,
+        running: &BTreeMap<String, Defaults>,
         wanted: &BTreeMap<String, Defaults>,
     ) -> Option<(String, &'static str, String, String)> {
         self.all().iter().find_map(|counters| {
-            let said = wanted.get(&*counters.name).and_then(|said| said.memory);
+            let [running, said] = [running, wanted].map(|said| said.get(&*counters.name).and_then(|said| said.memory));
+            // What isn't to become another one is no mistake of this reload, whatever the memory was when it was first used.
+            if running == said {
+                return None;
+            }
             let (field, running, wanted) = counters.own.differs(said)?;
             Some((counters.name.to_string(), field, running, wanted))
         })
@@ -96,10 +101,10 @@ pub struct DataStats {
     pub stale: u64,
     /// Values that were asked for and not there, or not fresh.
     pub misses: u64,
-    /// Values that stood in for an error though their time was over. Where their loader was asked, each was a miss; where its error was remembered, it is among those.
-    pub stood_in: u64,
     /// Of these, those that another one's load brought, or another instance's.
     pub collapsed: u64,
+    /// Values that stood in for an error though their time was over. Where their loader was asked, each was a miss; where its error was remembered, it is among those.
+    pub stood_in: u64,
     /// Looks that met an error that was remembered ([`DataCache::error_ttl`](crate::DataCache::error_ttl)), and loaded nothing.
     pub errors_remembered: u64,
     /// Loads that were begun, refreshes among them.

@@ -11,7 +11,8 @@ pub(super) fn publish(labels: &[Label], cache: &Counters) {
     let labels = [labels, &[Label::new("data", cache.name.to_string())]].concat();
     let sheet = Sheet { labels: labels.clone() };
     let stats = cache.snapshot();
-    let requests = [("hit", stats.hits), ("stale", stats.stale), ("miss", stats.misses)];
+    let errors = stats.errors_remembered;
+    let requests = [("hit", stats.hits), ("stale", stats.stale), ("miss", stats.misses), ("error", errors)];
     for (result, count) in requests {
         sheet.counter(&name::DATA_REQUESTS, &[("result", result)], count);
     }

@@ -210,6 +210,12 @@ impl StorageUsage {
         let Self { entries, bytes, evictions } = other;
         Self::new(self.entries + entries, self.bytes + bytes, self.evictions + evictions)
     }
+
+    /// Of a store that has all, and of one that has copies of some.
+    pub(crate) fn or_copies(self, copies: Self) -> Self {
+        let Self { entries, bytes, evictions } = copies;
+        Self::new(self.entries.max(entries), self.bytes.max(bytes), self.evictions + evictions)
+    }
 }
 
 /// The variants after `newer` was added: it replaces its own variant and those that nominate other fields, and the oldest

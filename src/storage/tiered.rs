@@ -176,12 +176,7 @@ impl<N: Storage, F: Storage> Storage for Tiered<N, F> {
 
     /// The far store has all; where it can't say how much that is, what the near one has.
     fn usage(&self) -> StorageUsage {
-        let (near, far) = (self.near.usage(), self.far.usage());
-        StorageUsage {
-            entries: near.entries.max(far.entries),
-            bytes: near.bytes.max(far.bytes),
-            evictions: near.evictions.saturating_add(far.evictions),
-        }
+        self.far.usage().or_copies(self.near.usage())
     }
 }
 

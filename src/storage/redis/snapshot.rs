@@ -37,7 +37,7 @@ pub(super) async fn load(server: &Arc<Server>, data: &Arc<Link>) -> Result<Purge
 async fn load_at(at: Arc<Connection>, server: &Arc<Server>) -> Result<Option<PurgeSnapshot>, Failure> {
     let keyspace = &server.settings.keyspace;
     let before = hello::say(&at, server).await?;
-    let things = things(&at, &keyspace.purges(), before.start, server.shift()).await?;
+    let things = things(&at, &keyspace.purges(), server.shift()).await?;
     let after = hello::say(&at, server).await?;
     if after.start != before.start {
         return Ok(None);
@@ -48,7 +48,9 @@ async fn load_at(at: Arc<Connection>, server: &Arc<Server>) -> Result<Option<Pur
     match entries::news(before.number(), missed, after.floor(), server.shift())? {
         PurgeNews::Since { purges: missed, floor } if before.number() + count == after.number() => {
             let current = after.number();
-            let things = things.into_iter().map(|thing| thing.unwrap_or_else(|| (current, entries::everything())));
+            let known = |(number, _): &Purge| (after.start..=current).contains(number);
+            let things = things.into_iter().map(|thing| thing.filter(known));
+            let things = things.map(|thing| thing.unwrap_or_else(|| (current, entries::everything())));
             Ok(Some(PurgeSnapshot { current, floor, purges: things.chain(missed).collect() }))
         }
         _ => Ok(None),
@@ -56,7 +58,7 @@ async fn load_at(at: Arc<Connection>, server: &Arc<Server>) -> Result<Option<Pur
 }
 
 /// The newest purges of each thing; `None` for one that can't be read, and so may have been anything.
-async fn things(at: &Connection, purges: &str, start: u64, shift: ClockShift) -> Result<Vec<Option<Purge>>, Failure> {
+async fn things(at: &Connection, purges: &str, shift: ClockShift) -> Result<Vec<Option<Purge>>, Failure> {
     let mut found = Vec::new();
     let mut cursor = 0;
     loop {
@@ -65,7 +67,7 @@ async fn things(at: &Connection, purges: &str, start: u64, shift: ClockShift) ->
         let [next, page] = replies::list(at.ask(&scan).await?)?;
         let page = replies::values(page)?.into_iter().map(replies::bytes).collect::<Result<Vec<_>, _>>()?;
         let things = page.chunks_exact(2).filter(|pair| pair[0] != HEAD);
-        found.extend(things.map(|pair| thing(&pair[1], start, shift)));
+        found.extend(things.map(|pair| thing(&pair[1], shift)));
         cursor = replies::number::<u64>(&next)?;
         if cursor == 0 {
             return Ok(found);
@@ -74,11 +76,10 @@ async fn things(at: &Connection, purges: &str, start: u64, shift: ClockShift) ->
 }
 
 /// A number, the time of the purge, and its message.
-fn thing(value: &[u8], start: u64, shift: ClockShift) -> Option<Purge> {
+fn thing(value: &[u8], shift: ClockShift) -> Option<Purge> {
     let (number, rest) = value.split_first_chunk()?;
     let (_when, message) = rest.split_first_chunk::<8>()?;
-    let number = u64::from_be_bytes(*number);
-    (number >= start).then(|| (number, entries::message(message, shift)))
+    Some((u64::from_be_bytes(*number), entries::message(message, shift)))
 }
 
 #[cfg(test)]
@@ -91,12 +92,11 @@ mod tests {
         let value = |number: u64, message: &[u8]| [&number.to_be_bytes()[..], &[0; 8], message].concat();
         let glob = PurgeMessage { what: PurgedThings::Glob("/a".into()), soft: None };
         let bytes = glob.to_bytes(ClockShift::NONE);
-        let start = hello::purge_number(7, 3);
-        let number = start + 2;
-        assert_eq!(thing(&value(number, &bytes), start, ClockShift::NONE), Some((number, glob)));
-        assert_eq!(thing(&value(number, b"x"), start, ClockShift::NONE), Some((number, entries::everything())));
-        for junk in [value(number, &bytes)[..15].to_vec(), Vec::new(), value(start - 1, &bytes)] {
-            assert_eq!(thing(&junk, start, ClockShift::NONE), None);
+        let number = hello::purge_number(7, 3);
+        assert_eq!(thing(&value(number, &bytes), ClockShift::NONE), Some((number, glob)));
+        assert_eq!(thing(&value(number, b"x"), ClockShift::NONE), Some((number, entries::everything())));
+        for junk in [value(number, &bytes)[..15].to_vec(), Vec::new()] {
+            assert_eq!(thing(&junk, ClockShift::NONE), None);
         }
     }
 }

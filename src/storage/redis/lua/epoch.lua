@@ -13,8 +13,9 @@ local known = { high = tonumber(ARGV[1]), low = tonumber(ARGV[2]) }
 local longest = tonumber(ARGV[3])
 local HALF, A_MICROSECOND = 4294967296, 4096
 
--- Where the clock doesn't say it, since it was set back or another server's is behind: as many purges may have been made that the caller hasn't heard of.
-local APART = 1048576
+-- Where the clock doesn't say it, since it was set back or another server's is behind: as many purges may have been made that the caller hasn't heard of, and two callers who know the
+-- same begin at different places.
+local APART, PLACES = 1048576, 4096
 
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local time = redis.call('TIME')
@@ -57,8 +58,9 @@ local function read_head()
 end
 
 local function new_epoch(old)
-  local start = later({ high = seconds, low = microseconds * A_MICROSECOND }, plus(known, APART))
-  if old then start = later(start, plus(number_of(old), APART)) end
+  local start = { high = seconds, low = microseconds * A_MICROSECOND }
+  local newest = old and later(known, number_of(old)) or known
+  if later(start, newest) == newest then start = plus(newest, APART * (1 + microseconds % PLACES)) end
   if start.high >= HALF then error({ err = 'ERR the numbers of the purge log are used up: delete ' .. purges }) end
   redis.call('UNLINK', purges, stream)
   local head = { start = start, counter = 0, run = run, floor = 0, longest = longest }

@@ -18,7 +18,7 @@ for i = 1, #page[2], 2 do
     end
     if high * HALF + low + head.longest < now then
       redis.call('HDEL', purges, thing)
-      floor = math.max(floor, counter)
+      floor = math.max(floor, math.min(counter, head.counter))
     end
   end
 end
