@@ -181,7 +181,7 @@ impl CacheCore {
 
     async fn get(&self, far: &Arc<dyn DynStorage>, ask: &Ask, headers: &HeaderMap, now: Moment) -> Option<Variants> {
         let began = self.now().monotonic;
-        let got = far.get(Query { key: &ask.key, headers, now }).await;
+        let got = far.get(Query::new(&ask.key, headers, now)).await;
         self.counters.store_latency.record(self.now().monotonic.saturating_sub(began));
         self.note_store_error(got, &ask.key)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::storage::testing::{Fault, Faulty, Operation};
-use larder::storage::{Guard, MemoryStore};
+use larder::storage::{Guard, MemoryStore, Tiered};
 use larder::{CacheLayer, DataCache, DataError, ManualClock, Selector};
 use support::depot::Depot;
 use support::exchange::{Handler, quiet, secs};
@@ -50,6 +50,63 @@ async fn one_of_those_who_add_does() {
         clock.advance(secs(11));
         assert!(jobs.add("b", "added").await.unwrap(), "{store}: what is stale isn't there");
     }
+}
+
+/// Who is late to hear of the deletion asks, and doesn't take itself for the first where another one would not.
+#[tokio::test(start_paused = true)]
+async fn of_those_who_add_after_a_deletion_elsewhere_one_does() {
+    let handler = Handler::saying(&[]);
+    for tiered in [false, true] {
+        let server = Server::default();
+        let instances = [(); 2].map(|()| if tiered { server.tiered(&handler) } else { server.plain(&handler) });
+        let [one, late] = [0, 1].map(|n| instances[n].handle.data("jobs"));
+        for (instance, cache) in instances.iter().zip([&one, &late]) {
+            instance.says("/").await;
+            cache.exists("lock").await;
+        }
+        instances[1].set_line(Line::Late);
+        quiet().await;
+        assert!(one.add("lock", "one").await.unwrap());
+        assert!(!late.add("lock", "late").await.unwrap(), "tiered: {tiered}");
+        one.delete("lock").await;
+        assert!(late.add("lock", "late").await.unwrap(), "tiered: {tiered}");
+        assert!(!one.add("lock", "one").await.unwrap(), "tiered: {tiered}: the late one was the first");
+        assert_eq!(one.get::<String>("lock").await.as_deref(), Some("late"));
+        // A number that is counted from 0 is the same for both.
+        one.increment("n", 5).await.unwrap();
+        one.delete("n").await;
+        assert_eq!(late.increment("n", 1).await.unwrap(), 1, "tiered: {tiered}");
+        assert_eq!(one.increment("n", 1).await.unwrap(), 2, "tiered: {tiered}");
+    }
+}
+
+/// It was added; whether another one takes it for something from before a deletion isn't known.
+#[tokio::test(start_paused = true)]
+async fn who_cannot_ask_whether_it_was_the_first_says_so() {
+    let (server, handler) = (Server::default(), Handler::saying(&[]));
+    let instance = server.plain(&handler);
+    let jobs = instance.handle.data("jobs");
+    jobs.increment("there", 1).await.unwrap();
+    instance.set_line(Line::Deaf);
+    assert!(matches!(jobs.add("new", "one").await, Err(DataError::Unknown { .. })));
+    let again = server.plain(&handler);
+    let other = again.handle.data("jobs");
+    assert_eq!(other.increment("there", 1).await.unwrap(), 2, "what goes on asks nobody");
+    assert!(!other.add("new", "other").await.unwrap());
+}
+
+/// A copy that is nearer than the place where others change the value isn't what is compared.
+#[tokio::test]
+async fn what_is_compared_is_what_is_there_however_many_stores_are_before_it() {
+    let depot = Depot::default();
+    let [one, other] = [(); 2].map(|()| {
+        let near = || MemoryStore::new(4 << 20);
+        CacheLayer::with_storage(Tiered::new(near(), depot.clone())).data("x")
+    });
+    one.set("a", &1).await.unwrap();
+    assert_eq!(other.get::<u8>("a").await, Some(1), "and a copy is on its near store");
+    one.set("a", &2).await.unwrap();
+    assert!(other.compare_and_set("a", &2, &3).await.unwrap(), "that is what is there");
 }
 
 #[tokio::test]

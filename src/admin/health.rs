@@ -33,8 +33,7 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Response {
         Some(far) => {
             // Nothing has such a key: every path begins with a slash.
             let (key, headers) = (CacheKey::new(b"", "health", None), HeaderMap::new());
-            let asked =
-                tokio::time::timeout(LONGEST, far.get(Query { key: &key, headers: &headers, now: core.now() })).await;
+            let asked = tokio::time::timeout(LONGEST, far.get(Query::new(&key, &headers, core.now()))).await;
             matches!(asked, Ok(Ok(_)))
         }
     };

@@ -22,6 +22,12 @@ const PURGING: Duration = Duration::from_secs(1);
 /// How long the client of a write does. What isn't in the log by then is owed.
 const WRITING: Duration = Duration::from_millis(40);
 
+/// In such steps, and so many of them, news that somebody else has heard of are waited for, before they are asked for.
+#[cfg(feature = "data")]
+const STEP: Duration = Duration::from_millis(1);
+#[cfg(feature = "data")]
+const LISTENING_FOR: u32 = 50;
+
 impl CacheCore {
     /// Purges on all instances; returns the number. It has taken effect here when this returns, and elsewhere within the bound.
     ///
@@ -56,6 +62,28 @@ impl CacheCore {
             Ok(None) => Err(StorageError::new("the log of purges does not say which number the purge has")),
             // It is in the log, and so in the snapshot.
             Err(super::Lost) => self.load_purges().await,
+        }
+    }
+
+    /// All that the log has by now is known here when this returns.
+    #[cfg(feature = "data")]
+    pub(crate) async fn hear_newest(&self) -> Result<(), StorageError> {
+        let Some(log) = &self.coherence.log else { return Ok(()) };
+        let silent = |_| StorageError::new(format!("the log of purges did not answer within {PURGING:?}"));
+        let newest = timeout(PURGING, log.newest()).await.map_err(silent)??;
+        let is_heard = || self.purges.current() >= newest;
+        // It is on its way here already.
+        let mut patience = LISTENING_FOR;
+        while !is_heard() && patience > 0 {
+            patience -= 1;
+            tokio::time::sleep(STEP).await;
+        }
+        if !is_heard() {
+            self.load_purges().await?;
+        }
+        match is_heard() {
+            true => Ok(()),
+            false => Err(StorageError::new("the log of purges has less than it had")),
         }
     }
 

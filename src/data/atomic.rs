@@ -8,8 +8,8 @@ use super::{DataCache, DataError, Entry};
 use crate::response::StoredResponse;
 
 impl DataCache {
-    /// Stores a value where there is none that is fresh, and tells whether it did. Of all who add under one key at the same time, on whatever instance, one does; of those
-    /// who do so right after a [`delete`](DataCache::delete) on another instance, one on each side of the news of that.
+    /// Stores a value where there is none that is fresh, and tells whether it did. Of all who add under one key at the same time, on whatever instance, one does, also right after a
+    /// [`delete`](DataCache::delete) on another one: who has added asks the log of purges whether it knows of all that came before.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -103,6 +103,7 @@ impl Changing<'_> {
         loop {
             let now = self.core.now();
             let (number, alive) = self.judge(known, now)?;
+            let begins = alive.is_none();
             let (draft, then) = match decide(alive) {
                 Ok(Step::Put { draft, then }) => (draft, then),
                 Ok(Step::Leave(then)) if is_sure => return Ok(then),
@@ -115,9 +116,12 @@ impl Changing<'_> {
             let new = Arc::new(self.entry(draft, number, alive, now).await?);
             match self.swap(known, alive.is_some(), &new, now).await {
                 Ok(Swapped::Done) => {
-                    count(&self.cache.counters().written);
-                    *known = Some(new);
-                    return Ok(then);
+                    *known = Some(new.clone());
+                    if !begins || self.is_known_to_all(&new).await.inspect_err(|_| *known = None)? {
+                        count(&self.cache.counters().written);
+                        return Ok(then);
+                    }
+                    is_sure = true;
                 }
                 Ok(Swapped::Not(there)) => {
                     // Who knew nothing has learned what is there, and nobody was faster.
@@ -139,6 +143,16 @@ impl Changing<'_> {
             }
             pause(tries).await;
         }
+    }
+
+    /// Whether no purge that the log has by now touches what was put where there was nothing. Another instance may have deleted what was there a moment ago, and take this for something from before that:
+    /// then it would put its own in the place, and both would have been the first.
+    async fn is_known_to_all(&self, new: &StoredResponse) -> Result<bool, DataError> {
+        if self.far.is_none() || !self.core.coherence.has_log() {
+            return Ok(true);
+        }
+        self.core.hear_newest().await.map_err(|error| self.failed(error.after(true)))?;
+        Ok(self.core.is_valid(new, &self.wanted.key))
     }
 
     /// The entry if its value is fresh, and the number of the newest purge that it is held against.
@@ -165,7 +179,7 @@ impl Changing<'_> {
             return Ok(near.and_then(|near| near.peek(key, |there| there.first().cloned())).map(Arc::new));
         };
         let headers = HeaderMap::new();
-        let found = far.get(Query { key, headers: &headers, now }).await;
+        let found = far.get(Query::new(key, &headers, now).for_change()).await;
         // To read changes nothing, whatever becomes of it.
         Ok(found.map_err(|error| self.failed(error.after(false)))?.into_iter().next())
     }

@@ -213,7 +213,7 @@ impl DataCache {
 
     async fn ask(&self, core: &CacheCore, far: &Arc<dyn DynStorage>, key: &CacheKey) -> Option<Variants> {
         let (began, headers) = (core.now(), HeaderMap::new());
-        let got = far.get(Query { key, headers: &headers, now: began }).await;
+        let got = far.get(Query::new(key, &headers, began)).await;
         core.counters.store_latency.record(core.now().monotonic.saturating_sub(began.monotonic));
         self.note_store_error(got)
     }

@@ -188,7 +188,7 @@ impl CacheCore {
         let mut peeked = Peeked { found: near, variants: all(&variants, Tier::Near), store_error: None };
         let settled = self.settle(choose(&variants), ask, now);
         let Some(far) = self.far_for(&ask.key).filter(|_| !self.is_enough(&settled, now)) else { return peeked };
-        match far.get(Query { key: &ask.key, headers, now }).await {
+        match far.get(Query::new(&ask.key, headers, now)).await {
             Ok(variants) => {
                 let found = choose(&variants);
                 if self.tier(&settled, &self.settle(choose(&variants), ask, now), now) == Tier::Far {

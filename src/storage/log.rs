@@ -23,6 +23,11 @@ pub trait PurgeLog: Send + Sync + 'static {
 
     /// All that is remembered. Where an instance begins, and where it has lost the thread.
     fn snapshot(&self) -> LogFuture<'_, PurgeSnapshot>;
+
+    /// The number of the newest purge, whoever waits for news meanwhile. Asked often where values are changed by many; that of a [snapshot](Self::snapshot) by default.
+    fn newest(&self) -> LogFuture<'_, u64> {
+        Box::pin(async move { Ok(self.snapshot().await?.current) })
+    }
 }
 
 /// What came since an instance last heard.

@@ -52,12 +52,20 @@ pub struct Query<'a> {
     pub headers: &'a HeaderMap,
     /// When it is asked, by the clock of the cache.
     pub now: Moment,
+    /// The answer is about to be changed, so a copy that is nearer than the place where others change it isn't good enough, however fresh it is.
+    pub newest: bool,
 }
 
 impl<'a> Query<'a> {
     /// A question; for whoever asks a store without a cache.
     pub fn new(key: &'a CacheKey, headers: &'a HeaderMap, now: Moment) -> Self {
-        Self { key, headers, now }
+        Self { key, headers, now, newest: false }
+    }
+
+    /// The same for who changes what is there: see [`newest`](Self::newest).
+    #[must_use]
+    pub fn for_change(self) -> Self {
+        Self { newest: true, ..self }
     }
 }
 
@@ -176,7 +184,7 @@ pub trait Storage: Send + Sync + 'static {
             // Nothing has such a key: every path begins with a slash.
             let (key, headers) = (CacheKey::new(b"", "ping", None), HeaderMap::new());
             let now = SystemClock::default().now();
-            self.get(Query { key: &key, headers: &headers, now }).await.map(drop)
+            self.get(Query::new(&key, &headers, now)).await.map(drop)
         }
     }
 

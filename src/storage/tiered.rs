@@ -104,6 +104,10 @@ impl<N: Storage, F: Storage> Tiered<N, F> {
 impl<N: Storage, F: Storage> Storage for Tiered<N, F> {
     /// An error of the near store is no more than that it has nothing.
     async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
+        // Who is about to change what is there has to know what is there.
+        if query.newest {
+            return self.far.get(query).await;
+        }
         let near = self.near.get(query).await.unwrap_or_default();
         let is_meant = |variant: &Arc<StoredResponse>| variant.variance.matches(query.headers, Matching::Careful);
         if near.iter().any(|variant| is_meant(variant) && is_fresh(variant, query.now)) {

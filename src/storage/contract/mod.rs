@@ -394,6 +394,7 @@ async fn tells_of_purges(storage: &impl Storage) -> Kept {
     let begin = log.snapshot().await?;
     expect(begin.floor <= begin.current, "the log forgot purges that it hasn't seen")?;
     let known = begin.current;
+    expect(log.newest().await? == known, "the newest number isn't that of the snapshot")?;
     let quiet = told(&*log, known, SOON).await?;
     expect(quiet.is_empty(), "it told of purges that nobody made")?;
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
@@ -414,6 +415,7 @@ async fn tells_of_purges(storage: &impl Storage) -> Kept {
     expect(are_alike(&told(&*log, known + 1, LONG).await?, &all[1..]), "it told of a purge that was known")?;
     let now = log.snapshot().await?;
     expect(now.current == known + 2, "its snapshot isn't of now")?;
+    expect(log.newest().await? == known + 2, "the number that it calls the newest isn't")?;
     expect(all.iter().all(|purge| now.purges.iter().any(|told| is_alike(told, purge))), "its snapshot lacks a purge")?;
     if let Some(earlier) = now.current.checked_sub(1 << 32) {
         let news = log.follow(earlier, SOON).await?;

@@ -101,7 +101,7 @@ impl Samples {
         key: &CacheKey,
         sample: &Sample,
     ) -> Result<Vec<Arc<StoredResponse>>, StorageError> {
-        let all = storage.get(Query { key, headers: &sample.asked, now: self.now() }).await?;
+        let all = storage.get(Query::new(key, &sample.asked, self.now())).await?;
         let answers = |found: &Arc<StoredResponse>| found.variance.matches(&sample.asked, Matching::Careful);
         // What doesn't vary answers everybody, and isn't meant where one is looked for that does.
         Ok(all

@@ -110,6 +110,13 @@ impl PurgeLog for RedisLog {
     fn snapshot(&self) -> LogFuture<'_, PurgeSnapshot> {
         Box::pin(async move { Ok(snapshot::load(&self.server, &self.data).await?) })
     }
+
+    fn newest(&self) -> LogFuture<'_, u64> {
+        Box::pin(async move {
+            let ask = |at: Arc<Connection>| async move { hello::say(&at, &self.server).await };
+            Ok(self.data.run(ask).await?.number())
+        })
+    }
 }
 
 /// A connection on which the server may be waiting for news. Who stops following leaves it waiting, so it is used no more.
