@@ -4,6 +4,8 @@
 //! cargo bench --bench data
 //! ```
 
+#[path = "support/product.rs"]
+mod product;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -19,7 +21,7 @@ use bytes::Bytes;
 use cached::macros::cached;
 use futures_util::FutureExt;
 use larder::{DataCache, Memoized, ObjectCache};
-use serde::{Deserialize, Serialize};
+use product::Product;
 use support::report::Report;
 use support::{median, median_ratio};
 
@@ -49,29 +51,6 @@ fn main() -> ExitCode {
     runtime.block_on(herds(&mut report));
     memory(&mut report);
     report.finish()
-}
-
-/// What takes 1 KiB as JSON.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-struct Product {
-    id: u64,
-    name: String,
-    prices: Vec<f64>,
-    tags: Vec<String>,
-    description: String,
-}
-
-fn product() -> Product {
-    let mut product = Product {
-        id: 17,
-        name: "a jar with a lid".into(),
-        prices: vec![3.5, 7.25, 12.125, 19.99],
-        tags: ["kitchen", "glass", "storage"].map(String::from).to_vec(),
-        description: String::new(),
-    };
-    let rest = 1024 - serde_json::to_vec(&product).expect("it is serialised").len();
-    product.description = "of clear glass, with ".chars().cycle().take(rest).collect();
-    product
 }
 
 /// A cache, and a function over it, of each kind.
@@ -123,7 +102,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn hits(report: &mut Report) {
-    let (each, product) = (Each::new(), product());
+    let (each, product) = (Each::new(), Product::of_1_kib());
     let bytes = Bytes::from(serde_json::to_vec(&product).expect("it is serialised"));
     assert_eq!(bytes.len(), 1024);
     let serialised = moka::sync::Cache::<String, Bytes>::new(CAPACITY);

@@ -60,8 +60,8 @@ impl DataCache {
     /// The value that is fresh and near; counted if there is one.
     pub(crate) fn at_once<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         // Before anything is read.
-        let _used = UsedTags::current();
-        let value = self.value_near(&self.key(key.as_bytes()))??;
+        let used = UsedTags::current();
+        let value = self.value_near(&self.key(key.as_bytes()), &used)??;
         count(&self.counters().hits);
         Some(value)
     }

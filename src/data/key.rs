@@ -13,6 +13,7 @@ const AS_IT_IS: &[u8] = b"";
 const DIGEST: &[u8] = b"sha256";
 
 /// The key of `key` in the cache of this name. What isn't text, or long, is a SHA-256 digest in hexadecimal; no text is ever the same as one.
+#[inline]
 pub(crate) fn key_of(name: &str, key: &[u8]) -> CacheKey {
     match std::str::from_utf8(key) {
         Ok(text) if text.len() <= LONGEST => CacheKey::of_data(name, text, AS_IT_IS),

@@ -106,7 +106,7 @@ impl Entry<'_> {
         // Before anything is read; and whatever comes of it depends on what that is.
         let outer = UsedTags::current();
         cache.shape.tags.iter().chain(&wanted.tags).for_each(|tag| outer.add(tag));
-        if let Some(answer) = cache.answer_near::<A>(&wanted) {
+        if let Some(answer) = cache.answer_near::<A>(&wanted, &outer) {
             return Ok(answer);
         }
         let mut is_noted = false;
@@ -158,8 +158,8 @@ impl Entry<'_> {
 
 impl DataCache {
     /// What is near and fresh.
-    fn answer_near<A: Answer>(&self, wanted: &Wanted) -> Option<A> {
-        let answer = A::of(self.value_near(&wanted.key)?)?;
+    fn answer_near<A: Answer>(&self, wanted: &Wanted, used: &UsedTags) -> Option<A> {
+        let answer = A::of(self.value_near(&wanted.key, used)?)?;
         count(&self.counters().hits);
         Some(answer)
     }

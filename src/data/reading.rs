@@ -76,7 +76,7 @@ impl DataCache {
     pub(super) async fn read<T: DeserializeOwned>(&self, key: &CacheKey, tags: &[Arc<str>]) -> Option<T> {
         // Before anything is read.
         let used = UsedTags::current();
-        let value = match self.value_near(key) {
+        let value = match self.value_near(key, &used) {
             Some(value) => Some(value),
             None => match self.find(key).await {
                 Found::Fresh(stored) => self.value(&stored).ok(),
@@ -112,7 +112,8 @@ impl DataCache {
     }
 
     /// The fresh value that is near, read where it lies, without waiting for anybody; `None` if there is no such.
-    pub(super) fn value_near<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<Option<T>> {
+    #[inline]
+    pub(super) fn value_near<T: DeserializeOwned>(&self, key: &CacheKey, used: &UsedTags) -> Option<Option<T>> {
         let core = self.live.load();
         let now = core.now();
         self.near(&core)?.read(key, |variants| {
@@ -121,7 +122,7 @@ impl DataCache {
             if !is_at_hand || self.weigh(&core, stored, key, now) != Weight::Fresh || !core.is_current(stored, now) {
                 return None;
             }
-            let value = self.read_as(stored).ok()?;
+            let value = self.read_as(stored, used).ok()?;
             touch(stored, now);
             Some(value)
         })

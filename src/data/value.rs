@@ -249,7 +249,7 @@ impl DataCache {
 
     /// The value that is stored, or that there is none. One that can't be read is counted.
     pub(crate) fn value<T: DeserializeOwned>(&self, stored: &StoredResponse) -> Result<Option<T>, Unreadable> {
-        self.read_as(stored).map_err(|error| {
+        self.read_as(stored, &UsedTags::current()).map_err(|error| {
             count(&self.counters().mismatched);
             tracing::debug!(target: "larder", cache = self.name(), %error, "a value isn't of the type that it is asked for as, and counts as missing");
             Unreadable
@@ -257,8 +257,13 @@ impl DataCache {
     }
 
     /// Whatever is made from it bears its tags.
-    pub(super) fn read_as<T: DeserializeOwned>(&self, stored: &StoredResponse) -> Result<Option<T>, BoxError> {
-        UsedTags::current().add_stored(stored);
+    #[inline]
+    pub(super) fn read_as<T: DeserializeOwned>(
+        &self,
+        stored: &StoredResponse,
+        used: &UsedTags,
+    ) -> Result<Option<T>, BoxError> {
+        used.add_stored(stored);
         if is_none(stored) {
             return Ok(None);
         }

@@ -56,8 +56,9 @@ impl UsedTags {
     }
 
     /// Of the response that this task makes.
+    #[inline]
     pub fn current() -> Self {
-        Scope::current().open()
+        Scope::current().map(Scope::open).unwrap_or_default()
     }
 
     /// The response bears this tag as well. What is too long, or has control characters, makes it bear every tag.
@@ -87,6 +88,7 @@ impl UsedTags {
 
     /// What is stored was used: its tags count. Where a soft purge has made it stale, what is made from it was asked for no later than it was.
     #[cfg(feature = "data")]
+    #[inline]
     pub(crate) fn add_stored(&self, stored: &StoredResponse) {
         self.add_stamp(&stored.stamp);
     }

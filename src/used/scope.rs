@@ -56,15 +56,17 @@ impl Scope {
         request.extensions().get().map(InHand::scope).unwrap_or_default()
     }
 
-    /// That of this task.
-    pub(super) fn current() -> Self {
-        // Where the thread is ending there is none.
+    /// That of this task, if it has one.
+    #[inline]
+    pub(super) fn current() -> Option<Self> {
         let current = CURRENT.try_with(|current| {
-            let scope = current.take();
-            current.set(scope.clone());
-            scope
+            // Mostly there is none, and then there is nothing to put back.
+            let scope = current.take()?;
+            current.set(Some(scope.clone()));
+            Some(scope)
         });
-        current.ok().flatten().unwrap_or_default()
+        // Where the thread is ending there is none.
+        current.ok().flatten()
     }
 
     pub(super) fn open(self) -> UsedTags {

@@ -9,8 +9,13 @@
 
 #[path = "../../support/calls.rs"]
 mod calls;
+#[path = "../../support/product.rs"]
+mod product;
 
 use std::convert::Infallible;
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,7 +24,8 @@ use axum::routing::get;
 use bytes::Bytes;
 use calls::{Call, Requests, calling, contents, handler, request, warm};
 use http::{HeaderValue, Request, Response, header};
-use larder::{CacheLayer, Policy};
+use larder::{CacheLayer, DataCache, ObjectCache, Policy};
+use product::Product;
 use tower::{Layer, service_fn};
 
 const MANY: usize = 10_000;
@@ -31,7 +37,7 @@ const BODY: usize = 1 << 10;
 const CALLS: usize = 2_048;
 
 /// What is counted, by the name under which the file has it. Bare is without a cache: where that has grown as well, it isn't larder's doing.
-const CASES: [(&str, fn()); 10] = [
+const CASES: [(&str, fn()); 13] = [
     ("bare_1", || hits(Place::Direct.bare(1), 1)),
     ("bare_10000", || hits(Place::Direct.bare(MANY), MANY)),
     ("bare_router_1", || hits(Place::Router.bare(1), 1)),
@@ -43,6 +49,10 @@ const CASES: [(&str, fn()); 10] = [
     ("not_modified_1", || calls(Place::Direct.larder(1), 1, Requests::of(1).map(conditional))),
     // Of keys that nobody has asked for.
     ("miss", || calls(Place::Direct.larder(1), 1, (1..).map(request))),
+    // Of 1 KiB, as JSON; bare is without a cache as well.
+    ("bare_value_1", bare_value),
+    ("value_1", value),
+    ("object_1", object),
 ];
 
 fn main() {
@@ -108,11 +118,42 @@ fn hits(call: Call, keys: usize) {
 
 fn calls(mut call: Call, keys: usize, requests: impl Iterator<Item = Request<Body>>) {
     warm(&mut call, keys);
-    measured(&mut call, requests.take(CALLS).collect());
+    let mut requests: Vec<_> = requests.take(CALLS).collect();
+    measured(&mut || requests.drain(..).for_each(&mut call));
+}
+
+fn bare_value() {
+    let bytes = serde_json::to_vec(&Product::of_1_kib()).expect("it is serialised");
+    often(|| drop(black_box(serde_json::from_slice::<Product>(black_box(&bytes)))));
+}
+
+fn value() {
+    let values = DataCache::in_memory(1 << 20).ttl(Duration::from_secs(3600));
+    at_once(values.set("17", &Product::of_1_kib())).expect("it is serialised");
+    often(|| drop(black_box(at_once(values.get::<Product>(black_box("17"))).expect("it is there"))));
+}
+
+fn object() {
+    let objects = ObjectCache::<u64, u64>::new("objects", 1).ttl(Duration::from_secs(3600));
+    objects.insert(17, 17);
+    often(|| drop(black_box(objects.get(black_box(&17)).expect("it is there"))));
+}
+
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(ready) => ready,
+        Poll::Pending => unreachable!("nobody is waited for"),
+    }
+}
+
+/// Counted from the ninth call on, as [`warm`] has it for hits of responses.
+fn often(call: impl Fn()) {
+    (0..8).for_each(|_| call());
+    measured(&mut || (0..CALLS).for_each(|_| call()));
 }
 
 /// What callgrind counts, by this name.
 #[inline(never)]
-fn measured(call: &mut Call, requests: Vec<Request<Body>>) {
-    requests.into_iter().for_each(call);
+fn measured(calls: &mut dyn FnMut()) {
+    calls();
 }
