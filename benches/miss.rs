@@ -7,6 +7,9 @@
 //! cargo bench --bench miss -- profile 100000    # so many misses and nothing else, for a profiler
 //! ```
 
+#[allow(dead_code, reason = "hits need more of it")]
+#[path = "support/calls.rs"]
+mod calls;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -22,6 +25,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
+use calls::{Call, request};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use larder::{CacheLayer, Policy};
@@ -32,11 +36,11 @@ use tower::{Layer, Service, service_fn};
 const SIZE: usize = 1 << 10;
 /// Full of some 35,000 of them.
 const CAPACITY: u64 = 64 << 20;
-const WARM: u64 = 50_000;
+const WARM: usize = 50_000;
 const ROUNDS: usize = 61;
 const CALLS: usize = 2000;
 /// Over which allocations are counted: more than the store works off at once.
-const COUNTED: u64 = 10_000;
+const COUNTED: usize = 10_000;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
@@ -63,12 +67,9 @@ enum Subject {
 const SUBJECTS: [Subject; 5] =
     [Subject::Bare, Subject::Larder, Subject::LarderHashing, Subject::BareInRouter, Subject::LarderInRouter];
 
-/// A service under measurement: takes a request, answers, reads the answer.
-type Call = Box<dyn FnMut(Request<Body>)>;
-
 impl Subject {
     fn call(self) -> Call {
-        let cache = CacheLayer::in_memory(CAPACITY).rule("^/item/", Policy::shared(Duration::from_secs(3600)));
+        let cache = CacheLayer::in_memory(CAPACITY).rule("^/products/", Policy::shared(Duration::from_secs(3600)));
         let content: &'static [u8] = vec![b'x'; SIZE].leak();
         let service = move |with_tag: bool| {
             service_fn(move |request: Request<Body>| async move {
@@ -76,7 +77,7 @@ impl Subject {
             })
         };
         let route = get(move |uri: http::Uri| async move { handler(content, uri.path(), true) });
-        let router = Router::new().route("/item/{id}", route);
+        let router = Router::new().route("/products/{id}", route);
         match self {
             Self::Bare => calling(service(true)),
             Self::Larder => calling(cache.layer(service(true))),
@@ -112,6 +113,7 @@ fn handler(content: &'static [u8], path: &str, with_tag: bool) -> Response<Body>
     response
 }
 
+/// As `calls::calling`, but that the content is read.
 fn calling<S, B>(mut service: S) -> Call
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
@@ -131,17 +133,6 @@ where
     })
 }
 
-/// For the `n`th key.
-fn request(n: u64) -> Request<Body> {
-    Request::get(format!("/item/{n}"))
-        .header("host", "shop.example")
-        .header("accept", "*/*")
-        .header("accept-encoding", "gzip, br")
-        .header("user-agent", "bench")
-        .body(Body::empty())
-        .expect("the parts are valid")
-}
-
 fn measure(report: &mut Report, mut calls: [Call; SUBJECTS.len()]) {
     calls.iter_mut().for_each(|call| (0..WARM).for_each(|n| call(request(n))));
     let mut next = WARM;
@@ -152,7 +143,7 @@ fn measure(report: &mut Report, mut calls: [Call; SUBJECTS.len()]) {
             let place = (n + round) % SUBJECTS.len();
             nanoseconds[place].push(time(&mut calls[place], next));
         }
-        next += CALLS as u64;
+        next += CALLS;
     }
     let allocations = calls.each_mut().map(|call| allocations(call, next));
     let over = |one: usize, bare: usize| {
@@ -172,10 +163,10 @@ fn measure(report: &mut Report, mut calls: [Call; SUBJECTS.len()]) {
 }
 
 /// Nanoseconds of a call. Requests are made in small batches, outside of what is timed.
-fn time(call: &mut Call, first: u64) -> f64 {
+fn time(call: &mut Call, first: usize) -> f64 {
     let mut spent = Duration::ZERO;
     for batch in 0..CALLS / 50 {
-        let first = first + batch as u64 * 50;
+        let first = first + batch * 50;
         let requests: Vec<_> = (first..first + 50).map(request).collect();
         let start = Instant::now();
         requests.into_iter().for_each(&mut *call);
@@ -185,7 +176,7 @@ fn time(call: &mut Call, first: u64) -> f64 {
 }
 
 /// Of one call.
-fn allocations(call: &mut Call, first: u64) -> f64 {
+fn allocations(call: &mut Call, first: usize) -> f64 {
     let mut counted = 0;
     for n in first..first + COUNTED {
         let request = request(n);
@@ -195,7 +186,7 @@ fn allocations(call: &mut Call, first: u64) -> f64 {
 }
 
 /// So many misses with an entity tag.
-fn profile(many: u64) -> ExitCode {
+fn profile(many: usize) -> ExitCode {
     let mut call = Subject::Larder.call();
     (0..many).for_each(|n| call(request(n)));
     ExitCode::SUCCESS

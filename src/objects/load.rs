@@ -49,7 +49,8 @@ enum Found<V, E> {
 
 /// Where a look finds itself.
 enum Turn<K, V, E> {
-    Lead(Flown<K, V>, Stamp),
+    /// Since when.
+    Lead(Flown<K, V>, Stamp, Moment),
     Done(Answer<V, E>),
 }
 
@@ -64,14 +65,15 @@ where
         F: FnOnce() -> L + Send,
         L: Future<Output = Result<Option<V>, E>> + Send + 'static,
     {
-        match self.look::<E>(true) {
+        let now = self.shelf.now();
+        match self.look::<E>(true, now) {
             Found::Answer(answer) => answer,
             Found::Stale(value) => {
                 self.refresh(load);
                 Ok(Some(value))
             }
             Found::Nothing => {
-                self.begun().await;
+                self.begun(now).await;
                 // Before anything is read.
                 let outer = UsedTags::current();
                 self.words.tags.iter().for_each(|tag| outer.add(tag));
@@ -81,12 +83,12 @@ where
     }
 
     /// What is loaded before the log of other instances was heard for the first time counts as purged: where that is about to come, it is waited for.
-    async fn begun(&self) {
-        let core = self.shelf.core();
-        if !core.coherence.is_trusted(self.shelf.now()) {
+    async fn begun(&self, now: Moment) {
+        let coherence = &self.shelf.state.coherence;
+        if !coherence.is_trusted(now) {
             self.shelf.live.keep_coherent();
-            if core.coherence.is_beginning() {
-                core.coherence.begun().await;
+            if coherence.is_beginning() {
+                coherence.begun().await;
             }
         }
     }
@@ -99,16 +101,16 @@ where
     {
         match self.turn(outer).await {
             Turn::Done(answer) => answer,
-            Turn::Lead(flight, stamp) => {
+            Turn::Lead(flight, stamp, began) => {
                 // Somebody else's may have ended between the look and the departure.
-                if let Found::Answer(answer) = self.look(false) {
+                if let Found::Answer(answer) = self.look(false, began) {
                     flight.again();
                     return answer;
                 }
                 let (core, (used, scope)) = (self.shelf.core(), self.gather(&flight));
                 let loading = scope.clone().around_made(load);
                 // In it as well: what stands in for an error brings its tags to all who wait.
-                let answer = Handover::new(core, scope.around(self.lead(flight, stamp, loading))).await;
+                let answer = Handover::new(core, scope.around(self.lead(flight, stamp, began, loading))).await;
                 outer.add_made(&used);
                 answer
             }
@@ -124,8 +126,8 @@ where
     }
 
     /// What is held may be used as it is, as stale, or not. What is found by who looks again isn't counted.
-    fn look<E: Send + Sync + 'static>(&self, first: bool) -> Found<V, E> {
-        let (counts, now) = (&self.shelf.counts, self.shelf.now());
+    fn look<E: Send + Sync + 'static>(&self, first: bool, now: Moment) -> Found<V, E> {
+        let counts = &self.shelf.counts;
         let found = match self.shelf.find(&self.key, now) {
             None | Some((_, Use::Over)) => Found::Nothing,
             Some((held, Use::Fresh)) => self.answer(&held.loaded).map_or(Found::Nothing, Found::Answer),
@@ -163,8 +165,9 @@ where
         loop {
             // Before the loader is called: what is purged from now on isn't what it brings.
             let stamp = self.shelf.stamp(&self.key);
-            let follower = match self.board(&stamp, failures < PATIENCE) {
-                Seat::Lead(flight) => return Turn::Lead(flight, stamp),
+            let now = self.shelf.now();
+            let follower = match self.board(&stamp, now, failures < PATIENCE) {
+                Seat::Lead(flight) => return Turn::Lead(flight, stamp, now),
                 Seat::Follow(follower) => follower,
                 Seat::Full => {
                     failures = PATIENCE;
@@ -181,7 +184,7 @@ where
                     Some(answer) => return Turn::Done(answer),
                     None => failures = PATIENCE,
                 },
-                Some(Landed::Again) => match self.look(false) {
+                Some(Landed::Again) => match self.look(false, self.shelf.now()) {
                     Found::Answer(answer) => return Turn::Done(answer),
                     Found::Stale(value) => return Turn::Done(Ok(Some(value))),
                     Found::Nothing => failures += 1,
@@ -192,8 +195,8 @@ where
         }
     }
 
-    fn board(&self, stamp: &Stamp, joins: bool) -> Seat<Loaded<V>, ObjectKey<K>> {
-        let (shelf, now) = (&self.shelf, self.shelf.now());
+    fn board(&self, stamp: &Stamp, now: Moment, joins: bool) -> Seat<Loaded<V>, ObjectKey<K>> {
+        let shelf = &self.shelf;
         let key = ObjectKey { key: self.key.clone(), place: shelf.place.clone() };
         if !joins {
             return Seat::Lead(shelf.flights.begin(stamp, &key, 0, None));
@@ -218,13 +221,12 @@ where
     }
 
     /// Loads, keeps what that brings, and tells those who wait.
-    async fn lead<E, L>(self, flight: Flown<K, V>, stamp: Stamp, load: L) -> Answer<V, E>
+    async fn lead<E, L>(self, flight: Flown<K, V>, stamp: Stamp, began: Moment, load: L) -> Answer<V, E>
     where
         E: Send + Sync + 'static,
         L: Future<Output = Result<Option<V>, E>> + Send + 'static,
     {
         add(&self.shelf.counts.loads);
-        let began = self.shelf.now();
         let span = debug_span!(target: "larder", "load", cache = self.shelf.place.name());
         let loaded = load.instrument(span).await;
         match loaded {
@@ -319,13 +321,17 @@ where
             Err(NoPlace::TooMany) => return count(&core.counters.refreshes_refused),
         };
         let stamp = self.shelf.stamp(&self.key);
-        let Seat::Lead(flight) = self.board(&stamp, true) else { return };
+        let now = self.shelf.now();
+        let Seat::Lead(flight) = self.board(&stamp, now, true) else { return };
         // Somebody has been faster.
-        if let Found::Answer::<V, E>(_) = self.look(false) {
+        if let Found::Answer::<V, E>(_) = self.look(false, now) {
             return flight.again();
         }
         let (_, scope) = self.gather(&flight);
         let loading = scope.clone().around_made(load);
-        core.refresh(place, async move { drop(scope.around(self.lead(flight, stamp, loading)).await) });
+        core.refresh(place, async move {
+            let began = self.shelf.now();
+            drop(scope.around(self.lead(flight, stamp, began, loading)).await);
+        });
     }
 }
