@@ -120,6 +120,7 @@ impl InHand {
 /// 4. What the rule's audience excludes is forwarded.
 /// 5. Where the rule is in shadow, it is forwarded and watched.
 /// 6. All else is looked up under its key, a QUERY when its content was read.
+#[inline(always)] // What is asked is large, and isn't moved so.
 pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>, now: Moment) -> Admission {
     let mut admission = consider(cache, request, !is_empty(request.body()), now);
     match &mut admission {
@@ -137,6 +138,7 @@ pub(crate) fn admit<B: Body>(cache: &CacheCore, request: &Request<B>, now: Momen
 
 /// The decision of [`admit`], without what follows from it: the key has the query as it is, and nobody is warned. `has_content` is what the
 /// body says of itself.
+#[inline(always)] // As `admit`.
 pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: bool, now: Moment) -> Admission {
     let head = RequestHead::of(request);
     let facts = RequestFacts::read(head.headers);
@@ -252,6 +254,7 @@ fn write_key<B>(
 
 impl Ask {
     /// Of a GET without credentials, conditions and range, whose key is still to be written.
+    #[inline(always)] // As `admit`.
     pub(crate) fn plain(route: &Route, directives: RequestDirectives, began: Moment) -> Self {
         Self {
             began,

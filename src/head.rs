@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::hint::black_box;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -29,16 +30,32 @@ type OwnValues = SmallVec<[HeaderValue; 3]>;
 /// A head as it goes out, but for what is filled in each time.
 ///
 /// Places to be filled come first in the map, those of the cache and then the own ones, so that filling needs no look-up.
+// In this order in memory: what a plain hit reads comes last, next to what it reads behind it in a `StoredResponse`.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct StoredHead {
+    /// `Date` and `Last-Modified`, read once.
+    date: ReadDate,
+    last_modified: ReadDate,
+    /// Which of [`OWN`] have a value, by bit.
+    has_own: u8,
     /// All fields, with empty values in the places.
     shared: Arc<HeaderMap>,
     own: OwnValues,
-    /// Which of [`OWN`] have a value, by bit.
-    has_own: u8,
-    /// `Date` and `Last-Modified`, read once.
-    date: Option<SystemTime>,
-    last_modified: Option<SystemTime>,
+}
+
+/// A date of a field, in half of the memory: those are seconds since 1970. One more than that, so that nothing else is needed to say that there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ReadDate(Option<NonZeroU64>);
+
+impl ReadDate {
+    fn of(date: Option<SystemTime>) -> Self {
+        Self(date.and_then(|date| NonZeroU64::new(unix_seconds(date).saturating_add(1))))
+    }
+
+    fn get(self) -> Option<SystemTime> {
+        self.0.and_then(|date| UNIX_EPOCH.checked_add(Duration::from_secs(date.get() - 1)))
+    }
 }
 
 impl StoredHead {
@@ -83,7 +100,7 @@ impl StoredHead {
     }
 
     pub(crate) fn validators(&self) -> Validators<'_> {
-        Validators { etag: self.etag(), last_modified: self.last_modified, date: self.date }
+        Validators { etag: self.etag(), last_modified: self.last_modified.get(), date: self.date.get() }
     }
 
     /// The entity tag, if there is exactly one.
@@ -92,7 +109,7 @@ impl StoredHead {
     }
 
     pub(crate) fn last_modified(&self) -> Option<SystemTime> {
-        self.last_modified
+        self.last_modified.get()
     }
 }
 
@@ -116,9 +133,10 @@ impl StoredHead {
 
     /// The head that is made of these.
     pub(crate) fn of_parts(shared: Arc<HeaderMap>, own: SmallVec<[HeaderValue; 3]>, has_own: u8) -> Self {
-        let mut head = Self { shared, own, has_own, date: None, last_modified: None };
+        let none = ReadDate::default();
+        let mut head = Self { shared, own, has_own, date: none, last_modified: none };
         // A field that comes several times has no place among the own ones, and no date.
-        let date = |name| head.get_own(&name).and_then(|value| date::parse(value.as_bytes()));
+        let date = |name| ReadDate::of(head.get_own(&name).and_then(|value| date::parse(value.as_bytes())));
         (head.date, head.last_modified) = (date(header::DATE), date(header::LAST_MODIFIED));
         head
     }
@@ -129,9 +147,14 @@ pub(crate) struct Places<'a>(http::header::ValuesMut<'a, HeaderValue>);
 
 impl Places<'_> {
     /// Fills the next place.
+    #[inline]
     pub(crate) fn put(&mut self, value: HeaderValue) {
         if let Some(place) = self.0.next() {
-            *place = value;
+            let before = std::mem::replace(place, value);
+            // [`EMPTY`] has no memory to give back; to let it do so all the same is a call through a pointer, for each place of each hit.
+            if before.is_empty() {
+                std::mem::forget(before);
+            }
         }
     }
 }
@@ -205,6 +228,7 @@ impl SharedHeads {
         let value = |name| own.iter().find(|(place, _)| OWN[*place] == name).map(|(_, value)| *value);
         let mut known = self.known();
         let (date, last_modified) = (known.date(0, value(header::DATE)), known.date(1, value(header::LAST_MODIFIED)));
+        let (date, last_modified) = (ReadDate::of(date), ReadDate::of(last_modified));
         let own = own.iter().map(|(_, value)| HeaderValue::clone(value)).collect();
         StoredHead { shared: known.share(&all), own, has_own, date, last_modified }
     }
@@ -332,7 +356,11 @@ pub(crate) fn compact(head: &HeaderMap) -> HeaderMap {
     let mut memory = BytesMut::with_capacity(head.values().map(HeaderValue::len).sum());
     head.values().for_each(|value| memory.extend_from_slice(value.as_bytes()));
     let mut memory = memory.freeze();
-    copy_with(head, |value| HeaderValue::from_maybe_shared(memory.split_to(value.len())).ok())
+    // What is empty must not hold on to that memory: it may be forgotten in place of dropped.
+    copy_with(head, |value| match value.is_empty() {
+        true => Some(EMPTY.clone()),
+        false => HeaderValue::from_maybe_shared(memory.split_to(value.len())).ok(),
+    })
 }
 
 /// A copy of `head` that lives as long as the process, unless more than `most` would then be given away.
@@ -400,6 +428,26 @@ mod tests {
         assert_eq!(stored.size(), size + "agex-cache".len());
         drop(original);
         assert!(buffer.is_unique());
+    }
+
+    #[test]
+    fn what_was_in_a_place_gives_its_memory_back() {
+        let buffer = Bytes::from(vec![b'x'; 100]);
+        for before in [buffer.slice(..10), buffer.slice(..0), Bytes::new()] {
+            let mut map = HeaderMap::new();
+            map.insert(header::AGE, HeaderValue::from_maybe_shared(before).unwrap());
+            Places(map.values_mut()).put(HeaderValue::from_static("7"));
+            assert_eq!(map[header::AGE], "7");
+        }
+        assert!(buffer.is_unique());
+    }
+
+    #[test]
+    fn dates_are_kept_to_the_second_and_those_that_are_none_are_none() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        for date in [None, Some(at(0)), Some(at(784_111_777)), Some(at(253_402_300_799))] {
+            assert_eq!(ReadDate::of(date).get(), date);
+        }
     }
 
     #[test]

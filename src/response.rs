@@ -27,10 +27,12 @@ use crate::upkeep::Upkeep;
 use crate::variance::Variance;
 
 /// A complete response, with what was decided about it when it was stored. It never changes; a newer one takes its place.
-// In this order in memory: what a plain hit reads comes first, and lies together.
+// In this order in memory: what a plain hit reads lies together, from the lifetime in the terms to the mark of soft purges in the stamp.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct StoredResponse {
+    /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
+    pub(crate) terms: Terms,
     /// What the rule and the settings said when it was stored.
     pub(crate) regime: Regime,
     /// Which variant of its resource it is (§4.1).
@@ -39,17 +41,15 @@ pub struct StoredResponse {
     pub(crate) upkeep: Option<Arc<Upkeep>>,
     /// When its head arrived.
     pub(crate) received: Moment,
-    /// As they were decided when it was stored; [`current_terms`](Self::current_terms) has them as they are now.
-    pub(crate) terms: Terms,
     pub(crate) body: Bytes,
-    /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
-    pub(crate) head: StoredHead,
     /// A `Cache-Control` that is written anew on each answer.
     pub(crate) downstream: Option<Arc<Downstream>>,
     /// Whether the content is coded, by the cache.
     pub(crate) form: Form,
     pub(crate) status: StatusCode,
     pub(crate) origin: Origin,
+    /// The head as it goes out, but for what is filled in each time it does (`Age`, `X-Cache` ...).
+    pub(crate) head: StoredHead,
     pub(crate) stamp: Stamp,
     /// How long from its arrival it is worth keeping: while it is fresh, may be served stale or can be validated.
     pub(crate) keep: Duration,

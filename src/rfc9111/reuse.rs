@@ -6,24 +6,26 @@ use super::directives::RequestDirectives;
 use super::freshness::LifetimeSource;
 
 /// The terms under which a stored response may be used: what its head, the handler and the rule said, weighed once when it was stored.
+// In this order in memory: what decides on what is fresh lies together, and what comes before it is for what is stale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Terms {
+    /// For how long past its lifetime it may be served while it is refreshed (RFC 5861 §3).
+    pub stale_while_revalidate: Duration,
+    /// For how long past its lifetime it may stand in for an error (RFC 5861 §4).
+    pub stale_if_error: Duration,
     /// The freshness lifetime (§4.2.1).
     pub lifetime: Duration,
-    /// Who gave it; `None` if nobody did.
-    pub source: Option<LifetimeSource>,
     /// The age on arrival (§4.2.3).
     pub initial_age: Duration,
+    /// Who gave the lifetime; `None` if nobody did.
+    pub source: Option<LifetimeSource>,
     /// Never without validation (§5.2.2.4).
     pub no_cache: bool,
     /// Never stale (§4.2.4).
     pub no_stale: bool,
     /// A reload needn't ask while it is fresh (RFC 8246).
     pub immutable: bool,
-    /// For how long past its lifetime it may be served while it is refreshed (RFC 5861 §3).
-    pub stale_while_revalidate: Duration,
-    /// For how long past its lifetime it may stand in for an error (RFC 5861 §4).
-    pub stale_if_error: Duration,
     /// Whether it may answer a request that carries `Authorization`.
     pub for_authorized: bool,
 }
