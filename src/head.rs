@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -29,16 +30,23 @@ type OwnValues = SmallVec<[HeaderValue; 3]>;
 /// A head as it goes out, but for what is filled in each time.
 ///
 /// Places to be filled come first in the map, those of the cache and then the own ones, so that filling needs no look-up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct StoredHead {
     /// All fields, with empty values in the places.
     shared: Arc<HeaderMap>,
     own: OwnValues,
     /// Which of [`OWN`] have a value, by bit.
     has_own: u8,
-    /// `Date` and `Last-Modified`, read once.
-    date: Option<SystemTime>,
-    last_modified: Option<SystemTime>,
+    dates: Dates,
+}
+
+/// `Date` and `Last-Modified`.
+#[derive(Clone, Copy)]
+enum Dates {
+    /// Read once, for what is found again and again.
+    Known { date: Option<SystemTime>, last_modified: Option<SystemTime> },
+    /// Read where they are asked for: what comes out of a record is mostly sent once, to somebody who has no conditions.
+    InFields,
 }
 
 impl StoredHead {
@@ -83,7 +91,7 @@ impl StoredHead {
     }
 
     pub(crate) fn validators(&self) -> Validators<'_> {
-        Validators { etag: self.etag(), last_modified: self.last_modified, date: self.date }
+        Validators { etag: self.etag(), last_modified: self.last_modified(), date: self.date() }
     }
 
     /// The entity tag, if there is exactly one.
@@ -92,7 +100,32 @@ impl StoredHead {
     }
 
     pub(crate) fn last_modified(&self) -> Option<SystemTime> {
-        self.last_modified
+        match self.dates {
+            Dates::Known { last_modified, .. } => last_modified,
+            Dates::InFields => self.read_date(&header::LAST_MODIFIED),
+        }
+    }
+
+    fn date(&self) -> Option<SystemTime> {
+        match self.dates {
+            Dates::Known { date, .. } => date,
+            Dates::InFields => self.read_date(&header::DATE),
+        }
+    }
+
+    /// A field that comes several times has no place among the own ones, and no date.
+    fn read_date(&self, name: &HeaderName) -> Option<SystemTime> {
+        self.get_own(name).and_then(|value| date::parse(value.as_bytes()))
+    }
+}
+
+impl fmt::Debug for StoredHead {
+    /// What is known of the dates by now is the same as what the fields say.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shared, own, has_own, .. } = self;
+        let mut out = f.debug_struct("StoredHead");
+        out.field("shared", shared).field("own", own).field("has_own", has_own);
+        out.field("date", &self.date()).field("last_modified", &self.last_modified()).finish()
     }
 }
 
@@ -116,11 +149,7 @@ impl StoredHead {
 
     /// The head that is made of these.
     pub(crate) fn of_parts(shared: Arc<HeaderMap>, own: SmallVec<[HeaderValue; 3]>, has_own: u8) -> Self {
-        let mut head = Self { shared, own, has_own, date: None, last_modified: None };
-        // A field that comes several times has no place among the own ones, and no date.
-        let date = |name| head.get_own(&name).and_then(|value| date::parse(value.as_bytes()));
-        (head.date, head.last_modified) = (date(header::DATE), date(header::LAST_MODIFIED));
-        head
+        Self { shared, own, has_own, dates: Dates::InFields }
     }
 }
 
@@ -206,7 +235,7 @@ impl SharedHeads {
         let mut known = self.known();
         let (date, last_modified) = (known.date(0, value(header::DATE)), known.date(1, value(header::LAST_MODIFIED)));
         let own = own.iter().map(|(_, value)| HeaderValue::clone(value)).collect();
-        StoredHead { shared: known.share(&all), own, has_own, date, last_modified }
+        StoredHead { shared: known.share(&all), own, has_own, dates: Dates::Known { date, last_modified } }
     }
 
     /// Gives a head memory of its own for its own values, and for small content.
