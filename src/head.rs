@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::hint::black_box;
 use std::num::NonZeroU64;
@@ -31,12 +32,14 @@ type OwnValues = SmallVec<[HeaderValue; 3]>;
 ///
 /// Places to be filled come first in the map, those of the cache and then the own ones, so that filling needs no look-up.
 // In this order in memory: what a plain hit reads comes last, next to what it reads behind it in a `StoredResponse`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[repr(C)]
 pub(crate) struct StoredHead {
-    /// `Date` and `Last-Modified`, read once.
+    /// `Date` and `Last-Modified`, read once, for what is found again and again.
     date: ReadDate,
     last_modified: ReadDate,
+    /// If not, they are read where they are asked for: what comes out of a record is mostly sent once, to somebody who has no conditions.
+    has_read_dates: bool,
     /// Which of [`OWN`] have a value, by bit.
     has_own: u8,
     /// All fields, with empty values in the places.
@@ -100,7 +103,7 @@ impl StoredHead {
     }
 
     pub(crate) fn validators(&self) -> Validators<'_> {
-        Validators { etag: self.etag(), last_modified: self.last_modified.get(), date: self.date.get() }
+        Validators { etag: self.etag(), last_modified: self.last_modified(), date: self.date() }
     }
 
     /// The entity tag, if there is exactly one.
@@ -109,7 +112,26 @@ impl StoredHead {
     }
 
     pub(crate) fn last_modified(&self) -> Option<SystemTime> {
-        self.last_modified.get()
+        if self.has_read_dates { self.last_modified.get() } else { self.read_date(&header::LAST_MODIFIED) }
+    }
+
+    fn date(&self) -> Option<SystemTime> {
+        if self.has_read_dates { self.date.get() } else { self.read_date(&header::DATE) }
+    }
+
+    /// A field that comes several times has no place among the own ones, and no date.
+    fn read_date(&self, name: &HeaderName) -> Option<SystemTime> {
+        self.get_own(name).and_then(|value| date::parse(value.as_bytes()))
+    }
+}
+
+impl fmt::Debug for StoredHead {
+    /// What is known of the dates by now is the same as what the fields say.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shared, own, has_own, .. } = self;
+        let mut out = f.debug_struct("StoredHead");
+        out.field("shared", shared).field("own", own).field("has_own", has_own);
+        out.field("date", &self.date()).field("last_modified", &self.last_modified()).finish()
     }
 }
 
@@ -134,11 +156,7 @@ impl StoredHead {
     /// The head that is made of these.
     pub(crate) fn of_parts(shared: Arc<HeaderMap>, own: SmallVec<[HeaderValue; 3]>, has_own: u8) -> Self {
         let none = ReadDate::default();
-        let mut head = Self { shared, own, has_own, date: none, last_modified: none };
-        // A field that comes several times has no place among the own ones, and no date.
-        let date = |name| ReadDate::of(head.get_own(&name).and_then(|value| date::parse(value.as_bytes())));
-        (head.date, head.last_modified) = (date(header::DATE), date(header::LAST_MODIFIED));
-        head
+        Self { shared, own, has_own, has_read_dates: false, date: none, last_modified: none }
     }
 }
 
@@ -230,11 +248,13 @@ impl SharedHeads {
         let (date, last_modified) = (known.date(0, value(header::DATE)), known.date(1, value(header::LAST_MODIFIED)));
         let (date, last_modified) = (ReadDate::of(date), ReadDate::of(last_modified));
         let own = own.iter().map(|(_, value)| HeaderValue::clone(value)).collect();
-        StoredHead { shared: known.share(&all), own, has_own, date, last_modified }
+        StoredHead { shared: known.share(&all), own, has_own, has_read_dates: true, date, last_modified }
     }
 
-    /// Gives a head memory of its own for its own values, and for small content.
+    /// Gives a head memory of its own for its own values, and for small content; and reads its dates.
     pub(crate) fn pack(&self, mut head: StoredHead, content: Bytes) -> (StoredHead, Bytes) {
+        (head.date, head.last_modified) = (ReadDate::of(head.date()), ReadDate::of(head.last_modified()));
+        head.has_read_dates = true;
         let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
         let length = head.own.iter().map(HeaderValue::len).sum::<usize>() + copied;
         let mut memory = BytesMut::with_capacity(length);

@@ -1,6 +1,7 @@
 //! [`SharedReads`]: who asks the far store for what it is being asked already waits for that answer, so that a herd before an empty near store is one read.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -11,12 +12,18 @@ use crate::storage::Variants;
 /// The reads that are under way, by a number for all that the answer may depend on.
 #[derive(Debug, Default)]
 pub(crate) struct SharedReads {
-    under_way: Mutex<HashMap<u64, Arc<Read>, ahash::RandomState>>,
+    under_way: Mutex<HashMap<u64, Read, ahash::RandomState>>,
 }
 
 #[derive(Debug)]
 struct Read {
     key: CacheKey,
+    /// Made by the first who waits for it. Most reads are over before there is one.
+    awaited: Option<Arc<Awaited>>,
+}
+
+#[derive(Debug)]
+struct Awaited {
     /// What the store had; `None` where it failed.
     answer: OnceLock<Option<Variants>>,
     /// Closed when the read is over, with an answer or without. Nobody ever gets a permit.
@@ -32,9 +39,9 @@ pub(crate) struct Asked {
     pub(crate) is_shared: bool,
 }
 
-enum Seat {
-    Leads(Arc<Read>),
-    Follows(Arc<Read>),
+enum Seat<'a> {
+    Leads(Leading<'a>),
+    Follows(Arc<Awaited>),
     /// Something else has the number.
     Alone,
 }
@@ -43,14 +50,33 @@ enum Seat {
 struct Leading<'a> {
     reads: &'a SharedReads,
     id: u64,
-    read: Arc<Read>,
+    /// Who asks has heard nothing yet.
+    is_asking: bool,
+}
+
+impl Leading<'_> {
+    fn ends_with(mut self, variants: &Option<Variants>) {
+        self.is_asking = false;
+        if let Some(awaited) = self.end() {
+            // Only who leads sets it.
+            let _ = awaited.answer.set(variants.clone());
+            awaited.over.close();
+        }
+    }
+
+    /// Who comes now asks anew; then nobody is left who could wait for this one.
+    fn end(&self) -> Option<Arc<Awaited>> {
+        self.reads.lock().remove(&self.id)?.awaited
+    }
 }
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        // Who comes now asks anew; then nobody is left who could wait for this one.
-        self.reads.lock().remove(&self.id);
-        self.read.over.close();
+        if self.is_asking
+            && let Some(awaited) = self.end()
+        {
+            awaited.over.close();
+        }
     }
 }
 
@@ -62,11 +88,9 @@ impl SharedReads {
     {
         loop {
             match self.seat(id, key) {
-                Seat::Leads(read) => {
-                    let leading = Leading { reads: self, id, read };
+                Seat::Leads(leading) => {
                     let variants = ask().await;
-                    // Only who leads sets it.
-                    let _ = leading.read.answer.set(variants.clone());
+                    leading.ends_with(&variants);
                     return Asked { variants, is_shared: false };
                 }
                 Seat::Follows(read) => {
@@ -81,21 +105,21 @@ impl SharedReads {
         }
     }
 
-    fn seat(&self, id: u64, key: &CacheKey) -> Seat {
-        let mut under_way = self.lock();
-        match under_way.get(&id) {
-            Some(read) if read.key == *key => Seat::Follows(read.clone()),
-            Some(_) => Seat::Alone,
-            None => {
-                let read = Read { key: key.clone(), answer: OnceLock::new(), over: Semaphore::new(0) };
-                let read = Arc::new(read);
-                under_way.insert(id, read.clone());
-                Seat::Leads(read)
+    fn seat(&self, id: u64, key: &CacheKey) -> Seat<'_> {
+        match self.lock().entry(id) {
+            Entry::Occupied(mut read) if read.get().key == *key => {
+                let new = || Arc::new(Awaited { answer: OnceLock::new(), over: Semaphore::new(0) });
+                Seat::Follows(read.get_mut().awaited.get_or_insert_with(new).clone())
+            }
+            Entry::Occupied(_) => Seat::Alone,
+            Entry::Vacant(place) => {
+                place.insert(Read { key: key.clone(), awaited: None });
+                Seat::Leads(Leading { reads: self, id, is_asking: true })
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Read>, ahash::RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Read, ahash::RandomState>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

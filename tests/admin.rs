@@ -541,6 +541,18 @@ async fn content_is_shown_on_request_up_to_a_limit_and_without_coding() {
 }
 
 #[tokio::test]
+async fn statistics_have_what_is_known_of_the_log_of_purges() {
+    assert_eq!(plain().get("/stats").await.json["purge_log"], Value::Null, "instances share nothing");
+    let desk = Desk::new(Handler::saying(FRESH), CacheLayer::with_storage(Server::default().store(Line::Open)));
+    desk.house.get("/a").await;
+    assert_eq!(desk.post("/invalidate/tag/x").await.status, 200);
+    let log = desk.get("/stats").await.json["purge_log"].clone();
+    let said = [&log["trusted"], &log["heard"], &log["owed"], &log["unwritten"], &log["snapshots"], &log["failures"]];
+    assert_eq!(said.map(Value::to_string), ["true", "1", "0", "0", "1", "0"], "{log}");
+    assert!(log["number"].as_u64() > Some(0) && log["silent_seconds"].as_f64() < Some(1.0), "{log}");
+}
+
+#[tokio::test]
 async fn health_tells_a_shutdown() {
     let desk = plain();
     let well = desk.get("/health").await;

@@ -111,6 +111,80 @@ async fn a_hit_is_one_round_trip_once_it_is_known_what_a_resource_varies_by() {
 }
 
 #[tokio::test]
+async fn an_only_variant_is_one_round_trip_for_who_knows_nothing_and_stays_when_another_comes() {
+    let Some(server) = RedisServer::start() else { return };
+    let (one, other) = (store(&server), store(&server));
+    let trips = || calls(&server, "get") + calls(&server, "mget");
+    let (german, english) = (variant("de", "deutsch").await, variant("en", "english").await);
+    put(&one, &german).await;
+    let before = trips();
+    assert_eq!(bodies(&get(&other, &german).await), ["deutsch"]);
+    assert_eq!(
+        bodies(&get(&other, &english).await),
+        ["deutsch"],
+        "the only one, so that the miss is one for the variant"
+    );
+    assert_eq!(trips() - before, 2);
+    let key = only_key(&server, "larder:shop:r:*");
+    put(&one, &variant("de", "neu").await).await;
+    assert_eq!(
+        (bodies(&get(&other, &german).await), only_key(&server, "larder:shop:r:*")),
+        (vec!["neu".into()], key.clone())
+    );
+    server.command(&["PEXPIRE", &key, "30000"]);
+    put(&one, &english).await;
+    for (made, body) in [(&german, "neu"), (&english, "english"), (&german, "neu")] {
+        assert_eq!(
+            (bodies(&get(&other, made).await), bodies(&get(&one, made).await)),
+            (vec![body.into()], vec![body.into()])
+        );
+    }
+    let all = keys(&server, "larder:shop:r:*");
+    let mut left: Vec<_> =
+        all.iter().filter(|name| **name != key).map(|name| server.command(&["PTTL", name]).number()).collect();
+    left.sort_unstable();
+    assert!(
+        left.len() == 2 && (1..=30_000).contains(&left[0]) && left[1] > 30_000,
+        "each lives as long as before: {left:?}"
+    );
+    assert_eq!(one.remove(&german.key).await.ok(), Some(true));
+    assert!(keys(&server, "larder:shop:r:*").is_empty());
+}
+
+#[tokio::test]
+async fn an_only_variant_that_is_large_has_a_place_of_its_own() {
+    let Some(server) = RedisServer::start() else { return };
+    let (one, other) = (store(&server), store(&server));
+    let large = "x".repeat(300 << 10);
+    for body in [&large, "small", &large] {
+        let made = variant("de", body).await;
+        put(&one, &made).await;
+        assert_eq!(bodies(&get(&other, &made).await), [body]);
+        assert_eq!(keys(&server, "larder:shop:r:*").len(), if body == "small" { 1 } else { 2 });
+    }
+}
+
+#[tokio::test]
+async fn an_only_variant_whose_bytes_were_changed_is_a_miss() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let made = variant("de", "deutsch").await;
+    put(&store, &made).await;
+    let key = only_key(&server, "larder:shop:r:*");
+    let Reply::Bytes(Some(whole)) = server.command(&["GET", &key]) else { panic!("a marker") };
+    let record = whole.windows(4).position(|part| part == b"LRDR").expect("a record in it");
+    for at in (0..whole.len()).filter(|at| [0, 24, 25, 26, 27].contains(at) || *at >= record) {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        server.command(&[b"SET".as_slice(), key.as_bytes(), &changed]);
+        assert!(get(&store, &made).await.is_empty(), "byte {at}");
+        put(&store, &made).await;
+        assert_eq!(bodies(&get(&store, &made).await), ["deutsch"], "byte {at}: it is replaced");
+        server.command(&["DEL", &key]);
+    }
+}
+
+#[tokio::test]
 async fn variants_that_are_too_many_or_of_other_fields_leave() {
     let Some(server) = RedisServer::start() else { return };
     let store = store(&server);
@@ -126,7 +200,11 @@ async fn variants_that_are_too_many_or_of_other_fields_leave() {
     let encoded = make(SystemClock::default(), "/page", &[("accept-encoding", "x")], &other, "encoded").await;
     put(&store, &encoded).await;
     assert_eq!(bodies(&get(&store, &encoded).await), ["encoded"]);
-    assert_eq!(keys(&server, "larder:shop:r:*").len(), 2, "the newest word on `Vary` counts");
+    assert_eq!(
+        keys(&server, "larder:shop:r:*").len(),
+        1,
+        "the newest word on `Vary` counts, and an only variant lies in its marker"
+    );
     put(&store, &page("/page", "for all").await).await;
     assert_eq!(bodies(&get(&store, &encoded).await), ["for all"]);
     assert_eq!(keys(&server, "larder:shop:r:*").len(), 1);
@@ -275,7 +353,8 @@ async fn what_is_no_record_of_the_key_is_a_miss_and_what_is_damaged_goes() {
         ([&record[..], b"x"].concat(), true, (1, 0)),
         (b"".to_vec(), true, (0, 1)),
         (b"LRDM".to_vec(), true, (0, 0)),
-        ([b"LRDM".as_slice(), &[0xff; 90]].concat(), true, (0, 0)),
+        ([b"LRDM".as_slice(), &[0; 20], &[0xff; 70]].concat(), true, (0, 1)),
+        ([b"LRDM".as_slice(), &[0; 24], &[0xff; 70]].concat(), true, (0, 0)),
         (foreign, false, (0, 1)),
     ];
     for (row, (bytes, goes, counted)) in rows.into_iter().enumerate() {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::tags::Counted;
 use super::{Admin, Json};
-use crate::stats::Stats;
+use crate::stats::{PurgeLogStats, Stats};
 use crate::storage::GuardStats;
 
 /// The first five are what clients know; their names and meanings stay.
@@ -24,6 +24,7 @@ pub(super) struct Answer {
     evictions: u64,
     store_errors: u64,
     guard: Option<Guard>,
+    purge_log: Option<PurgeLog>,
     hits: u64,
     stale: u64,
     revalidated: u64,
@@ -72,6 +73,18 @@ struct Guard {
 }
 
 #[derive(Serialize)]
+struct PurgeLog {
+    trusted: bool,
+    number: u64,
+    silent_seconds: Option<f64>,
+    owed: u64,
+    unwritten: u64,
+    heard: u64,
+    snapshots: u64,
+    failures: u64,
+}
+
+#[derive(Serialize)]
 struct Compression {
     done: u64,
     not_worth: u64,
@@ -108,6 +121,14 @@ impl Guard {
     }
 }
 
+impl PurgeLog {
+    fn of(stats: &PurgeLogStats) -> Self {
+        let PurgeLogStats { trusted, number, silence, owed, unwritten, heard, snapshots, failures } = *stats;
+        let silent_seconds = silence.map(|silence| silence.as_secs_f64());
+        Self { trusted, number, silent_seconds, owed, unwritten, heard, snapshots, failures }
+    }
+}
+
 impl Answer {
     fn of(stats: &Stats, tags_count: u64) -> Self {
         let declined = stats.declined.iter().map(|(reason, count)| (reason.to_string(), *count));
@@ -122,6 +143,7 @@ impl Answer {
             evictions: stats.storage.evictions,
             store_errors: stats.store_errors,
             guard: stats.guard.as_ref().map(Guard::of),
+            purge_log: stats.purge_log.as_ref().map(PurgeLog::of),
             hits: stats.hits,
             stale: stats.stale,
             revalidated: stats.revalidated,

@@ -58,6 +58,7 @@ mod shift;
 mod terms;
 #[cfg(all(test, feature = "gzip", feature = "brotli", feature = "zstd"))]
 mod tests;
+mod variances;
 mod wire;
 
 use std::ops::Range;
@@ -72,13 +73,13 @@ use self::head::KnownHeads;
 pub use self::purge::MessageError;
 use self::seal::{SEAL, Seal};
 pub use self::shift::ClockShift;
+use self::variances::KnownVariances;
 use crate::clock::Moment;
 use crate::form::Form;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
 use crate::rfc9111::coding::Coding;
 use crate::tally::RouteCounters;
-use crate::variance::{SharedVariances, Variance};
 
 /// How stored responses are written as records and read back. Clones share what was learned about the records that were read, so keep one for each store.
 ///
@@ -94,9 +95,7 @@ pub struct RecordFormat {
 #[derive(Debug, Default)]
 struct Learned {
     heads: KnownHeads,
-    variances: SharedVariances,
-    /// The variance of most responses, which have none.
-    invariant: Arc<Variance>,
+    variances: KnownVariances,
     /// What counts for no route: the cache that reads a record knows to which its response belongs.
     nowhere: Arc<RouteCounters>,
 }
@@ -163,7 +162,8 @@ impl RecordFormat {
         let received = received(shift.to_own(frame.header.received), now).ok_or(RecordError::Future)?;
         let head = self.learned.heads.read(frame.head, &record).ok_or(RecordError::Malformed)?;
         let spread = u64::from_be_bytes(std::array::from_fn(|n| frame.seal[n])) ^ now.monotonic.as_nanos() as u64;
-        let decided = terms::read(frame.terms, &record, frame.header.number, spread).ok_or(RecordError::Malformed)?;
+        let decided = terms::read(frame.terms, &record, frame.header.number, spread, &self.learned.variances)
+            .ok_or(RecordError::Malformed)?;
         if !can_decode(decided.form) {
             return Err(RecordError::Coding);
         }
@@ -174,7 +174,7 @@ impl RecordFormat {
             form: decided.form,
             terms: decided.terms,
             received,
-            variance: self.learned.shared(decided.variance),
+            variance: decided.variance,
             origin: decided.origin,
             downstream: decided.downstream,
             stamp: decided.stamp,
@@ -184,12 +184,6 @@ impl RecordFormat {
             upkeep: decided.upkeep,
             route: self.learned.nowhere.clone(),
         })
-    }
-}
-
-impl Learned {
-    fn shared(&self, variance: Variance) -> Arc<Variance> {
-        if variance == *self.invariant { self.invariant.clone() } else { self.variances.share(variance) }
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::head::{fields, put_fields};
+use super::variances::{self, KnownVariances};
 use super::wire::{Reader, put_bytes, put_duration, put_fixed, put_number, put_option};
 use crate::cached::{Cached, Storing};
 use crate::compression::Coder;
@@ -27,7 +28,7 @@ pub(super) struct Decided {
     pub(super) status: StatusCode,
     pub(super) form: Form,
     pub(super) terms: Terms,
-    pub(super) variance: Variance,
+    pub(super) variance: Arc<Variance>,
     pub(super) origin: Origin,
     pub(super) downstream: Option<Arc<Downstream>>,
     pub(super) stamp: Stamp,
@@ -46,7 +47,7 @@ pub(super) fn put(out: &mut Vec<u8>, response: &StoredResponse) {
     put_stamp(out, stamp);
     put_fixed(out, regime.whole);
     put_fixed(out, regime.audience);
-    put_variance(out, &response.variance);
+    variances::put(out, &response.variance);
     put_option(out, origin.replaced.as_deref(), |out, replaced| put_fields(out, replaced.iter(), replaced.len()));
     put_option(out, origin.handler.as_deref(), put_cached);
     put_option(out, response.downstream.as_deref(), put_downstream);
@@ -54,7 +55,13 @@ pub(super) fn put(out: &mut Vec<u8>, response: &StoredResponse) {
 }
 
 /// Reads a section of `record`, whose copies of what is done meanwhile have `spread` for their chance.
-pub(super) fn read(section: &[u8], record: &Bytes, number: u64, spread: u64) -> Option<Decided> {
+pub(super) fn read(
+    section: &[u8],
+    record: &Bytes,
+    number: u64,
+    spread: u64,
+    known: &KnownVariances,
+) -> Option<Decided> {
     let mut whole = Reader::new(section);
     let reader = &mut whole;
     let status = StatusCode::from_u16(reader.array().map(u16::from_be_bytes)?).ok()?;
@@ -64,7 +71,7 @@ pub(super) fn read(section: &[u8], record: &Bytes, number: u64, spread: u64) -> 
     let keep = reader.duration()?;
     let stamp = stamp(reader, number)?;
     let regime = Regime { whole: reader.fixed()?, audience: reader.fixed()? };
-    let variance = variance(reader)?;
+    let variance = known.read(reader)?;
     let replaced = reader.option(|reader| {
         let mut replaced = HeaderMap::new();
         fields(reader, record, &mut replaced, |_| true)?;
@@ -220,28 +227,6 @@ fn stamp(reader: &mut Reader<'_>, number: u64) -> Option<Stamp> {
         Some(Arc::new(Tags::of_parts(hashes, reader.text()?, bears_every)))
     })?;
     Some(stamp)
-}
-
-fn put_variance(out: &mut Vec<u8>, variance: &Variance) {
-    put_number(out, variance.fields.len() as u64);
-    variance.fields.iter().for_each(|name| put_bytes(out, name.as_str().as_bytes()));
-    put_bytes(out, &variance.key);
-    put_number(out, variance.as_sent().len() as u64);
-    variance
-        .as_sent()
-        .iter()
-        .for_each(|line| put_option(out, line.as_ref(), |out, line| put_bytes(out, line.as_bytes())));
-}
-
-/// With values of its own: equal ones are shared by responses, and must not keep the record of one of them in memory.
-fn variance(reader: &mut Reader<'_>) -> Option<Variance> {
-    let names = reader.count(1)?;
-    let names = (0..names).map(|_| HeaderName::from_lowercase(reader.bytes()?).ok()).collect::<Option<_>>()?;
-    let key = reader.bytes()?.into();
-    let lines = reader.count(1)?;
-    let line = |reader: &mut Reader<'_>| HeaderValue::from_bytes(reader.bytes()?).ok();
-    let lines = (0..lines).map(|_| reader.option(line)).collect::<Option<_>>()?;
-    Some(Variance::of_parts(names, key, lines))
 }
 
 fn put_cached(out: &mut Vec<u8>, cached: &Cached) {

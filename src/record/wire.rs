@@ -57,6 +57,13 @@ impl<'a> Reader<'a> {
         self.0.len()
     }
 
+    /// What `pass` passes by.
+    pub(super) fn part(&mut self, pass: impl FnOnce(&mut Self) -> Option<()>) -> Option<&'a [u8]> {
+        let all = self.0;
+        pass(self)?;
+        all.get(..all.len() - self.0.len())
+    }
+
     /// Nothing may be left.
     pub(super) fn end(self) -> Option<()> {
         self.0.is_empty().then_some(())

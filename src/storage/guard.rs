@@ -201,7 +201,9 @@ impl<S: Storage> Guarded<S> {
 
 impl<S: Storage> Storage for Guarded<S> {
     async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
-        self.inner.guarded(Kind::Read, async { self.inner.storage.get(query).await }).await
+        // Where it is: each hit would move it otherwise.
+        let read = pin!(async { self.inner.storage.get(query).await });
+        self.inner.guarded(Kind::Read, read).await
     }
 
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {

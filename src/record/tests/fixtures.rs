@@ -8,6 +8,7 @@ use crate::cached::Storing;
 use crate::compression::Coder;
 use crate::downstream::Downstream;
 use crate::rfc9111::freshness::LifetimeSource;
+use crate::variance::Variance;
 
 /// A record, and what it says.
 struct Fixture {

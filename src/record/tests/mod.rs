@@ -19,6 +19,7 @@ use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::vary::Matching;
 use crate::tags::Tags;
 use crate::upkeep::{Upkeep, Wanted};
+use crate::variance::Variance;
 
 fn key() -> CacheKey {
     CacheKey::new(b"shop.example", "/products/1", Some("lang=de"))

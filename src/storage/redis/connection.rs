@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use redis::{Cmd, RedisConnectionInfo, Value};
 
 use super::failure::Failure;
 use super::hello;
 use super::pipe::Pipe;
 use super::server::Server;
+use super::wire::Contents;
 use super::{socket, wire};
 
 /// When answers that were given up haven't come for so long, none will: the other end is gone without a word, or stands still. A new connection tells.
@@ -82,13 +84,28 @@ impl Connection {
 
     /// The same with a [command](wire::command) as it goes over the wire.
     pub(super) async fn ask_packed(&self, command: Vec<u8>) -> Result<Value, Failure> {
+        self.heard(self.answer(command).await.and_then(|answer| wire::value(&answer)))
+    }
+
+    /// The same for a command that asks for contents.
+    pub(super) async fn ask_for_contents(&self, command: Vec<u8>) -> Result<Contents, Failure> {
+        self.heard(self.answer(command).await.and_then(|answer| wire::contents(&answer)))
+    }
+
+    async fn answer(&self, command: Vec<u8>) -> Result<Bytes, Failure> {
         let mut waiting = Waiting { connection: self, was_answered: false };
         let answer = self.pipe.ask(command).await;
         waiting.was_answered = answer.as_ref().err().is_none_or(|failure| !failure.was_unanswered);
-        if answer.as_ref().is_err_and(|failure| failure.is_final) {
-            self.give_up();
-        }
         answer
+    }
+
+    /// An answer after which it mustn't be used again gives it up.
+    fn heard<T>(&self, answer: Result<T, Failure>) -> Result<T, Failure> {
+        answer.inspect_err(|failure| {
+            if failure.is_final {
+                self.give_up();
+            }
+        })
     }
 
     /// Whether it may be asked: it isn't broken, something was heard lately, and no newer connection found another server.

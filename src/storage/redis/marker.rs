@@ -1,7 +1,11 @@
-//! [`Marker`]: what is stored in the place of a response that has variants (RFC 9111 §4.1). It tells by which fields they are told apart, and where they are.
+//! [`Marker`]: what is stored in the place of a response that has variants (RFC 9111 §4.1). It tells by which fields they are told apart, and where they are; an only
+//! one is behind it in the same place, so that it is found at once by those who know nothing of the resource yet.
 //!
 //! Scripts write it, so it has no seal: whoever changes it hides responses or points to others, and each of those tells itself what it is.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
@@ -14,6 +18,9 @@ const MAGIC: &[u8; 4] = b"LRDM";
 
 /// The length of what a record begins with as well: see `lua/marker.lua`.
 const HEADER: usize = 32;
+
+/// Where it says at which byte the record of the only variant begins; zero where there are several, or it has a place of its own.
+const RECORD: Range<usize> = 24..28;
 
 /// The length of a generation or a digest, as text.
 const DIGEST: usize = 22;
@@ -36,6 +43,13 @@ impl Marker {
     /// Whether these bytes are to be a marker.
     pub(super) fn is_one(bytes: &[u8]) -> bool {
         bytes.starts_with(MAGIC)
+    }
+
+    /// The record of the only variant, if these bytes are a marker that has it. What is no record tells that itself.
+    pub(super) fn record(bytes: &Bytes) -> Option<Bytes> {
+        let at = bytes.get(RECORD).filter(|_| Self::is_one(bytes))?;
+        let at = usize::try_from(u32::from_be_bytes(at.try_into().ok()?)).ok().filter(|at| *at > 0)?;
+        Some(bytes.slice(at.min(bytes.len())..))
     }
 
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
@@ -128,6 +142,21 @@ mod tests {
             [("", &*newest), ("a b", &newest), ("accept", ""), ("accept", "?????????????????????\u{0}")]
         {
             assert_eq!(Marker::read(&written(fields, digests)), None, "{fields:?} {digests:?}");
+        }
+    }
+
+    #[test]
+    fn an_only_variant_is_behind_it() {
+        let within = |at: u32| {
+            let mut whole = [written("accept", &"n".repeat(DIGEST)), b"record".to_vec()].concat();
+            whole[RECORD].copy_from_slice(&at.to_be_bytes());
+            Marker::record(&whole.into())
+        };
+        let begins = written("accept", &"n".repeat(DIGEST)).len() as u32;
+        assert_eq!(within(begins).as_deref(), Some(&b"record"[..]));
+        assert_eq!((within(0), within(u32::MAX)), (None, Some(Bytes::new())));
+        for bytes in [&b"LRDM"[..], b"LRDR 01234567 01234567 ...\0\0\0\x01", b""] {
+            assert_eq!(Marker::record(&Bytes::from_static(bytes)), None, "{bytes:?}");
         }
     }
 

@@ -12,11 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use redis::Value;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite as _};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::failure::Failure;
@@ -24,7 +23,8 @@ use super::settings::LONGEST_ANSWER;
 use super::socket::Socket;
 use super::wire::{self, Begun};
 
-type Answer = Result<Value, Failure>;
+/// As it came over the wire. Who asked takes it apart, so that the one who reads for all has little to do.
+type Answer = Result<Bytes, Failure>;
 
 pub(super) struct Pipe {
     outbox: Arc<Outbox>,
@@ -34,8 +34,17 @@ pub(super) struct Pipe {
 /// Bytes that are put together for one write; beyond, questions wait in the box, where they can still be taken back.
 const MOST_AT_ONCE: usize = 64 << 10;
 
-/// The room for what is read at once.
+/// For so many turns of the runtime at most a write waits, as long as each brings more to write.
+const MOST_TURNS: u32 = 3;
+
+/// The room for what is read.
 const ROOM: usize = 64 << 10;
+
+/// There is a new one where less of it is left.
+const LEAST_ROOM: usize = 16 << 10;
+
+/// A shorter answer is copied, and the room is used again: whoever keeps it would keep all of that. A longer one is a slice.
+const COPIED: usize = 4 << 10;
 
 /// A buffer that has grown larger than this isn't kept.
 const KEPT: usize = 1 << 20;
@@ -54,7 +63,7 @@ impl Pipe {
         Self { outbox, driver: tokio::spawn(driver.run()) }
     }
 
-    /// Sends a command, as it goes over the wire, and waits for its answer; an error that the server answers is one here.
+    /// Sends a command, as it goes over the wire, and waits for its answer, which may be that there was an error.
     pub(super) async fn ask(&self, command: Vec<u8>) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.outbox.put(Question { command, answer })?;
@@ -124,6 +133,10 @@ impl Outbox {
         Ok(())
     }
 
+    fn len(&self) -> usize {
+        self.lock().questions.len()
+    }
+
     /// Moves all that is in it behind `questions`. If that is nothing, the driver is woken when there is something.
     fn empty_into(&self, questions: &mut VecDeque<Question>, context: &Context<'_>) {
         let mut waiting = self.lock();
@@ -151,6 +164,8 @@ struct Driver {
     outbox: Arc<Outbox>,
     /// Taken from the box, in order, and not written yet.
     unsent: VecDeque<Question>,
+    /// For how many turns what is in the box has waited for what may still come into it, and how much there was at the last.
+    gathering: (u32, usize),
     /// What is being written.
     writing: BytesMut,
     is_flushed: bool,
@@ -174,6 +189,7 @@ impl Driver {
             socket,
             outbox,
             unsent: VecDeque::new(),
+            gathering: (0, 0),
             writing: BytesMut::new(),
             is_flushed: true,
             asked: VecDeque::new(),
@@ -210,6 +226,9 @@ impl Driver {
 
     /// Writes what can be written.
     fn write(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        if self.waits_for_more(context) {
+            return Ok(());
+        }
         loop {
             self.gather(context);
             if self.writing.is_empty() {
@@ -231,6 +250,22 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Whether the write waits for another turn of the runtime: requests that have come in meanwhile ask first, and all is one write. A turn costs less than a write, which wakes
+    /// whoever is at the other end.
+    fn waits_for_more(&mut self, context: &mut Context<'_>) -> bool {
+        let has_begun = !self.writing.is_empty() || !self.unsent.is_empty();
+        let (turns, before) = self.gathering;
+        let now = if has_begun || turns == MOST_TURNS { 0 } else { self.outbox.len() };
+        if now <= before {
+            self.gathering = (0, 0);
+            return false;
+        }
+        self.gathering = (turns + 1, now);
+        // It is never ready at once. Until it wakes this task, no question does.
+        let _ = pin!(yield_now()).poll(context);
+        true
     }
 
     /// Puts questions together, and leaves out those that nobody waits for any more.
@@ -255,7 +290,10 @@ impl Driver {
         if self.read.is_empty() && self.read.capacity() > KEPT {
             self.read = BytesMut::new();
         }
-        self.read.reserve(ROOM);
+        let room = self.read.capacity() - self.read.len();
+        if room < LEAST_ROOM {
+            self.read.reserve(ROOM.max(self.needed.min(self.most).saturating_sub(self.read.len())));
+        }
         let received = ready!(pin!(self.socket.read_buf(&mut self.read)).poll(context));
         Poll::Ready(match received {
             Ok(0) => Err(broken(io::ErrorKind::ConnectionReset.into())),
@@ -266,24 +304,34 @@ impl Driver {
 
     fn hand_out(&mut self) -> Result<(), Failure> {
         while self.read.len() >= self.needed.max(1) {
-            match wire::read(&self.read)? {
+            match wire::begun(&self.read)? {
                 Begun::Part(needed) if needed > self.most => {
                     return Err(Failure::nonsense("an answer larger than any that is asked for"));
                 }
                 Begun::Part(needed) => self.needed = needed,
-                Begun::Whole(value, length) => {
-                    self.read.advance(length);
+                Begun::Whole(length) => {
+                    let answer = self.take(length);
                     self.needed = 0;
                     self.outbox.heard.fetch_add(1, Ordering::Relaxed);
-                    let Some((answer, _)) = self.asked.pop_front() else {
+                    let Some((asker, _)) = self.asked.pop_front() else {
                         return Err(Failure::nonsense("an answer that nobody asked for"));
                     };
                     // Whoever has left needs none.
-                    drop(answer.send(value.extract_error().map_err(Failure::of)));
+                    drop(asker.send(Ok(answer)));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The first bytes of what was read.
+    fn take(&mut self, length: usize) -> Bytes {
+        if length >= COPIED {
+            return self.read.split_to(length).freeze();
+        }
+        let copy = Bytes::copy_from_slice(&self.read[..length]);
+        self.read.advance(length);
+        copy
     }
 
     /// Ready when the oldest question has waited for too long.
@@ -367,9 +415,9 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let [one, two, three] = asked;
-        assert_eq!(one.await.unwrap().unwrap(), Value::Int(1));
-        assert_eq!(two.await.unwrap().unwrap(), Value::Int(2));
-        assert!(!three.await.unwrap().unwrap_err().is_final);
+        assert_eq!(one.await.unwrap().unwrap(), &b":1\r\n"[..]);
+        assert_eq!(two.await.unwrap().unwrap(), &b":2\r\n"[..]);
+        assert_eq!(three.await.unwrap().unwrap(), &b"-ERR no\r\n"[..]);
     }
 
     #[tokio::test]
@@ -384,8 +432,8 @@ mod tests {
         let last = ask(&pipe, "d");
         assert_eq!(heard(&mut far).await.trim_end(), "d");
         far.write_all(b":1\r\n:2\r\n:4\r\n").await.unwrap();
-        assert_eq!(kept.await.unwrap().unwrap(), Value::Int(2));
-        assert_eq!(last.await.unwrap().unwrap(), Value::Int(4));
+        assert_eq!(kept.await.unwrap().unwrap(), &b":2\r\n"[..]);
+        assert_eq!(last.await.unwrap().unwrap(), &b":4\r\n"[..]);
         assert_eq!(pipe.heard(), 3, "the answer to who had left came as well");
     }
 

@@ -1,19 +1,17 @@
-//! Reading: one round trip where it is known by which fields a resource varies, or that it doesn't; else two.
+//! Reading: one round trip where a resource has one variant, or it is known by which fields it varies; else two.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::Value;
 use smallvec::SmallVec;
 
 use super::connection::Connection;
 use super::failure::Failure;
 use super::keys::{self, KeyDigest};
 use super::marker::{Marker, Vary};
-use super::replies;
 use super::script::DROP;
 use super::shelf::Shelf;
-use super::wire;
+use super::wire::{self, Contents};
 use crate::record::RecordError;
 use crate::response::StoredResponse;
 use crate::storage::{Query, Variants};
@@ -24,9 +22,6 @@ const BEGINNING: usize = 32;
 /// That of a resource, and those of its variants that may be the right one.
 type Places = SmallVec<[String; 3]>;
 
-/// What was found at places, in their order.
-type Found = SmallVec<[Option<Bytes>; 3]>;
-
 /// The variant that is asked for. Where there are only others, the newest of them, so that a miss can say that it is for the variant.
 pub(super) async fn get(shelf: &Shelf, query: Query<'_>) -> Result<Variants, Failure> {
     let digest = keys::digest(query.key);
@@ -34,13 +29,13 @@ pub(super) async fn get(shelf: &Shelf, query: Query<'_>) -> Result<Variants, Fai
     let places = places(shelf.keyspace().response(query.key, &digest), known.as_deref(), &query);
     let mut found = shelf.fetch(&places).await?.into_iter();
     let first = found.next().flatten();
-    let is_marker = first.as_ref().is_some_and(|first| Marker::is_one(first));
-    if known.is_some() && !is_marker {
+    let is_elsewhere = first.as_ref().is_some_and(|first| Marker::is_one(first) && Marker::record(first).is_none());
+    if known.is_some() && !is_elsewhere {
         shelf.varies.forget(&digest);
     }
     let Some(first) = first else { return Ok(Variants::new()) };
     let place = &places[0];
-    if !is_marker {
+    if !is_elsewhere {
         return Ok(shelf.read(&query, place, first).await.into_iter().collect());
     }
     if known.is_some_and(|known| Marker::tells(&first, &known)) {
@@ -68,7 +63,7 @@ fn places(place: String, vary: Option<&Vary>, query: &Query<'_>) -> Places {
 
 impl Shelf {
     /// What is at these places, in one round trip.
-    async fn fetch(&self, places: &[String]) -> Result<Found, Failure> {
+    async fn fetch(&self, places: &[String]) -> Result<Contents, Failure> {
         self.data.run(|connection| fetch(connection, places)).await
     }
 
@@ -114,9 +109,10 @@ impl Shelf {
         variants
     }
 
-    /// The response of a record. One that can't be used is a miss; if it never will be of use to anybody, it goes.
-    async fn read(&self, query: &Query<'_>, place: &str, record: Bytes) -> Option<Arc<StoredResponse>> {
-        match self.format.decode(record.clone(), query.key, query.now, self.server.shift()) {
+    /// The response of what was found at a place: a record, or a marker with one. One that can't be used is a miss; if it never will be of use to anybody, it goes.
+    async fn read(&self, query: &Query<'_>, place: &str, found: Bytes) -> Option<Arc<StoredResponse>> {
+        let record = Marker::record(&found).unwrap_or_else(|| found.clone());
+        match self.format.decode(record, query.key, query.now, self.server.shift()) {
             // Of an epoch that isn't known here yet: so isn't what was purged in it.
             Ok(response) if !self.server.knows_epoch_of(response.stamp.number) => None,
             Ok(response) => Some(Arc::new(response)),
@@ -124,7 +120,7 @@ impl Shelf {
                 self.counts.refused(error);
                 tracing::debug!(%error, "a record in Redis can't be used");
                 if is_damage(error) {
-                    self.drop_damaged(place, &record).await;
+                    self.drop_damaged(place, &found).await;
                 }
                 None
             }
@@ -150,15 +146,7 @@ fn command(places: &[String]) -> Vec<u8> {
     wire::command(&words)
 }
 
-async fn fetch(connection: Arc<Connection>, places: &[String]) -> Result<Found, Failure> {
-    let answer = connection.ask_packed(command(places)).await?;
-    let found: Found = match answer {
-        Value::Array(values) => values.into_iter().map(bytes).collect::<Result<_, _>>()?,
-        value => [bytes(value)?].into_iter().collect(),
-    };
+async fn fetch(connection: Arc<Connection>, places: &[String]) -> Result<Contents, Failure> {
+    let found = connection.ask_for_contents(command(places)).await?;
     if found.len() == places.len() { Ok(found) } else { Err(Failure::nonsense("more or less than it was asked for")) }
-}
-
-fn bytes(value: Value) -> Result<Option<Bytes>, Failure> {
-    Ok(replies::optional_bytes(value)?.map(Bytes::from))
 }

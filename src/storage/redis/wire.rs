@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use redis::Value;
+use smallvec::SmallVec;
 
 use super::failure::Failure;
 
@@ -20,13 +22,16 @@ pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
 }
 
 /// What the bytes that were read begin with.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begun {
-    /// An answer, and how many bytes it took.
-    Whole(Value, usize),
+    /// An answer of so many bytes.
+    Whole(usize),
     /// A part of one; there is no use in looking again before there are so many bytes.
     Part(usize),
 }
+
+/// What was found where several places were asked for, in their order.
+pub(super) type Contents = SmallVec<[Option<Bytes>; 3]>;
 
 /// The deepest that lists lie in lists: streams, in them entries, in them fields, and as many again.
 const DEEPEST: usize = 8;
@@ -37,13 +42,38 @@ const LONGEST_LINE: usize = 64 << 10;
 /// The longest content: what Redis takes as one value unless it is set otherwise.
 const LONGEST: usize = 512 << 20;
 
-/// Takes the first answer apart, if it is there to the last byte. It is looked through once before anything is made of it.
-pub(super) fn read(bytes: &[u8]) -> Result<Begun, Failure> {
+/// Where the first answer ends, if it is there to the last byte.
+pub(super) fn begun(bytes: &[u8]) -> Result<Begun, Failure> {
     match end(bytes, 0, 0) {
-        Ok(end) => Ok(Begun::Whole(value(bytes, &mut 0)?, end)),
+        Ok(end) => Ok(Begun::Whole(end)),
         Err(Stop::Short(needed)) => Ok(Begun::Part(needed)),
         Err(Stop::Nonsense) => Err(nonsense()),
     }
+}
+
+/// What a whole answer says; an error that the server answers is one here.
+pub(super) fn value(answer: &[u8]) -> Result<Value, Failure> {
+    value_at(answer, &mut 0)?.extract_error().map_err(Failure::of)
+}
+
+/// The same of an answer to a question for contents, which are slices of it.
+pub(super) fn contents(answer: &Bytes) -> Result<Contents, Failure> {
+    let (kind, first, next) = line(answer, 0).map_err(|_| nonsense())?;
+    let (count, mut at) = match kind {
+        b'$' => (1, 0),
+        b'*' => (length(first).ok().flatten().ok_or_else(nonsense)?, next),
+        _ => return value(answer).and(Err(Failure::nonsense("no contents"))),
+    };
+    (0..count).map(|_| content(answer, &mut at)).collect()
+}
+
+fn content(answer: &Bytes, at: &mut usize) -> Result<Option<Bytes>, Failure> {
+    let (kind, first, next) = line(answer, *at).map_err(|_| nonsense())?;
+    *at = next;
+    let length = length(first).ok().filter(|_| kind == b'$').ok_or_else(|| Failure::nonsense("no content"))?;
+    let Some(length) = length else { return Ok(None) };
+    *at = next + length + 2;
+    Ok(Some(answer.slice(next..next + length)))
 }
 
 fn put_length(command: &mut Vec<u8>, kind: u8, length: usize) {
@@ -123,7 +153,7 @@ fn number(line: &[u8]) -> Option<i64> {
 }
 
 /// The value at a place, which is known to be whole.
-fn value(bytes: &[u8], at: &mut usize) -> Result<Value, Failure> {
+fn value_at(bytes: &[u8], at: &mut usize) -> Result<Value, Failure> {
     let from = *at;
     let (kind, line, next) = line(bytes, from).map_err(|_| nonsense())?;
     *at = next;
@@ -134,7 +164,7 @@ fn value(bytes: &[u8], at: &mut usize) -> Result<Value, Failure> {
                 *at = next + length + 2;
                 Value::BulkString(bytes.get(next..next + length).ok_or_else(nonsense)?.to_vec())
             }
-            (_, Some(count)) => Value::Array((0..count).map(|_| value(bytes, at)).collect::<Result<_, _>>()?),
+            (_, Some(count)) => Value::Array((0..count).map(|_| value_at(bytes, at)).collect::<Result<_, _>>()?),
         },
         b':' => Value::Int(number(line).ok_or_else(nonsense)?),
         // Which error that is, the client knows.
@@ -183,14 +213,37 @@ mod tests {
         for row in rows {
             let expected = redis::parse_redis_value(row).unwrap();
             for part in 0..row.len() {
-                match read(&row[..part]).unwrap() {
+                match begun(&row[..part]).unwrap() {
                     Begun::Part(needed) => assert!(part < needed && needed <= row.len(), "{part} of {row:?}: {needed}"),
                     whole => panic!("{part} of {row:?}: {whole:?}"),
                 }
             }
             let behind = [row, b":1\r\n"].concat();
-            assert_eq!(read(&behind).unwrap(), Begun::Whole(expected, row.len()), "{row:?}");
+            assert_eq!(begun(&behind).unwrap(), Begun::Whole(row.len()), "{row:?}");
+            assert_eq!(value(row).ok(), expected.extract_error().ok(), "{row:?}");
         }
+    }
+
+    #[test]
+    fn contents_are_slices_of_the_answer() {
+        let rows: [(&'static [u8], Option<&[Option<&[u8]>]>); 9] = [
+            (b"$5\r\nhello\r\n", Some(&[Some(b"hello")])),
+            (b"$-1\r\n", Some(&[None])),
+            (b"*0\r\n", Some(&[])),
+            (b"*3\r\n$1\r\na\r\n$-1\r\n$0\r\n\r\n", Some(&[Some(b"a"), None, Some(b"")])),
+            (b"*-1\r\n", None),
+            (b"*1\r\n:1\r\n", None),
+            (b"*1\r\n*1\r\n$1\r\na\r\n", None),
+            (b"+OK\r\n", None),
+            (b":7\r\n", None),
+        ];
+        for (row, expected) in rows {
+            let found = contents(&Bytes::from_static(row));
+            let found = found.as_ref().ok().map(|found| found.iter().map(Option::as_deref).collect::<Vec<_>>());
+            assert_eq!(found.as_deref(), expected, "{row:?}");
+        }
+        let refused = contents(&Bytes::from_static(b"-LOADING wait\r\n")).unwrap_err();
+        assert!(refused.was_refused && refused.is_final, "what the server says is what went wrong");
     }
 
     #[test]
@@ -222,38 +275,40 @@ mod tests {
             &long,
         ];
         for row in rows {
-            assert!(read(row).is_err(), "{:?}", String::from_utf8_lossy(row));
+            let is_read = matches!(begun(row), Ok(Begun::Whole(length)) if value(&row[..length]).is_ok());
+            assert!(!is_read && !matches!(begun(row), Ok(Begun::Part(_))), "{:?}", String::from_utf8_lossy(row));
         }
     }
 
     #[test]
     fn what_was_sent_is_not_in_an_error() {
         let said = b"-ERR unknown command 'AUTH', with args beginning with: 'shop' 'secret' \r\n";
-        let Begun::Whole(value, length) = read(said).unwrap() else { panic!("it is whole") };
-        assert_eq!(length, said.len());
-        let error = value.extract_error().unwrap_err();
+        assert_eq!(begun(said).unwrap(), Begun::Whole(said.len()));
+        let error = value(said).unwrap_err();
         assert!(format!("{error:?}{error}").contains("unknown command 'AUTH'"), "{error:?}");
         assert!(!format!("{error:?}{error}").contains("secret"), "{error:?}");
     }
 
     #[test]
     fn nothing_is_allocated_for_what_is_not_there() {
-        assert_eq!(read(b"*536870912\r\n").unwrap(), Begun::Part(13));
-        assert_eq!(read(b"$536870912\r\nabc").unwrap(), Begun::Part(536_870_912 + 14));
+        assert_eq!(begun(b"*536870912\r\n").unwrap(), Begun::Part(13));
+        assert_eq!(begun(b"$536870912\r\nabc").unwrap(), Begun::Part(536_870_912 + 14));
     }
 
     proptest! {
         #[test]
         fn junk_is_an_error_or_a_part(bytes in proptest::collection::vec(prop_oneof![Just(b'*'), Just(b'$'), Just(b'\r'), Just(b'\n'), Just(b'1'), any::<u8>()], 0..64)) {
-            if let Ok(Begun::Whole(_, end)) = read(&bytes) {
-                prop_assert!(end <= bytes.len());
+            if let Ok(Begun::Whole(end)) = begun(&bytes) {
+                let whole = Bytes::copy_from_slice(&bytes[..end]);
+                drop((value(&whole), contents(&whole)));
             }
         }
 
         #[test]
         fn content_is_whatever_it_is(content: Vec<u8>) {
             let sent = [format!("${}\r\n", content.len()).as_bytes(), &content, b"\r\n"].concat();
-            prop_assert_eq!(read(&sent).unwrap(), Begun::Whole(bulk(&content), sent.len()));
+            prop_assert_eq!(begun(&sent).unwrap(), Begun::Whole(sent.len()));
+            prop_assert_eq!(value(&sent).unwrap(), bulk(&content));
         }
     }
 }

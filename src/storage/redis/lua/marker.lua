@@ -1,7 +1,7 @@
 
 -- A record begins with 32 bytes, of which the number of the newest purge when it was asked for and the time of its arrival are at fixed places. The
--- marker of several variants begins in the same way with the newest of theirs; behind it are its generation, the nominated fields, and the digests of the
--- variants, newest first.
+-- marker of a resource with variants begins in the same way with the newest of theirs, and with where in it the record of its only variant begins, or zero where
+-- there are several, each in a place of its own; behind that are its generation, the nominated fields, and the digests of the variants, newest first.
 local HEADER, DIGEST = 32, 22
 
 -- When a response began, as four numbers that count in this order; nothing where nothing is stored, or no record, or one that says of itself that it is from
@@ -36,6 +36,9 @@ local function read_marker(text)
   return marker
 end
 
+-- The beginning of what is stored somewhere, or of what is in it from a byte on.
+local function header_of(key, from) return redis.call('GETRANGE', key, from or 0, (from or 0) + HEADER - 1) end
+
 local function place_of(key, marker, digest) return key .. ':' .. marker.generation .. ':' .. digest end
 
 local function unlink_variants(key, marker)
@@ -44,8 +47,13 @@ end
 
 -- What is under a key: the order of the newest response there, and the marker if there is one.
 local function look(key)
-  local header = redis.call('GETRANGE', key, 0, HEADER - 1)
+  local header = header_of(key)
   if string.sub(header, 1, 4) ~= 'LRDM' then return order_of(header), nil end
-  local marker = read_marker(redis.call('GET', key))
+  local record = #header == HEADER and struct.unpack('>I4', header, 25) or 0
+  -- To the end where there is no record in it.
+  local marker = read_marker(redis.call('GETRANGE', key, 0, record - 1))
+  if marker then marker.record = record end
+  if record > 0 and marker and #marker.digests ~= 1 then marker = nil end
   return marker and marker.order, marker
 end
+
