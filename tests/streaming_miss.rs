@@ -3,10 +3,14 @@
 
 mod support;
 
-use std::sync::Mutex;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
+use http_body::Body;
 use http_body_util::BodyExt;
 use larder::Policy;
 use support::bodies::*;
@@ -46,6 +50,34 @@ async fn the_first_chunk_arrives_while_the_handler_makes_the_second() {
         let next = setup.get("/").await;
         assert_eq!((next.x_cache.as_str(), next.content.as_slice()), ("HIT", &WHOLE[..]), "announced {announced}");
     }
+}
+
+/// A runtime polls what was woken while it ran once more, and wakes another thread for that: more than it costs to pass a frame on.
+#[tokio::test]
+async fn whoever_takes_a_frame_from_the_handler_is_not_woken_for_it() {
+    struct Woken(AtomicUsize);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let (feed, content) = fed();
+    let setup = around(once(fresh(content)));
+    let mut response = setup.begin("/").await;
+    let mut body = Pin::new(response.body_mut());
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    for n in 1..=4 {
+        assert!(body.as_mut().poll_frame(&mut cx).is_pending());
+        feed.send(data(&WHOLE[..10])).unwrap();
+        assert_eq!(woken.0.load(Ordering::Relaxed), n, "there is something to take");
+        assert!(matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(woken.0.load(Ordering::Relaxed), n, "it has it");
+    }
+    drop(feed);
+    assert!(matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(None)));
+    assert_eq!(woken.0.load(Ordering::Relaxed), 4, "nothing is waited for");
 }
 
 /// What is ready when the head is may be read ahead, but then nothing more is waited for.

@@ -171,10 +171,14 @@ impl Stream {
         is_last: bool,
         driver: Option<usize>,
     ) -> (After, Option<Bytes>) {
+        // Dropped with nothing locked: it may be all that holds a reader.
+        let _not_waiting;
         let mut state = self.state();
         if state.ended.is_some() {
             return Default::default();
         }
+        // The driver has what comes. To be woken as well would have its runtime poll it once more for each frame, and wake a thread that looks for work.
+        _not_waiting = driver.and_then(|driver| state.readers.get_mut(driver)?.waker.take());
         let (mut given_up, mut own) = (None, None);
         let end = match frame {
             None => Some(Ok(None)),
