@@ -628,7 +628,7 @@ async fn do_all(store: &RedisStore) -> Result<(), larder::StorageError> {
     let log = store.purge_log().expect("a log");
     store.ping().await?;
     for made in [&plain, &german, &english] {
-        store.put(&made.key, made.response.clone(), 1).await?;
+        store.put(&made.key, made.response.clone(), 2).await?;
         let found = store.get(Query::new(&made.key, &made.asked, SystemClock::default().now())).await?;
         assert_eq!(found.len(), 1);
     }

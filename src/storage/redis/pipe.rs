@@ -34,9 +34,6 @@ pub(super) struct Pipe {
 /// Bytes that are put together for one write; beyond, questions wait in the box, where they can still be taken back.
 const MOST_AT_ONCE: usize = 64 << 10;
 
-/// For so many turns of the runtime at most a write waits, as long as each brings more to write.
-const MOST_TURNS: u32 = 3;
-
 /// The room for what is read.
 const ROOM: usize = 64 << 10;
 
@@ -133,8 +130,8 @@ impl Outbox {
         Ok(())
     }
 
-    fn len(&self) -> usize {
-        self.lock().questions.len()
+    fn is_empty(&self) -> bool {
+        self.lock().questions.is_empty()
     }
 
     /// Moves all that is in it behind `questions`. If that is nothing, the driver is woken when there is something.
@@ -164,8 +161,8 @@ struct Driver {
     outbox: Arc<Outbox>,
     /// Taken from the box, in order, and not written yet.
     unsent: VecDeque<Question>,
-    /// For how many turns what is in the box has waited for what may still come into it, and how much there was at the last.
-    gathering: (u32, usize),
+    /// What is in the box waits for what may still come into it.
+    is_gathering: bool,
     /// What is being written.
     writing: BytesMut,
     is_flushed: bool,
@@ -189,7 +186,7 @@ impl Driver {
             socket,
             outbox,
             unsent: VecDeque::new(),
-            gathering: (0, 0),
+            is_gathering: false,
             writing: BytesMut::new(),
             is_flushed: true,
             asked: VecDeque::new(),
@@ -256,16 +253,12 @@ impl Driver {
     /// whoever is at the other end.
     fn waits_for_more(&mut self, context: &mut Context<'_>) -> bool {
         let has_begun = !self.writing.is_empty() || !self.unsent.is_empty();
-        let (turns, before) = self.gathering;
-        let now = if has_begun || turns == MOST_TURNS { 0 } else { self.outbox.len() };
-        if now <= before {
-            self.gathering = (0, 0);
-            return false;
+        self.is_gathering = !self.is_gathering && !has_begun && !self.outbox.is_empty();
+        if self.is_gathering {
+            // It is never ready at once. Until it wakes this task, no question does.
+            let _ = pin!(yield_now()).poll(context);
         }
-        self.gathering = (turns + 1, now);
-        // It is never ready at once. Until it wakes this task, no question does.
-        let _ = pin!(yield_now()).poll(context);
-        true
+        self.is_gathering
     }
 
     /// Puts questions together, and leaves out those that nobody waits for any more.
