@@ -44,6 +44,22 @@ pub enum Became {
     Dropped,
 }
 
+#[cfg(any(feature = "admin", feature = "data"))]
+impl Became {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Evicted => "evicted",
+            Self::Expired => "expired",
+            Self::Purged { .. } => "purged",
+            Self::Written => "written",
+            Self::Declined(_) => "declined",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// Why a request couldn't be answered from the store: what had become of what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -887,6 +887,47 @@ async fn each_cache_of_objects_has_statistics_and_what_it_holds_can_be_dropped()
 }
 
 #[tokio::test]
+async fn a_look_at_a_value_is_explained() {
+    let desk = plain();
+    let data = desk.house.handle.data("data").ttl(secs(60)).stale_while_revalidate(secs(60));
+    let explain = async |key: &str| desk.get(&format!("/explain/data/data%3A{key}")).await.json;
+    for key in ["fresh", "purged", "old"] {
+        data.entry(key).tag(format!("t:{key}")).set(&1).await.unwrap();
+    }
+    data.increment("count", 1).await.unwrap();
+    let nothing = data.entry("nothing").none_ttl(MINUTE).get_or_load_option(async || Ok::<Option<u8>, ()>(None));
+    nothing.await.unwrap();
+    desk.handle.purge("tag:t:purged".parse().unwrap()).await.unwrap();
+    desk.handle.purge("tag:t:old".parse().unwrap()).soft().await.unwrap();
+    data.set("deleted", &1).await.unwrap();
+    data.delete("deleted").await;
+    let rows = [
+        ("fresh", "fresh"),
+        ("count", "fresh"),
+        ("nothing", "none"),
+        ("old", "stale"),
+        ("purged", "purged"),
+        ("deleted", "absent"),
+        ("never", "absent"),
+    ];
+    for (key, state) in rows {
+        let before = data.stats();
+        let said = explain(key).await;
+        assert_eq!(said["state"], state, "{key}: {said}");
+        assert_eq!(said["atomic"], key == "count", "{key}");
+        assert_eq!(data.explain(key).await.to_string(), said["text"].as_str().unwrap(), "{key}");
+        assert_eq!(data.stats(), before, "{key}: nothing is counted");
+        assert_eq!(data.exists(key).await, state == "fresh", "{key}: as it was said");
+    }
+    assert_eq!(
+        (&explain("fresh").await["tags"], &explain("deleted").await["fate"]["became"]),
+        (&json!(["t:fresh"]), &json!("written"))
+    );
+    assert_eq!(desk.get("/explain/data/nobody%3Ax").await.json["state"], "absent");
+    assert_eq!(desk.get("/explain/data/data").await.status, 422);
+}
+
+#[tokio::test]
 async fn entries_say_of_what_kind_they_are_and_are_listed_by_it() {
     let desk = plain();
     desk.house.get("/page").await;

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::data::{Json, MessagePack, Place, Serializer, Value};
+use larder::data::{Json, MessagePack, Place, Serializer, Value, ValueState};
 use larder::storage::MemoryStore;
 use larder::{CacheLayer, Compression, DataCache, DataError, ManualClock, Selector};
 use serde::{Deserialize, Serialize};
 use support::depot::Depot;
-use support::exchange::{Handler, House, answer, request};
+use support::exchange::{Handler, House, answer, quiet, request};
 use support::traces::{Traces, listen};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -405,4 +405,24 @@ async fn loads_have_spans_that_say_what_came_of_them() {
     let said: Vec<_> = traces.spans("load").iter().map(|span| span.fields["outcome"].clone()).collect();
     assert_eq!(said, ["stored", "error", "none"]);
     assert!(traces.spans("load").iter().all(|span| span.fields["cache"] == "default" && span.closed));
+}
+
+#[tokio::test]
+async fn what_a_look_would_find_is_explained_wherever_it_lies() {
+    let clock = Arc::<ManualClock>::default();
+    let depot = Depot::default();
+    let layer = CacheLayer::tiered(MemoryStore::new(4 << 20), depot.clone()).clock(clock.clone());
+    let cache = layer.data("x").ttl(secs(10));
+    let state = async |cache: &DataCache, key| cache.explain(key).await.state;
+    cache.set("a", &1).await.unwrap();
+    quiet().await;
+    let near = cache.explain("a").await;
+    assert_eq!((near.state, near.in_memory, near.lifetime), (ValueState::Fresh, true, Some(secs(10))));
+    let elsewhere = CacheLayer::tiered(MemoryStore::new(4 << 20), depot).clock(clock.clone()).data("x");
+    let far = elsewhere.explain("a").await;
+    assert_eq!((far.state, far.in_memory), (ValueState::Fresh, false));
+    assert_eq!(elsewhere.stats().entries, 0, "nothing was copied by it");
+    assert_eq!(state(&layer.data("x").serializer(MessagePack), "a").await, ValueState::Foreign);
+    clock.advance(secs(10));
+    assert_eq!(state(&cache, "a").await, ValueState::Over);
 }

@@ -84,6 +84,7 @@ async fn the_contract_finds_logs_that_lose_the_thread() {
         (Some(LogFlaw::NeverSaysNothing), "longer than it may"),
         (Some(LogFlaw::OneEpoch), "earlier epoch"),
         (Some(LogFlaw::EmptySnapshot), "lacks a purge"),
+        (Some(LogFlaw::OldNewest), "calls the newest"),
     ];
     for (flaw, expected) in rows {
         let checked =
@@ -109,6 +110,8 @@ enum LogFlaw {
     /// Any earlier number is taken for one of this epoch.
     OneEpoch,
     EmptySnapshot,
+    /// The newest number is one from before.
+    OldNewest,
 }
 
 /// A log in memory, in its third epoch.
@@ -170,6 +173,13 @@ impl PurgeLog for Log {
                 snapshot.purges = self.all().clone();
             }
             Ok(snapshot)
+        })
+    }
+
+    fn newest(&self) -> LogFuture<'_, u64> {
+        Box::pin(async move {
+            let newest = if self.flaw == Some(LogFlaw::OldNewest) { 0 } else { self.all().len() as u64 };
+            Ok(EPOCH + newest)
         })
     }
 }

@@ -1,10 +1,13 @@
-//! `GET /stats/data`: what each data cache did, by name; and `POST /invalidate/data/{key}`, which drops one value.
+//! `GET /stats/data`: what each data cache did, by name; `GET /explain/data/{key}`: what a look at a value would find, and why; and `POST /invalidate/data/{key}`, which drops one value.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::explain::fate;
 use super::invalidate::not_told;
 use super::parameters::{Parameters, Segment};
 use super::problem::Problem;
@@ -56,6 +59,42 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Caches> {
     Json(Caches { caches: caches.iter().map(|counters| Cache::of(counters.snapshot())).collect() })
 }
 
+/// What a look at `NAME:KEY` would find, and why. Which serialiser the application reads it with isn't known here.
+pub(super) async fn explain(
+    State(admin): State<Arc<Admin>>,
+    Segment(named): Segment,
+    parameters: Parameters,
+) -> Result<Json<Value>, Problem> {
+    parameters.finish()?;
+    let (name, key) = named_key(&named)?;
+    let cache = DataCache::of_any_name(admin.handle.live.clone(), name);
+    let said = cache.explain_key(&cache.key(key.as_bytes()), false).await;
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
+    Ok(Json(json!({
+        "key": said.key,
+        "state": said.state.as_str(),
+        "meaning": said.state.meaning(),
+        "in_memory": said.in_memory,
+        "age_seconds": seconds(said.age),
+        "lifetime_seconds": seconds(said.lifetime),
+        "stale_seconds": seconds(said.stale_windows),
+        "number": said.number,
+        "tags": said.tags,
+        "content_type": said.content_type,
+        "atomic": said.atomic,
+        "loading": said.loading,
+        "fate": said.fate.as_ref().map(fate),
+        "store_error": said.store_error,
+        "text": said.to_string(),
+    })))
+}
+
+fn named_key(named: &str) -> Result<(&str, &str), Problem> {
+    let parts = named.split_once(':').filter(|(name, _)| is_name(name));
+    let why = "it is the name of a data cache, a colon and the key, such as `products:17`";
+    parts.ok_or_else(|| Problem::parameter("key", why))
+}
+
 /// `NAME:KEY`, as patterns see it. The value is dropped as [`DataCache::delete`](crate::DataCache::delete) does it.
 pub(super) async fn delete(
     State(admin): State<Arc<Admin>>,
@@ -63,10 +102,7 @@ pub(super) async fn delete(
     parameters: Parameters,
 ) -> Result<Json<Deleted>, Problem> {
     parameters.finish()?;
-    let Some((name, key)) = named.split_once(':').filter(|(name, _)| is_name(name)) else {
-        let why = "it is the name of a data cache, a colon and the key, such as `products:17`";
-        return Err(Problem::parameter("key", why));
-    };
+    let (name, key) = named_key(&named)?;
     let live = &admin.handle.live;
     let found = DataCache::of_any_name(live.clone(), name).delete(key).await;
     // Deleting waits for the log for a moment, and goes on without it.

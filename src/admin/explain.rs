@@ -240,17 +240,13 @@ fn stored(stored: &ExplainedResponse) -> Value {
 }
 
 /// What last became of the key.
-fn fate(fate: &Fate) -> Value {
-    let (became, detail) = match fate.became {
-        Became::Stored => ("stored", None),
-        Became::Evicted => ("evicted", None),
-        Became::Expired => ("expired", None),
-        Became::Purged { number } => ("purged", number.map(|number| number.to_string())),
-        Became::Written => ("written", None),
-        Became::Declined(reason) => ("declined", Some(reason.as_str().to_owned())),
-        Became::Dropped => ("dropped", None),
+pub(super) fn fate(fate: &Fate) -> Value {
+    let detail = match fate.became {
+        Became::Purged { number } => number.map(|number| number.to_string()),
+        Became::Declined(reason) => Some(reason.as_str().to_owned()),
+        _ => None,
     };
-    json!({"became": became, "detail": detail, "ago_seconds": fate.ago.as_secs()})
+    json!({"became": fate.became.as_str(), "detail": detail, "ago_seconds": fate.ago.as_secs()})
 }
 
 /// A word with what it means, where that is said, and what would change it.

@@ -87,6 +87,8 @@ const ROUTES: &[Route] = &[
     ("/performance", || get(performance::performance)),
     ("/report", || get(report::report)),
     ("/explain", || get(explain::by_uri).post(explain::by_head)),
+    #[cfg(feature = "data")]
+    ("/explain/data/{*key}", || get(data::explain)),
     ("/health", || get(health::health)),
     ("/invalidate/key/{*key}", || post(invalidate::key)),
     #[cfg(feature = "data")]

@@ -14,6 +14,7 @@
 //! | written and deleted, on all instances | `writing.rs` |
 //! | changed by many at the same time | `atomic.rs`, `changing.rs`, `turns.rs` |
 //! | loaded by one for all who ask | `loading.rs`, `job.rs`, `leasing.rs`, `failures.rs` |
+//! | explained | `explained.rs` |
 //! | counted | `stats.rs` |
 
 mod atomic;
@@ -21,6 +22,7 @@ mod changing;
 mod defaults;
 mod entry;
 mod error;
+mod explained;
 mod failures;
 mod job;
 mod judged;
@@ -49,6 +51,7 @@ pub(crate) use self::defaults::Defaults;
 pub(crate) use self::defaults::Serialized;
 pub use self::entry::Entry;
 pub use self::error::DataError;
+pub use self::explained::{ValueExplanation, ValueState};
 pub(crate) use self::job::Loaded;
 pub(crate) use self::key::{LONGEST, digest, is_name};
 #[cfg(feature = "config")]

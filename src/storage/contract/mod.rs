@@ -139,6 +139,12 @@ async fn keeps_keys_apart(samples: &Samples, storage: &impl Storage) -> Kept {
         key.push(part, value);
         key
     };
+    // Of a value: without an authority, and with a path that no request has.
+    let of_data = |path: &str, kind: &[u8]| {
+        let mut key = CacheKey::new(b"", path, None);
+        key.push(Part::Data, kind);
+        key
+    };
     let long = "q".repeat(7 << 10);
     let keys = [
         CacheKey::new(b"a.example", "/x", None),
@@ -156,6 +162,12 @@ async fn keeps_keys_apart(samples: &Samples, storage: &impl Storage) -> Kept {
         with(Part::Cookie, b"\x00\xff\r\n"),
         with(Part::Partition, &[1; 16]),
         with(Part::Partition, &[2; 16]),
+        of_data("x:1", b""),
+        of_data("x:1", b"sha256"),
+        of_data("x:1\n", b""),
+        of_data("y:1", b""),
+        CacheKey::new(b"", "x:1", None),
+        CacheKey::new(b"", "/x:1", None),
     ];
     let all: Vec<_> = keys.iter().enumerate().map(|(n, key)| (key, samples.plain(&format!("response {n}")))).collect();
     for (key, sample) in &all {

@@ -10,14 +10,16 @@ use smallvec::SmallVec;
 
 use crate::clock::Moment;
 use crate::error::StorageError;
+use crate::expiry::Expiry;
 use crate::form::Form;
 use crate::head::SharedHeads;
 use crate::key::CacheKey;
-use crate::regime::Regime;
+use crate::regime::{ATOMIC, Regime};
 use crate::response::{Origin, Stamp, StoredResponse};
 use crate::rfc9111::reuse::Terms;
 use crate::rfc9111::vary::Matching;
 use crate::storage::{Expected, Query, Storage, Swap};
+use crate::upkeep::Upkeep;
 use crate::variance::Variance;
 
 /// Makes them, each a second later than the one before.
@@ -33,6 +35,9 @@ pub(super) struct Sample {
     pub(super) response: Arc<StoredResponse>,
     pub(super) asked: HeaderMap,
 }
+
+/// The kinds of values, as data caches tell them: one is kept as responses are, the other is changed by many and is nowhere nearer than where they do that.
+const VALUE: u64 = 1;
 
 /// How long a clock has run that samples are older than.
 const BEFORE: Duration = Duration::from_secs(7200);
@@ -72,7 +77,7 @@ impl Samples {
     }
 
     /// Of everything that a response can be.
-    pub(super) fn of_all_kinds(&self) -> [Sample; 6] {
+    pub(super) fn of_all_kinds(&self) -> [Sample; 10] {
         let ok = StatusCode::OK;
         let large =
             Bytes::from((0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>());
@@ -91,7 +96,27 @@ impl Samples {
             make("one with all kinds of fields", stamp(1 << 40), StatusCode::NOT_FOUND, &many, "not found".into()),
             make("one of a principal", stamp(2).in_partition(Some(u64::MAX - 1)), ok, &[], "private".into()),
             self.varying("one that varies", "accept-language", Some("de")),
+            self.value("a value of a data cache", "17", VALUE, None),
+            self.value("a value that ends by disuse", "17", VALUE, Some(Duration::from_secs(60))),
+            self.value("what is remembered of a value that there isn't", "", VALUE, None),
+            self.value("a value that an atomic operation put", "18", ATOMIC, None),
         ]
+    }
+
+    /// As a data cache stores it.
+    fn value(&self, name: &str, content: &'static str, kind: u64, sliding: Option<Duration>) -> Sample {
+        let status = if content.is_empty() { StatusCode::NO_CONTENT } else { StatusCode::OK };
+        let stamp = Stamp::new(3, 1, 1 << 62);
+        let head = [("content-type", "application/json")];
+        let sample = self.sample(name, stamp, self.next_second(), status, &head, content.into());
+        let expiry = Expiry { sliding, ..Expiry::default() };
+        let response = StoredResponse {
+            form: Form::Fixed,
+            regime: Regime { whole: 13, audience: kind },
+            upkeep: Upkeep::of(&expiry, true, Duration::ZERO, 0),
+            ..StoredResponse::clone(&sample.response)
+        };
+        Sample { response: Arc::new(response), ..sample }
     }
 
     /// What the store has that answers the request of a sample, newest first.
@@ -182,6 +207,7 @@ const NEARLY: Duration = Duration::from_secs(1);
 
 /// What of a response isn't as it was put.
 pub(super) fn difference(put: &StoredResponse, got: &StoredResponse) -> Option<&'static str> {
+    let idle_end = |response: &StoredResponse| response.upkeep.as_ref().and_then(|upkeep| upkeep.idle_end());
     let tags = |response: &StoredResponse| response.stamp.hashes().collect::<Vec<_>>();
     let apart = |one: Duration, other: Duration| one.abs_diff(other) > NEARLY;
     let wall =
@@ -196,6 +222,7 @@ pub(super) fn difference(put: &StoredResponse, got: &StoredResponse) -> Option<&
         ("resource, principal or tag", tags(put) != tags(got)),
         ("variant", !put.same_variant(got)),
         ("regime", put.regime != got.regime),
+        ("end by disuse", idle_end(put) != idle_end(got)),
         ("time of arrival", apart(wall(put), wall(got)) || apart(put.received.monotonic, got.received.monotonic)),
         ("time for which it is kept", apart(put.keep, got.keep)),
     ];
