@@ -6,15 +6,15 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::hint::black_box;
-use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use crate::nearby::Nearby;
+use crate::read_date::ReadDate;
 use crate::rfc9111::date::{self, unix_seconds};
 use crate::rfc9111::validation::{EntityTag, Validators};
 
@@ -45,20 +45,6 @@ pub(crate) struct StoredHead {
     /// All fields, with empty values in the places.
     shared: Arc<HeaderMap>,
     own: OwnValues,
-}
-
-/// A date of a field, in half of the memory: those are seconds since 1970. One more than that, so that nothing else is needed to say that there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct ReadDate(Option<NonZeroU64>);
-
-impl ReadDate {
-    fn of(date: Option<SystemTime>) -> Self {
-        Self(date.and_then(|date| NonZeroU64::new(unix_seconds(date).saturating_add(1))))
-    }
-
-    fn get(self) -> Option<SystemTime> {
-        self.0.and_then(|date| UNIX_EPOCH.checked_add(Duration::from_secs(date.get() - 1)))
-    }
 }
 
 impl StoredHead {
@@ -460,14 +446,6 @@ mod tests {
             assert_eq!(map[header::AGE], "7");
         }
         assert!(buffer.is_unique());
-    }
-
-    #[test]
-    fn dates_are_kept_to_the_second_and_those_that_are_none_are_none() {
-        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        for date in [None, Some(at(0)), Some(at(784_111_777)), Some(at(253_402_300_799))] {
-            assert_eq!(ReadDate::of(date).get(), date);
-        }
     }
 
     #[test]

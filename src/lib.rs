@@ -208,6 +208,8 @@ mod partition;
 mod pattern;
 mod principal;
 mod purge_message;
+mod query_rule;
+mod read_date;
 mod regime;
 mod reload;
 mod request;

@@ -74,8 +74,10 @@ impl DataCache {
         let Ok(mut known) = tokio::time::timeout(PATIENCE, turn.lock()).await else {
             return Err(changing.failed(StorageError::refused("others are changing the same value")));
         };
-        let changed = changing.run(&mut known, false, decide).await;
-        *known = known.take().and_then(remembered);
+        // Whoever stops waiting leaves nothing.
+        let mut there = known.take();
+        let changed = changing.run(&mut there, false, decide).await;
+        *known = there.and_then(remembered);
         changed
     }
 }

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
 use super::{Audience, Policy};
-use crate::key::{CacheKey, Part, matches_name};
+use crate::key::{CacheKey, Part};
 use crate::outcome::BypassReason;
 use crate::partition::PartitionId;
+use crate::query_rule::matches_name;
 use crate::request::{RequestFacts, RequestHead};
 use crate::rfc9111::list;
 use crate::strategy::Strategy;

@@ -12,9 +12,9 @@ use http::{HeaderName, StatusCode};
 
 pub(crate) use self::asked::{cookies, digest, matches_bytes};
 use crate::expiry::Expiry;
-use crate::key::QueryRule;
 use crate::partition::Quota;
 use crate::principal::Principal;
+use crate::query_rule::QueryRule;
 use crate::request::RequestHead;
 use crate::strategy::Strategy;
 

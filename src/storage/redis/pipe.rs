@@ -285,7 +285,9 @@ impl Driver {
         }
         let room = self.read.capacity() - self.read.len();
         if room < LEAST_ROOM {
-            self.read.reserve(ROOM.max(self.needed.min(self.most).saturating_sub(self.read.len())));
+            // What an answer says of its length is only said: there is no more room for it than has come of it, or than costs little.
+            let missing = self.needed.min(self.most).saturating_sub(self.read.len());
+            self.read.reserve(missing.min(self.read.len().max(KEPT)).max(ROOM));
         }
         let received = ready!(pin!(self.socket.read_buf(&mut self.read)).poll(context));
         Poll::Ready(match received {
@@ -317,9 +319,10 @@ impl Driver {
         Ok(())
     }
 
-    /// The first bytes of what was read.
+    /// The first bytes of what was read: in their place, unless they would keep much more memory than they have.
     fn take(&mut self, length: usize) -> Bytes {
-        if length >= COPIED {
+        let fills_it = length >= self.read.capacity() / 8 * 7;
+        if length >= COPIED && (length <= ROOM || fills_it) {
             return self.read.split_to(length).freeze();
         }
         let copy = Bytes::copy_from_slice(&self.read[..length]);
@@ -374,114 +377,4 @@ fn broken(error: io::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use tokio::io::{AsyncWriteExt, DuplexStream};
-
-    use super::*;
-
-    /// A pipe, and the server's end of it with room for so many bytes on their way.
-    fn pipe(room: usize) -> (Arc<Pipe>, DuplexStream) {
-        let (near, far) = tokio::io::duplex(room);
-        (Arc::new(Pipe::new(Box::new(near))), far)
-    }
-
-    fn ask(pipe: &Arc<Pipe>, word: &str) -> JoinHandle<Answer> {
-        let (pipe, command) = (pipe.clone(), wire::command(&[word.as_bytes()]));
-        tokio::spawn(async move { pipe.ask(command).await })
-    }
-
-    /// What comes in one reading.
-    async fn heard(far: &mut DuplexStream) -> String {
-        let mut buffer = [0; 4096];
-        let length = far.read(&mut buffer).await.expect("the pipe stands");
-        String::from_utf8_lossy(&buffer[..length]).replace("*1\r\n$1\r\n", "").replace("\r\n", " ")
-    }
-
-    #[tokio::test]
-    async fn what_is_asked_in_one_turn_goes_in_one_write_and_each_gets_its_own_answer() {
-        let (pipe, mut far) = pipe(4096);
-        let asked = ["a", "b", "c"].map(|word| ask(&pipe, word));
-        assert_eq!(heard(&mut far).await, "a b c ");
-        for part in [&b":1\r\n:"[..], b"2\r", b"\n-ERR no\r\n"] {
-            far.write_all(part).await.unwrap();
-            tokio::task::yield_now().await;
-        }
-        let [one, two, three] = asked;
-        assert_eq!(one.await.unwrap().unwrap(), &b":1\r\n"[..]);
-        assert_eq!(two.await.unwrap().unwrap(), &b":2\r\n"[..]);
-        assert_eq!(three.await.unwrap().unwrap(), &b"-ERR no\r\n"[..]);
-    }
-
-    #[tokio::test]
-    async fn who_stops_waiting_leaves_the_others_their_answers() {
-        let (pipe, mut far) = pipe(4096);
-        let (early, kept) = (ask(&pipe, "a"), ask(&pipe, "b"));
-        assert_eq!(heard(&mut far).await, "a b ");
-        early.abort();
-        // This one has asked, and leaves before the driver runs.
-        let unsent = pipe.ask(wire::command(&[b"c"]));
-        assert!(unsent.now_or_never().is_none());
-        let last = ask(&pipe, "d");
-        assert_eq!(heard(&mut far).await.trim_end(), "d");
-        far.write_all(b":1\r\n:2\r\n:4\r\n").await.unwrap();
-        assert_eq!(kept.await.unwrap().unwrap(), &b":2\r\n"[..]);
-        assert_eq!(last.await.unwrap().unwrap(), &b":4\r\n"[..]);
-        assert_eq!(pipe.heard(), 3, "the answer to who had left came as well");
-    }
-
-    #[tokio::test]
-    async fn an_answer_without_end_ends_the_connection() {
-        let (near, mut far) = tokio::io::duplex(4096);
-        let mut driver = Driver::new(Box::new(near), Arc::default());
-        driver.most = 100;
-        let driving = tokio::spawn(driver.run());
-        let part = b"$1\r\na\r\n".repeat(20);
-        let sent = far.write_all(&[b"*536870912\r\n", &part[..]].concat()).await;
-        assert!(sent.is_ok());
-        driving.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn while_nothing_can_be_written_what_nobody_waits_for_takes_no_memory() {
-        let (pipe, _far) = pipe(16);
-        for _ in 0..20 * FEW {
-            let asked = ask(&pipe, &"x".repeat(100));
-            tokio::task::yield_now().await;
-            asked.abort();
-        }
-        assert!(pipe.outbox.lock().questions.len() <= 2 * FEW);
-    }
-
-    #[tokio::test]
-    async fn when_the_connection_ends_all_hear_of_it_and_so_does_who_asks_later() {
-        let ends: [(&str, Option<&[u8]>); 3] =
-            [("closed", None), ("unasked", Some(b":1\r\n:2\r\n:3\r\n")), ("nonsense", Some(b"HTTP/1.1 400\r\n"))];
-        for (what, last_words) in ends {
-            let (pipe, mut far) = pipe(4096);
-            let asked = [ask(&pipe, "a"), ask(&pipe, "b")];
-            heard(&mut far).await;
-            if let Some(last_words) = last_words {
-                far.write_all(last_words).await.unwrap();
-            } else {
-                drop(far);
-            }
-            for asked in asked {
-                assert!(what == "unasked" || asked.await.unwrap().unwrap_err().is_final, "{what}");
-            }
-            while !pipe.driver.is_finished() {
-                tokio::task::yield_now().await;
-            }
-            assert!(ask(&pipe, "c").await.unwrap().unwrap_err().is_final, "{what}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_question_waits_for_ever() {
-        let (pipe, _far) = pipe(4096);
-        let begun = Instant::now();
-        let failure = ask(&pipe, "a").await.unwrap().unwrap_err();
-        assert!(failure.was_late && failure.is_final);
-        assert!(begun.elapsed() >= LONGEST_ANSWER && begun.elapsed() <= LONGEST_ANSWER + 2 * STEP);
-    }
-}
+mod tests;
