@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn contents_are_slices_of_the_answer() {
-        let rows: [(&'static [u8], Option<&[Option<&[u8]>]>); 9] = [
+        type Found<'a> = Option<&'a [Option<&'a [u8]>]>;
+        let rows: [(&'static [u8], Found<'_>); 9] = [
             (b"$5\r\nhello\r\n", Some(&[Some(b"hello")])),
             (b"$-1\r\n", Some(&[None])),
             (b"*0\r\n", Some(&[])),
