@@ -440,9 +440,10 @@ impl CacheLayer {
 
 /// What was made beside the cache of a layer stays with that one, when the layer is set up further: purges of the new one don't reach it.
 fn warn_of_what_is_left(core: &CacheCore) {
-    let mut names: Vec<String> = core.shelves.all().iter().map(|shelf| shelf.name().to_owned()).collect();
+    let names = core.shelves.all().into_iter().map(|shelf| shelf.name().to_owned());
     #[cfg(feature = "data")]
-    names.extend(core.data.all().iter().map(|cache| cache.name.to_string()));
+    let names = names.chain(core.data.all().into_iter().map(|cache| cache.name.to_string()));
+    let names: Vec<String> = names.collect();
     if !names.is_empty() {
         tracing::warn!(target: "larder", ?names, "a setter after `data` or `objects` made a cache without them: what that purges stays in them; set the layer up first");
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+#[cfg(any(feature = "admin", feature = "metrics"))]
 use crate::objects::ObjectStats;
 use crate::purge::PurgeIndex;
 use crate::target::Target;
@@ -16,6 +17,7 @@ pub(crate) trait Shelf: Send + Sync {
     fn name(&self) -> &str;
 
     /// What was done with it so far, and what is held.
+    #[cfg(any(feature = "admin", feature = "metrics"))]
     fn stats(&self) -> ObjectStats;
 
     /// Keeps those who come later from what is on its way and may be touched by a purge. To be called when the purge is in the index.

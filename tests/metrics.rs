@@ -227,7 +227,7 @@ async fn use_values(data: &DataCache) {
 /// What becomes of objects.
 async fn use_objects(objects: &ObjectCache<u8, u8>) {
     objects.insert(1, 1);
-    (objects.get(&1), objects.get(&2));
+    assert!(objects.get(&1).is_some() && objects.get(&2).is_none());
     objects.get_or_load(&3, || async { Err::<u8, _>(()) }).await.expect_err("it can't be loaded");
     objects.entry(4).keep_if(|_| false).get_or_load(|| async { Ok::<_, ()>(4) }).await.expect("an object");
 }

@@ -10,7 +10,7 @@ use moka::ops::compute::Op;
 
 use super::held::{Held, Loaded, Use};
 use super::key::{ObjectKey, Place};
-use super::stats::{Counts, ObjectStats};
+use super::stats::Counts;
 use crate::cache::{CacheCore, State};
 use crate::clock::{Clock, Moment};
 use crate::flight::Flights;
@@ -172,7 +172,8 @@ where
         self.place.name()
     }
 
-    fn stats(&self) -> ObjectStats {
+    #[cfg(any(feature = "admin", feature = "metrics"))]
+    fn stats(&self) -> super::ObjectStats {
         self.counts.snapshot(self.size())
     }
 
