@@ -229,12 +229,33 @@ pub(crate) fn is_ambiguous_path(path: &str) -> bool {
 
 /// Whether a path has any of the bytes by which it could be read as another one; nearly none has.
 pub(crate) fn is_suspect_path(path: &str) -> bool {
-    let path = path.as_bytes();
-    // All of them, without a branch for each: a processor looks at many bytes at a time so, and they are nearly always all looked at.
-    let empty_segments =
-        path.iter().zip(path.iter().skip(1)).fold(false, |any, (a, b)| any | ((*a == b'/') & (*b == b'/')));
-    path.iter().fold(empty_segments, |any, b| any | (*b == b'.') | (*b == b'%') | (*b == b'\\') | (*b == b';'))
+    let (mut found, mut last) = (0, 0);
+    // To the end without a branch for each byte: nearly always all of them are looked at.
+    for byte in path.bytes() {
+        let kind = KINDS[usize::from(byte)];
+        found |= kind & SUSPECT | kind & last & SLASH;
+        last = kind;
+    }
+    found != 0
 }
+
+/// A byte by which a path could be read as another one.
+const SUSPECT: u8 = 1;
+/// One that isn't, unless two of them stand together.
+const SLASH: u8 = 2;
+
+/// The kind of each byte.
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    kinds[b'/' as usize] = SLASH;
+    let suspect = b".%\\;";
+    let mut n = 0;
+    while n < suspect.len() {
+        kinds[suspect[n] as usize] = SUSPECT;
+        n += 1;
+    }
+    kinds
+};
 
 /// The bytes that a path holds in encoded form.
 fn encoded(path: &str) -> impl Iterator<Item = u8> {
