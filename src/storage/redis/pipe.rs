@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite as _};
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::failure::Failure;
@@ -130,10 +130,6 @@ impl Outbox {
         Ok(())
     }
 
-    fn is_empty(&self) -> bool {
-        self.lock().questions.is_empty()
-    }
-
     /// Moves all that is in it behind `questions`. If that is nothing, the driver is woken when there is something.
     fn empty_into(&self, questions: &mut VecDeque<Question>, context: &Context<'_>) {
         let mut waiting = self.lock();
@@ -161,8 +157,6 @@ struct Driver {
     outbox: Arc<Outbox>,
     /// Taken from the box, in order, and not written yet.
     unsent: VecDeque<Question>,
-    /// What is in the box waits for what may still come into it.
-    is_gathering: bool,
     /// What is being written.
     writing: BytesMut,
     is_flushed: bool,
@@ -186,7 +180,6 @@ impl Driver {
             socket,
             outbox,
             unsent: VecDeque::new(),
-            is_gathering: false,
             writing: BytesMut::new(),
             is_flushed: true,
             asked: VecDeque::new(),
@@ -223,9 +216,6 @@ impl Driver {
 
     /// Writes what can be written.
     fn write(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if self.waits_for_more(context) {
-            return Ok(());
-        }
         loop {
             self.gather(context);
             if self.writing.is_empty() {
@@ -247,18 +237,6 @@ impl Driver {
             }
         }
         Ok(())
-    }
-
-    /// Whether the write waits for another turn of the runtime: requests that have come in meanwhile ask first, and all is one write. A turn costs less than a write, which wakes
-    /// whoever is at the other end.
-    fn waits_for_more(&mut self, context: &mut Context<'_>) -> bool {
-        let has_begun = !self.writing.is_empty() || !self.unsent.is_empty();
-        self.is_gathering = !self.is_gathering && !has_begun && !self.outbox.is_empty();
-        if self.is_gathering {
-            // It is never ready at once. Until it wakes this task, no question does.
-            let _ = pin!(yield_now()).poll(context);
-        }
-        self.is_gathering
     }
 
     /// Puts questions together, and leaves out those that nobody waits for any more.
