@@ -177,7 +177,7 @@ impl SharedHeads {
     /// The compact form of `head`, with places for `reserved`; and of `content`, which shares memory with it if it is small: a hit then
     /// counts its references in one place.
     pub(crate) fn store(&self, head: &HeaderMap, reserved: &[HeaderName], content: Bytes) -> (StoredHead, Bytes) {
-        self.pack(self.lay(head.iter(), reserved), content)
+        self.pack(self.lay(head.iter(), reserved), &content)
     }
 
     /// A head of these fields as it is stored, but for the memory of its own values. Where its like is stored already, nothing is made.
@@ -210,7 +210,7 @@ impl SharedHeads {
     }
 
     /// Gives a head memory of its own for its own values, and for small content.
-    pub(crate) fn pack(&self, mut head: StoredHead, content: Bytes) -> (StoredHead, Bytes) {
+    pub(crate) fn pack(&self, mut head: StoredHead, content: &Bytes) -> (StoredHead, Bytes) {
         let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
         let length = head.own.iter().map(HeaderValue::len).sum::<usize>() + copied;
         let mut memory = BytesMut::with_capacity(length);
@@ -223,7 +223,7 @@ impl SharedHeads {
                 *value = kept;
             }
         }
-        (head, if copied == content.len() { memory } else { content })
+        (head, if copied == content.len() { memory } else { content.clone() })
     }
 
     /// This time as a field value.
