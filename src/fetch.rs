@@ -63,7 +63,7 @@ pub(crate) struct Errand {
 }
 
 impl Errand {
-    /// Prepares `request` for the handler, for which it has departed: from then on what comes back is held against purges and writes.
+    /// Prepares `request` for the handler, for which it has departed, at `sent` or a little later: from then on what comes back is held against purges and writes.
     ///
     /// 1. What the key ignores is hidden from the handler.
     /// 2. The client's conditions and range are taken off, so that the answer is the whole, which can be stored. A range stays, and the
@@ -76,7 +76,8 @@ impl Errand {
         previous: Option<Arc<StoredResponse>>,
         request: &mut Request<B>,
         departure: Departure,
-    ) -> Self {
+        sent: Moment,
+    ) -> Box<Self> {
         // A purge may have come since the lookup; what it touched must not come back with a new number.
         let previous = previous.filter(|previous| core.is_valid(previous, &ask.key));
         let mut asked = request.headers().clone();
@@ -90,7 +91,6 @@ impl Errand {
                 headers.remove(header::IF_RANGE);
             }
         }
-        let sent = core.now();
         let wants_whole = core.wants_whole(&ask, previous.as_deref(), sent);
         let mut conditional = false;
         if wants_whole {
@@ -102,7 +102,8 @@ impl Errand {
             }
         }
         let (core, scope) = (core.clone(), Scope::of_request(request));
-        Self {
+        // In a box, since it is handed on from step to step, and each would have a place of its own for it.
+        Box::new(Self {
             core,
             ask,
             why,
@@ -116,11 +117,11 @@ impl Errand {
             is_post: false,
             attended: true,
             scope,
-        }
+        })
     }
 
     /// No client waits any more, or ever did: the conditions and the range of the request have no more say.
-    pub(crate) fn unattended(mut self) -> Self {
+    pub(crate) fn unattended(mut self: Box<Self>) -> Box<Self> {
         (self.ask.conditions, self.ask.range, self.attended) = (false, false, false);
         self
     }
@@ -128,7 +129,7 @@ impl Errand {
     /// Waits for the handler, but no longer than the rule allows if a stale response can stand in; the handler's answer then comes
     /// too late for this client, and still refreshes the store, as one of the refreshes.
     pub(crate) async fn run<B, E>(
-        self,
+        self: Box<Self>,
         call: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
     ) -> Result<Response<ResponseBody<B>>, E>
     where
@@ -165,7 +166,7 @@ impl Errand {
     /// - 304 to the cache's own condition: the stored response is good (§4.3.4);
     /// - the answer to a HEAD: says something about what is stored (§4.3.5);
     /// - any other: stored or declined.
-    async fn settle<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<ResponseBody<B>>, E>
+    async fn settle<B, E>(mut self: Box<Self>, answer: Result<Response<B>, E>) -> Result<Response<ResponseBody<B>>, E>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
@@ -284,7 +285,7 @@ impl Errand {
 
     /// The handler's answer goes to the client and, once it has ended cleanly, into the store.
     pub(crate) async fn store<B>(
-        self,
+        self: Box<Self>,
         response: Response<B>,
         verdict: Verdict,
         handler: Option<Cached>,

@@ -133,7 +133,7 @@ pub(crate) fn store(plan: Plan, content: Content) -> Bytes {
         Content::Pieces(pieces, length) => join(&plan.core, pieces, length, see),
     };
     let hash = hash.map(|hash| hash.finalize().into());
-    drop(plan.commit(whole.clone(), hash));
+    drop(plan.commit(&whole, hash));
     whole
 }
 

@@ -204,7 +204,7 @@ impl SharedHeads {
     /// The compact form of `head`, with places for `reserved`; and of `content`, which shares memory with it if it is small: a hit then
     /// counts its references in one place.
     pub(crate) fn store(&self, head: &HeaderMap, reserved: &[HeaderName], content: Bytes) -> (StoredHead, Bytes) {
-        self.pack(self.lay(head.iter(), reserved), content)
+        self.pack(self.lay(head.iter(), reserved), &content)
     }
 
     /// A head of these fields as it is stored, but for the memory of its own values. Where its like is stored already, nothing is made.
@@ -238,7 +238,7 @@ impl SharedHeads {
     }
 
     /// Gives a head memory of its own for its own values, and for small content; and reads its dates.
-    pub(crate) fn pack(&self, mut head: StoredHead, content: Bytes) -> (StoredHead, Bytes) {
+    pub(crate) fn pack(&self, mut head: StoredHead, content: &Bytes) -> (StoredHead, Bytes) {
         (head.date, head.last_modified) = (ReadDate::of(head.date()), ReadDate::of(head.last_modified()));
         head.has_read_dates = true;
         let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
@@ -253,7 +253,7 @@ impl SharedHeads {
                 *value = kept;
             }
         }
-        (head, if copied == content.len() { memory } else { content })
+        (head, if copied == content.len() { memory } else { content.clone() })
     }
 
     /// This time as a field value.

@@ -57,7 +57,7 @@ impl Head {
     }
 
     /// In memory of its own, with this content, where it is small.
-    pub(crate) fn stored(&self, core: &CacheCore, form: Form, content: Bytes) -> (StoredHead, Bytes) {
+    pub(crate) fn stored(&self, core: &CacheCore, form: Form, content: &Bytes) -> (StoredHead, Bytes) {
         match self {
             Self::Laid(head) => core.heads.pack(head.clone(), content),
             Self::Open(head) => {
@@ -65,7 +65,7 @@ impl Head {
                 if matches!(form, Form::Coded { .. }) {
                     form.dress(head.to_mut());
                 }
-                core.heads.store(&head, &core.settings.switches.names(), content)
+                core.heads.pack(core.heads.lay(head.iter(), &core.settings.switches.names()), content)
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::admission::{Ask, InHand};
 use crate::boarding::{Boarding, Departure};
 use crate::body::read_out;
 use crate::cache::CacheCore;
+use crate::clock::Moment;
 use crate::fetch::Errand;
 use crate::follow::{Followed, Following};
 use crate::future::ResponseFuture;
@@ -55,7 +56,9 @@ impl<S> Cache<S> {
         let span = spans::refresh(core.rules.get(ask.rule));
         departure.flight.trace(&span);
         let Some(far) = core.lessor(&ask, ForwardReason::Stale, &departure) else {
-            let errand = Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure);
+            let now = core.now();
+            let errand =
+                Errand::begin(core, ask, ForwardReason::Stale, Some(stored.clone()), &mut request, departure, now);
             let answer = errand.unattended().run(call(self.inner.clone(), request));
             return core.refresh(place, read_out(answer).instrument(span));
         };
@@ -63,7 +66,9 @@ impl<S> Cache<S> {
         let refreshed = async move {
             let turn = cache.take_turn(&far, &ask, request.headers(), Some(&stored), &mut departure).await;
             if let Turn::Ours = turn {
-                let errand = Errand::begin(&cache, ask, ForwardReason::Stale, Some(stored), &mut request, departure);
+                let now = cache.now();
+                let errand =
+                    Errand::begin(&cache, ask, ForwardReason::Stale, Some(stored), &mut request, departure, now);
                 read_out(errand.unattended().run(call(inner, request))).await;
             }
         };
@@ -87,7 +92,7 @@ impl<S> Cache<S> {
         core.note_miss(&ask, why);
         let expected = core.expected(&ask, request.headers(), why, previous.as_deref());
         match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {
-            Boarding::Lead(departure) => self.lead(core, request, ask, why, previous, departure),
+            Boarding::Lead(departure) => self.lead(core, request, ask, why, previous, departure, now),
             boarding => {
                 let (service, core) = (self.clone(), core.clone());
                 ResponseFuture::awaited(async move {
@@ -97,7 +102,8 @@ impl<S> Cache<S> {
                         Followed::Answered(response) => Ok(response),
                         Followed::Leads { departure, previous_is_good } => {
                             let previous = previous.filter(|_| previous_is_good);
-                            service.lead(&core, request, ask, why, previous, departure).await
+                            let now = core.now();
+                            service.lead(&core, request, ask, why, previous, departure, now).await
                         }
                     }
                 })
@@ -105,7 +111,8 @@ impl<S> Cache<S> {
         }
     }
 
-    /// To the handler, for all who wait for the same.
+    /// To the handler, for all who wait for the same. It is `now` since right before it boarded.
+    #[expect(clippy::too_many_arguments, reason = "all that is known of a request goes along")]
     fn lead<R>(
         &self,
         core: &Arc<CacheCore>,
@@ -114,18 +121,18 @@ impl<S> Cache<S> {
         why: ForwardReason,
         previous: Option<Arc<StoredResponse>>,
         mut departure: Departure,
+        now: Moment,
     ) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let now = core.now();
         // Between the look at the store and the departure, the answer to another request may have been stored.
         if let Some(stored) = core.stored_meanwhile(&ask, request.headers(), now, why, &departure) {
             return self.hit(core, &mut request, &ask, now, &stored);
         }
         let Some(far) = core.lessor(&ask, why, &departure) else {
-            return self.depart(core, request, ask, why, previous, departure);
+            return self.depart(core, request, ask, why, previous, departure, now);
         };
         let (service, cache) = (self.clone(), core.clone());
         let answer = async move {
@@ -135,13 +142,17 @@ impl<S> Cache<S> {
                     let outcome = if waited { Outcome::Collapsed(why) } else { Outcome::Hit };
                     Ok(service.send(&cache, &request, &ask, cache.now(), &stored, outcome))
                 }
-                Turn::Ours => service.depart(&cache, request, ask, why, previous, departure).await,
+                Turn::Ours => {
+                    let now = cache.now();
+                    service.depart(&cache, request, ask, why, previous, departure, now).await
+                }
             }
         };
         // Others wait for it.
         ResponseFuture::filling(core.clone(), answer)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all that is known of a request goes along")]
     fn depart<R>(
         &self,
         core: &Arc<CacheCore>,
@@ -150,6 +161,7 @@ impl<S> Cache<S> {
         why: ForwardReason,
         previous: Option<Arc<StoredResponse>>,
         departure: Departure,
+        now: Moment,
     ) -> Answer<S, R>
     where
         S: Handler<R>,
@@ -159,7 +171,7 @@ impl<S> Cache<S> {
         departure.flight.trace(&span);
         let outlives_client = departure.flight.is_joinable();
         InHand::mark(&self.live, core, request.extensions_mut(), Some(departure.sink(core)));
-        let errand = Errand::begin(core, ask, why, previous, &mut request, departure);
+        let errand = Errand::begin(core, ask, why, previous, &mut request, departure, now);
         let errand = if is_unattended(&request) { errand.unattended() } else { errand };
         let answer = errand.run(call(self.inner.clone(), request)).instrument(span);
         if outlives_client { ResponseFuture::filling(core.clone(), answer) } else { ResponseFuture::awaited(answer) }

@@ -235,6 +235,11 @@ impl CacheOutcome {
         self
     }
 
+    /// Whether nothing was stored, and something is now.
+    fn is_first_miss(&self) -> bool {
+        self.outcome == Outcome::Miss(ForwardReason::UriMiss) && self.stored == Some(Ok(())) && self.ttl.is_none()
+    }
+
     /// The member that this cache adds to `Cache-Status` (RFC 9211 §2).
     ///
     /// ```text
@@ -390,6 +395,10 @@ impl HeaderSwitches {
     }
 
     fn status_value(&self, outcome: &CacheOutcome) -> HeaderValue {
+        // What most misses say, which takes no memory so.
+        if self.name == "larder" && outcome.is_first_miss() {
+            return HeaderValue::from_static("larder; fwd=uri-miss; stored");
+        }
         HeaderValue::from_bytes(&outcome.cache_status(&self.name)).unwrap_or(HeaderValue::from_static("larder"))
     }
 }
@@ -476,6 +485,19 @@ mod tests {
         ];
         for (outcome, expected) in rows {
             assert_eq!(status(outcome), expected);
+        }
+    }
+
+    #[test]
+    fn what_most_misses_say_is_what_it_would_be_written_as() {
+        for why in [ForwardReason::UriMiss, ForwardReason::VaryMiss] {
+            let outcome = CacheOutcome::new(Outcome::Miss(why), None);
+            for outcome in [outcome, outcome.stored(Ok(())), outcome.stored(Err(DeclineReason::NoStore))] {
+                for name in ["larder", "edge"] {
+                    let switches = HeaderSwitches { name: name.into(), ..HeaderSwitches::default() };
+                    assert_eq!(switches.status_value(&outcome).as_bytes(), &*outcome.cache_status(name));
+                }
+            }
         }
     }
 

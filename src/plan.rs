@@ -203,7 +203,7 @@ impl Plan {
 
     /// The response as it will be stored, but for its content and for what is made of that.
     pub(crate) fn preview(&self) -> StoredResponse {
-        let (head, body) = self.head.stored(&self.core, self.form, Bytes::new());
+        let (head, body) = self.head.stored(&self.core, self.form, &Bytes::new());
         let downstream = self.verdict.downstream.clone().filter(Downstream::is_of_each_answer);
         StoredResponse {
             status: self.status,
@@ -225,10 +225,10 @@ impl Plan {
     }
 
     /// Stores the response with this content, and tells what was stored.
-    pub(crate) fn commit(self, body: Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
+    pub(crate) fn commit(self, body: &Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
         let looked_at = self.trail.is_some();
         let content = if looked_at {
-            self.core.observations.content(&body, hash.as_ref(), self.head.etag())
+            self.core.observations.content(body, hash.as_ref(), self.head.etag())
         } else {
             Seen::Unseen
         };
@@ -237,7 +237,7 @@ impl Plan {
 
     fn commit_seen(
         mut self,
-        body: Bytes,
+        body: &Bytes,
         hash: Option<[u8; 32]>,
         content: Seen,
     ) -> Result<Arc<StoredResponse>, DeclineReason> {
@@ -298,7 +298,7 @@ impl Plan {
         }
         // What it was purged by while it was being confirmed counts, also where it has other tags now.
         self.confirmed = Some(previous.stamp.as_of(self.stamp.number));
-        self.commit_seen(body, None, Seen::Confirmed)
+        self.commit_seen(&body, None, Seen::Confirmed)
     }
 
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since

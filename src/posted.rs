@@ -72,7 +72,7 @@ impl Posted {
         let departure = Departure { flight, stamp: self.stamp, changes: self.changes, asked };
         // From here on a write seals the flight, and what it brings is held against purges. One that came before has been counted, or has a larger number than the stamp.
         let is_alone = core.counters.writes.count(&self.target) == self.writes + own;
-        let errand = Errand {
+        let errand = Box::new(Errand {
             core: core.clone(),
             ask: self.ask,
             why: ForwardReason::UriMiss,
@@ -86,7 +86,7 @@ impl Posted {
             is_post: true,
             scope,
             attended: true,
-        };
+        });
         let (received, handler) = (core.now(), response.extensions().get::<Cached>().cloned());
         let verdict = errand.judge(StatusCode::OK, head, handler.as_ref(), received).ok().filter(|_| is_alone)?;
         fits(&core.settings, head, response.body().size_hint().exact()).ok()?;
@@ -96,7 +96,7 @@ impl Posted {
 
 /// An answer that will be stored.
 pub(crate) struct Stored {
-    pub(crate) errand: Errand,
+    pub(crate) errand: Box<Errand>,
     pub(crate) verdict: Verdict,
     pub(crate) handler: Option<Cached>,
     pub(crate) received: Moment,

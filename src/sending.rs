@@ -48,7 +48,7 @@ impl Sending {
             Err(DeclineReason::Incomplete)
         } else {
             let hash = plan.needs_hash().then(|| Sha256::digest(&content).into());
-            plan.commit(content.clone(), hash)
+            plan.commit(&content, hash)
         };
         if let Ok(stored) = &stored
             && stored.origin.own_etag

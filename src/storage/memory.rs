@@ -1,18 +1,21 @@
-//! The store in memory. moka decides what stays (TinyLFU or LRU, bounded by weight, expired entries leave); reads don't go through it but
+//! The store in memory. What is new stands in a queue first (see `window.rs`); of the rest moka decides what stays (TinyLFU or LRU, bounded by weight, expired entries leave); reads don't go through it but
 //! through a lock-free index, and tell moka about themselves only now and then, less and less often. That is several times cheaper and changes little in what moka
 //! knows: its sketch of frequencies is an estimate in any case. Of what was asked for in vain it hears when that is stored.
 
 mod swapping;
+mod window;
 
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
+use seize::Guard as _;
 use smallvec::SmallVec;
 
+use self::window::{Newcomer, Window};
 use super::policy_key::{Known, PolicyKey, Sought};
 use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Swap, Swapped, Variants, with_newer};
@@ -71,6 +74,10 @@ type IndexKey = SmallVec<[u8; 96]>;
 pub(super) struct Inner {
     pub(super) index: Arc<Index>,
     pub(super) policy: moka::sync::Cache<PolicyKey, Token, BuildHasherDefault<Known>>,
+    /// Before it.
+    pub(super) window: Window,
+    /// The weight that moka may keep.
+    policy_room: u64,
     /// Writers of one key take turns, so that index and policy see them in the same order.
     turns: [Mutex<()>; TURNS],
     hasher: ahash::RandomState,
@@ -79,6 +86,12 @@ pub(super) struct Inner {
 }
 
 const TURNS: usize = sized(64, 2);
+
+/// As many slots that were replaced or removed give their memory back together: to know that nobody reads them any more takes a call of the system, which stops all threads for a moment.
+const RETIRED_TOGETHER: usize = 32;
+
+/// Larger ones don't wait.
+const LARGE: u64 = 8 << 10;
 
 /// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
 /// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
@@ -102,6 +115,8 @@ pub(super) struct Slot {
     /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
     number: u64,
     bytes: u64,
+    /// It stands in the window, and moka hasn't heard of it.
+    is_new: AtomicBool,
 }
 
 impl Slot {
@@ -126,6 +141,16 @@ impl Slot {
     pub(super) fn reads(&self) -> u32 {
         self.reads.load(Ordering::Relaxed)
     }
+}
+
+/// Where a slot is known that is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Window,
+    /// With moka, which is to hear that it was asked for in vain so many times.
+    Policy {
+        times: u32,
+    },
 }
 
 /// What moka holds for a slot.
@@ -190,7 +215,9 @@ impl MemoryStore {
 
     /// Lets what has expired or been evicted go now. Happens on its own while the store is written to.
     pub fn sweep(&self) {
-        self.inner().policy.run_pending_tasks();
+        let inner = self.inner();
+        inner.tidy_window();
+        inner.policy.run_pending_tasks();
     }
 
     /// Calls `choose` with the variants of a key, without waiting and without copying them.
@@ -221,12 +248,9 @@ impl MemoryStore {
         let turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
         let variants = with_newer(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants), response.clone(), most);
-        let held = self.set(&sought, variants);
+        self.set(&sought, variants);
         drop(turn);
-        // moka evicts now and then; large bodies must not pile up until it does.
-        if held > self.settings.capacity {
-            inner.policy.run_pending_tasks();
-        }
+        inner.keep_bounds(self.settings.capacity);
     }
 
     /// Puts another response in the place of the first one for which `change` makes one, if there is any. Nothing is put, removed or purged by key
@@ -267,8 +291,8 @@ impl MemoryStore {
         dropped
     }
 
-    /// Fills the slot of a key, whose turn the caller has. Returns how many bytes are held then.
-    fn set(&self, key: &Sought<'_>, variants: SmallVec<[StoredResponse; 1]>) -> u64 {
+    /// Fills the slot of a key, whose turn the caller has.
+    fn set(&self, key: &Sought<'_>, variants: SmallVec<[StoredResponse; 1]>) {
         let inner = self.inner();
         let slots = inner.index.slots.pin();
         let size = (key.bytes.len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
@@ -277,21 +301,22 @@ impl MemoryStore {
             weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0) };
-        let held = inner.index.bytes.fetch_add(size, Ordering::Relaxed) + size;
+        let place = inner.place(key, &token, slots.get(key.bytes));
+        let is_new = AtomicBool::new(place == Place::Window);
+        let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0), is_new };
+        inner.index.bytes.fetch_add(size, Ordering::Relaxed);
         slot.entered();
         let index_key = IndexKey::from_slice(key.bytes);
         inner.index.room.offer();
-        match slots.insert(index_key, slot) {
-            Some(old) => {
-                inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
-                old.left();
-            }
-            // It was asked for in vain, which moka has to know: it lets nobody in who was never asked for, once there is no room.
-            None => _ = inner.policy.get(key),
+        if let Some(old) = slots.insert(index_key, slot) {
+            inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
+            old.left();
+            inner.index.settle(old.bytes);
         }
-        inner.policy.insert(key.to_key(), token);
-        held
+        match place {
+            Place::Window => inner.window.enter(key.to_key(), token),
+            Place::Policy { times } => inner.hand_over(key, token, times),
+        }
     }
 
     pub(crate) fn remove_now(&self, key: &CacheKey) -> bool {
@@ -355,8 +380,7 @@ impl Inner {
             Some(Simulated { seed, .. }) => ahash::RandomState::with_seeds(seed, 1, 2, 3),
             None => ahash::RandomState::new(),
         };
-        // A batch of one: bodies may be large, so what is replaced must not wait for others before its memory is given back.
-        let collector = seize::Collector::new().batch_size(1);
+        let collector = seize::Collector::new().batch_size(RETIRED_TOGETHER);
         let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
         let index = Arc::new(Index {
             slots,
@@ -370,8 +394,10 @@ impl Inner {
             Eviction::Lru => EvictionPolicy::lru(),
         };
         let evicted = index.clone();
+        let window = Window::new(&settings);
+        let policy_room = window.rest_of(settings.capacity / settings.unit());
         let policy = moka::sync::Cache::builder()
-            .max_capacity(settings.capacity / settings.unit())
+            .max_capacity(policy_room)
             .weigher(|_: &PolicyKey, token: &Token| token.weight)
             .expire_after(Keep)
             .eviction_policy(policy)
@@ -380,6 +406,8 @@ impl Inner {
         Self {
             index,
             policy,
+            window,
+            policy_room,
             turns: std::array::from_fn(|_| Mutex::new(())),
             hasher,
             next: AtomicU64::new(1),
@@ -390,6 +418,70 @@ impl Inner {
 
     fn sought<'a>(&self, key: &'a [u8]) -> Sought<'a> {
         Sought { hash: self.hasher.hash_one(key), bytes: key }
+    }
+
+    /// Where what is to be put under a key belongs; `old` is what it takes the place of.
+    fn place(&self, key: &Sought<'_>, token: &Token, old: Option<&Slot>) -> Place {
+        match old {
+            Some(old) if !old.is_new.load(Ordering::Relaxed) => Place::Policy { times: 0 },
+            Some(old) if old.reads() > 0 => Place::Policy { times: 1 },
+            None if self.window.was_unread(key) => Place::Policy { times: 1 },
+            _ if self.window.admits(token) => Place::Window,
+            _ => Place::Policy { times: 1 },
+        }
+    }
+
+    /// Gives a slot to moka, which has to know that it was asked for in vain: it lets nobody in who was never asked for, once there is no room.
+    fn hand_over(&self, key: &Sought<'_>, token: Token, times: u32) {
+        (0..times).for_each(|_| _ = self.policy.get(key));
+        self.policy.insert(key.to_key(), token);
+    }
+
+    /// Lets those leave for whom there is no room. To be called when nobody's turn is held.
+    fn keep_bounds(&self, capacity: u64) {
+        while let Some(newcomer) = self.window.leaver() {
+            self.leave_window(&newcomer);
+        }
+        // moka evicts now and then; large bodies must not pile up until it does.
+        if self.index.bytes.load(Ordering::Relaxed) > capacity {
+            self.policy.run_pending_tasks();
+        }
+    }
+
+    /// To moka, if it was read or there is room; else it goes.
+    fn leave_window(&self, newcomer: &Newcomer) {
+        let sought = newcomer.key.sought();
+        let _turn = self.turn(&sought);
+        let slots = self.index.slots.pin();
+        let is_meant = |slot: &Slot| slot.number == newcomer.token.number;
+        // Else it was replaced or removed.
+        let Some(slot) = slots.get(sought.bytes).filter(|slot| is_meant(slot)) else { return };
+        let Some(keep) = newcomer.keep() else {
+            self.index.remove(sought.bytes, Became::Expired, is_meant);
+            return;
+        };
+        let there_is_room = || self.policy.weighted_size() + u64::from(newcomer.token.weight) <= self.policy_room;
+        if slot.reads() > 0 || there_is_room() {
+            slot.is_new.store(false, Ordering::Relaxed);
+            return self.hand_over(&sought, Token { keep, ..newcomer.token }, 1);
+        }
+        self.window.remember_unread(sought.hash);
+        if self.index.remove(sought.bytes, Became::Evicted, is_meant) {
+            let evictions = self.index.evictions.fetch_add(1, Ordering::Relaxed);
+            // moka looks after itself when it is told of something, which it may not be for long.
+            if evictions % 64 == 0 {
+                self.policy.run_pending_tasks();
+            }
+        }
+    }
+
+    /// Lets what has expired leave while it stands in the window.
+    fn tidy_window(&self) {
+        for newcomer in self.window.expired() {
+            let _turn = self.turn(&newcomer.key.sought());
+            let is_meant = |slot: &Slot| slot.number == newcomer.token.number;
+            self.index.remove(newcomer.key.as_bytes(), Became::Expired, is_meant);
+        }
     }
 
     fn turn(&self, key: &Sought<'_>) -> MutexGuard<'_, ()> {
@@ -405,6 +497,7 @@ impl Index {
                 self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
                 slot.left();
                 slot.became(became);
+                self.settle(slot.bytes);
                 self.fates.iter().for_each(|fates| match became {
                     Became::Purged { number: None } => fates.note_swept(key),
                     _ => fates.note(key, became),
@@ -412,6 +505,13 @@ impl Index {
                 true
             }
             Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// So many bytes were retired. What is large must not wait for others before its memory is given back.
+    fn settle(&self, bytes: u64) {
+        if bytes > LARGE {
+            self.slots.guard().flush();
         }
     }
 

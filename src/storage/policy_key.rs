@@ -16,6 +16,10 @@ impl PolicyKey {
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    pub(super) fn sought(&self) -> Sought<'_> {
+        Sought { hash: self.hash, bytes: &self.bytes }
+    }
 }
 
 impl Hash for PolicyKey {

@@ -1,4 +1,4 @@
-//! [`Scan`]: a walk through all that the memory store holds, off the way of those who read it. moka tells the keys, some at a time, and each is looked
+//! [`Scan`]: a walk through all that the memory store holds, off the way of those who read it. The window and moka tell the keys, some at a time, and each is looked
 //! up in the index, so between two steps nothing is held that would keep the memory of what leaves the store.
 
 use super::memory::{Inner, Token};
@@ -9,6 +9,8 @@ use crate::response::StoredResponse;
 /// A walk that goes on where it was left.
 pub(crate) struct Scan<'a> {
     inner: &'a Inner,
+    /// Taken first: who leaves the window meanwhile for moka would be missed otherwise.
+    new: std::vec::IntoIter<PolicyKey>,
     keys: moka::sync::Iter<'a, PolicyKey, Token>,
 }
 
@@ -23,15 +25,23 @@ pub(crate) struct Entry<'a> {
 
 impl<'a> Scan<'a> {
     pub(super) fn new(inner: &'a Inner) -> Self {
-        Self { inner, keys: inner.policy.iter() }
+        Self { inner, new: inner.window.keys().into_iter(), keys: inner.policy.iter() }
     }
 
     /// Visits the next entries, `most` at most; false when there are no more.
     pub(crate) fn step(&mut self, most: usize, mut visit: impl FnMut(Entry<'_>)) -> bool {
         let slots = self.inner.index.slots.pin();
         for _ in 0..most {
-            let Some((key, _)) = self.keys.next() else { return false };
-            let bytes = key.as_bytes();
+            let (new, known);
+            let bytes = if let Some(key) = self.new.next() {
+                new = key;
+                new.as_bytes()
+            } else if let Some((key, _)) = self.keys.next() {
+                known = key;
+                known.as_bytes()
+            } else {
+                return false;
+            };
             let (Some(slot), Some(key)) = (slots.get(bytes), CacheKey::from_bytes(bytes)) else { continue };
             visit(Entry { key, variants: &slot.variants, reads: slot.reads() });
         }

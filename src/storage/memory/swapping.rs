@@ -18,12 +18,9 @@ impl MemoryStore {
         if let Some(answer) = swap.answer(there)? {
             return Ok(answer);
         }
-        let held = self.set(&key, smallvec![StoredResponse::clone(&swap.new)]);
+        self.set(&key, smallvec![StoredResponse::clone(&swap.new)]);
         drop(turn);
-        // As with any other write: large content must not pile up until moka evicts.
-        if held > self.settings.capacity {
-            inner.policy.run_pending_tasks();
-        }
+        inner.keep_bounds(self.settings.capacity);
         Ok(Swapped::Done)
     }
 }

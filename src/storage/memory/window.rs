@@ -1,0 +1,194 @@
+//! [`Window`]: where what is new stands first, in a queue, before moka hears of it. Most of what is asked for once is never asked for again; to bring that into moka and out of it
+//! costs several times what all the rest of storing it does. So who comes to the end of the queue unread goes at once when there is no room, and only its hash is remembered: who comes
+//! again while it is goes to moka without standing here. (The small queue of S3-FIFO: Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023.)
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Settings, Token};
+use crate::storage::memory::Eviction;
+use crate::storage::policy_key::{PolicyKey, Sought};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(in crate::storage) struct Window {
+    queue: Mutex<Queue>,
+    /// The weight that may stand here.
+    most: u64,
+    unread: Unread,
+}
+
+#[derive(Default)]
+struct Queue {
+    order: VecDeque<Newcomer>,
+    weight: u64,
+}
+
+/// One who stands in the queue. What it stands for may have been replaced or removed since.
+#[derive(Clone)]
+pub(super) struct Newcomer {
+    pub(super) key: PolicyKey,
+    pub(super) token: Token,
+    since: Instant,
+}
+
+/// One in so many bytes, or in so many entries, is the window's.
+const PART: u64 = 20;
+
+impl Window {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let most = match (settings.eviction, settings.max_entries) {
+            // Who was asked for longest ago leaves first, and that is all.
+            (Eviction::Lru, _) => 0,
+            (_, None) => settings.capacity / settings.unit() / PART,
+            // Whole shares, so that as many entries fit as are allowed.
+            (_, Some(entries)) => (entries / PART).saturating_mul(settings.weight(0).into()),
+        };
+        Self {
+            queue: Mutex::default(),
+            most,
+            unread: Unread::new(if most > 0 { settings.capacity } else { 0 }, settings.max_entries),
+        }
+    }
+
+    /// The weight that is left for moka.
+    pub(super) fn rest_of(&self, weight: u64) -> u64 {
+        weight.saturating_sub(self.most)
+    }
+
+    /// Whether something so heavy may stand here: no single one pushes out all others.
+    pub(super) fn admits(&self, token: &Token) -> bool {
+        u64::from(token.weight) <= self.most / 2
+    }
+
+    /// Whether this key left the queue unread not long ago; to be asked once.
+    pub(super) fn was_unread(&self, key: &Sought<'_>) -> bool {
+        self.unread.take(key.hash)
+    }
+
+    pub(super) fn remember_unread(&self, hash: u64) {
+        self.unread.add(hash);
+    }
+
+    pub(super) fn enter(&self, key: PolicyKey, token: Token) {
+        let newcomer = Newcomer { key, token, since: Instant::now() };
+        let mut queue = self.queue();
+        queue.weight += u64::from(token.weight);
+        queue.order.push_back(newcomer);
+    }
+
+    /// Who has to leave the queue, in front of it.
+    pub(super) fn leaver(&self) -> Option<Newcomer> {
+        let mut queue = self.queue();
+        if queue.weight <= self.most {
+            return None;
+        }
+        let first = queue.order.pop_front()?;
+        queue.weight -= u64::from(first.token.weight);
+        Some(first)
+    }
+
+    /// Those whose time is over. They stay where they stand until they come to the front.
+    pub(super) fn expired(&self) -> Vec<Newcomer> {
+        self.queue().order.iter().filter(|newcomer| newcomer.keep().is_none()).cloned().collect()
+    }
+
+    /// The keys of all who stand here now.
+    pub(in crate::storage) fn keys(&self) -> Vec<PolicyKey> {
+        self.queue().order.iter().map(|newcomer| newcomer.key.clone()).collect()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Newcomer {
+    /// How long it is still worth keeping; `None` when that is over.
+    pub(super) fn keep(&self) -> Option<Duration> {
+        self.token.keep.checked_sub(self.since.elapsed()).filter(|keep| !keep.is_zero())
+    }
+}
+
+/// Hashes of keys that left unread, each at a place of its own; what is newer pushes out what shares its place. An estimate, by which nothing is decided but who may stay.
+struct Unread {
+    /// The half of a hash that doesn't say its place; zero where there is none.
+    places: Box<[AtomicU32]>,
+}
+
+/// As many bytes of the store's make a place.
+const BYTES_TO_A_PLACE: u64 = 2 << 10;
+const MOST_PLACES: u64 = 1 << 20;
+
+impl Unread {
+    fn new(capacity: u64, max_entries: Option<u64>) -> Self {
+        let entries = (capacity / BYTES_TO_A_PLACE).min(max_entries.unwrap_or(u64::MAX));
+        let places = entries.min(MOST_PLACES).next_power_of_two();
+        Self { places: (0..places).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    fn add(&self, hash: u64) {
+        let (place, rest) = self.place(hash);
+        place.store(rest, Ordering::Relaxed);
+    }
+
+    fn take(&self, hash: u64) -> bool {
+        let (place, rest) = self.place(hash);
+        let is_known = place.load(Ordering::Relaxed) == rest;
+        if is_known {
+            place.store(0, Ordering::Relaxed);
+        }
+        is_known
+    }
+
+    fn place(&self, hash: u64) -> (&AtomicU32, u32) {
+        (&self.places[hash as usize & (self.places.len() - 1)], (hash >> 32) as u32 | 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStore;
+
+    fn window(store: MemoryStore) -> Window {
+        Window::new(&store.settings)
+    }
+
+    fn newcomer(n: u64) -> (PolicyKey, Token) {
+        let key = Sought { hash: n, bytes: b"key" }.to_key();
+        (key, Token { number: n, weight: 1 << 10, keep: Duration::from_secs(if n == 2 { 0 } else { 60 }) })
+    }
+
+    #[test]
+    fn who_came_first_leaves_first_and_none_before_it_is_full() {
+        let window = window(MemoryStore::new(PART * 3 << 10));
+        for n in 1..=3 {
+            let (key, token) = newcomer(n);
+            assert!(window.admits(&token));
+            window.enter(key, token);
+            assert!(window.leaver().is_none());
+        }
+        assert_eq!(window.expired().iter().map(|newcomer| newcomer.token.number).collect::<Vec<_>>(), [2]);
+        for n in 4..=6 {
+            let (key, token) = newcomer(n);
+            window.enter(key, token);
+            assert_eq!(window.leaver().map(|newcomer| newcomer.token.number), Some(n - 3));
+        }
+        assert_eq!(window.keys().len(), 3);
+    }
+
+    #[test]
+    fn a_key_that_left_unread_is_remembered_once() {
+        let window = window(MemoryStore::new(1 << 20));
+        let [one, other] = [1 << 40, 1 << 41].map(|hash| Sought { hash, bytes: b"" });
+        window.remember_unread(one.hash);
+        assert!(!window.was_unread(&other) && window.was_unread(&one) && !window.was_unread(&one));
+    }
+
+    #[test]
+    fn lru_has_none() {
+        let window = window(MemoryStore::new(1 << 30).eviction(Eviction::Lru));
+        assert!(!window.admits(&newcomer(1).1) && window.rest_of(7) == 7);
+    }
+}
