@@ -2,6 +2,8 @@
 //! through a lock-free index, and tell moka about themselves only now and then, less and less often. That is several times cheaper and changes little in what moka
 //! knows: its sketch of frequencies is an estimate in any case. Of what was asked for in vain it hears when that is stored.
 
+mod index;
+mod places;
 mod swapping;
 mod window;
 
@@ -10,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
-use seize::Guard as _;
 use smallvec::SmallVec;
 
-use self::window::{Newcomer, Window};
+use self::index::{Index, IndexKey, Slot};
+use self::places::Place;
+use self::window::Window;
 use super::policy_key::{Known, PolicyKey, Sought};
 use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Swap, Swapped, Variants, with_newer};
@@ -25,7 +27,6 @@ use crate::key::CacheKey;
 use crate::nearby::Nearby;
 use crate::response::StoredResponse;
 use crate::sync::{Mutex, MutexGuard, PoisonError, sized};
-use crate::tally::RouteCounters;
 
 /// Which entries leave first when there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,9 +69,6 @@ struct Simulated {
     every_read: bool,
 }
 
-/// Keys beside their slots, so that comparing one isn't another way through memory.
-type IndexKey = SmallVec<[u8; 96]>;
-
 pub(super) struct Inner {
     pub(super) index: Arc<Index>,
     pub(super) policy: moka::sync::Cache<PolicyKey, Token, BuildHasherDefault<Known>>,
@@ -90,68 +88,9 @@ const TURNS: usize = sized(64, 2);
 /// As many slots that were replaced or removed give their memory back together: to know that nobody reads them any more takes a call of the system, which stops all threads for a moment.
 const RETIRED_TOGETHER: usize = 32;
 
-/// Larger ones don't wait.
-const LARGE: u64 = 8 << 10;
-
 /// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
 /// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
 const SAMPLE: u32 = 64;
-
-pub(super) struct Index {
-    pub(super) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
-    /// As large as a key and its slot, which papaya puts into one piece.
-    room: Nearby<(IndexKey, Slot)>,
-    bytes: AtomicU64,
-    evictions: AtomicU64,
-    fates: Option<Arc<Fates>>,
-}
-
-/// In this order in memory: what a hit reads lies together.
-#[repr(C)]
-pub(super) struct Slot {
-    reads: AtomicU32,
-    /// By value: the newest variant, which mostly is the only one, lies next to the key, and a read goes through memory once less.
-    pub(super) variants: SmallVec<[StoredResponse; 1]>,
-    /// The same number as the policy's token: an eviction takes the slot that it was decided for, and no newer one.
-    number: u64,
-    bytes: u64,
-    /// It stands in the window, and moka hasn't heard of it.
-    is_new: AtomicBool,
-}
-
-impl Slot {
-    /// The counters of the route whose responses these are: by the newest of them.
-    fn route(&self) -> Option<&RouteCounters> {
-        self.variants.first().map(|newest| &*newest.route)
-    }
-
-    fn entered(&self) {
-        self.route().iter().for_each(|route| route.entered(self.bytes));
-    }
-
-    fn left(&self) {
-        self.route().iter().for_each(|route| route.left(self.bytes));
-    }
-
-    fn became(&self, became: Became) {
-        self.route().iter().for_each(|route| route.became(became));
-    }
-
-    /// How often it was read since it was filled. Reads that happen at the same time may count as one.
-    pub(super) fn reads(&self) -> u32 {
-        self.reads.load(Ordering::Relaxed)
-    }
-}
-
-/// Where a slot is known that is filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Window,
-    /// With moka, which is to hear that it was asked for in vain so many times.
-    Policy {
-        times: u32,
-    },
-}
 
 /// What moka holds for a slot.
 #[derive(Clone, Copy)]
@@ -262,13 +201,15 @@ impl MemoryStore {
     ) -> Option<StoredResponse> {
         let inner = self.inner();
         let sought = inner.sought(key.as_bytes());
-        let _turn = inner.turn(&sought);
+        let turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
         let variants = &slots.get(key.as_bytes())?.variants;
         let (place, changed) = variants.iter().enumerate().find_map(|(n, stored)| Some((n, change(stored)?)))?;
         let mut variants = variants.clone();
         variants[place] = changed.clone();
         self.set(&sought, variants);
+        drop(turn);
+        inner.keep_bounds(self.settings.capacity);
         Some(changed)
     }
 
@@ -276,7 +217,7 @@ impl MemoryStore {
     pub(crate) fn retain_now(&self, key: &CacheKey, stays: impl Fn(&StoredResponse) -> bool) -> usize {
         let inner = self.inner();
         let sought = inner.sought(key.as_bytes());
-        let _turn = inner.turn(&sought);
+        let turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
         let Some(slot) = slots.get(key.as_bytes()) else { return 0 };
         let staying = slot.variants.iter().filter(|stored| stays(stored)).cloned();
@@ -288,6 +229,8 @@ impl MemoryStore {
         } else if dropped > 0 {
             self.set(&sought, staying);
         }
+        drop(turn);
+        inner.keep_bounds(self.settings.capacity);
         dropped
     }
 
@@ -420,111 +363,8 @@ impl Inner {
         Sought { hash: self.hasher.hash_one(key), bytes: key }
     }
 
-    /// Where what is to be put under a key belongs; `old` is what it takes the place of.
-    fn place(&self, key: &Sought<'_>, token: &Token, old: Option<&Slot>) -> Place {
-        match old {
-            Some(old) if !old.is_new.load(Ordering::Relaxed) => Place::Policy { times: 0 },
-            Some(old) if old.reads() > 0 => Place::Policy { times: 1 },
-            None if self.window.was_unread(key) => Place::Policy { times: 1 },
-            _ if self.window.admits(token) => Place::Window,
-            _ => Place::Policy { times: 1 },
-        }
-    }
-
-    /// Gives a slot to moka, which has to know that it was asked for in vain: it lets nobody in who was never asked for, once there is no room.
-    fn hand_over(&self, key: &Sought<'_>, token: Token, times: u32) {
-        (0..times).for_each(|_| _ = self.policy.get(key));
-        self.policy.insert(key.to_key(), token);
-    }
-
-    /// Lets those leave for whom there is no room. To be called when nobody's turn is held.
-    fn keep_bounds(&self, capacity: u64) {
-        while let Some(newcomer) = self.window.leaver() {
-            self.leave_window(&newcomer);
-        }
-        // moka evicts now and then; large bodies must not pile up until it does.
-        if self.index.bytes.load(Ordering::Relaxed) > capacity {
-            self.policy.run_pending_tasks();
-        }
-    }
-
-    /// To moka, if it was read or there is room; else it goes.
-    fn leave_window(&self, newcomer: &Newcomer) {
-        let sought = newcomer.key.sought();
-        let _turn = self.turn(&sought);
-        let slots = self.index.slots.pin();
-        let is_meant = |slot: &Slot| slot.number == newcomer.token.number;
-        // Else it was replaced or removed.
-        let Some(slot) = slots.get(sought.bytes).filter(|slot| is_meant(slot)) else { return };
-        let Some(keep) = newcomer.keep() else {
-            self.index.remove(sought.bytes, Became::Expired, is_meant);
-            return;
-        };
-        let there_is_room = || self.policy.weighted_size() + u64::from(newcomer.token.weight) <= self.policy_room;
-        if slot.reads() > 0 || there_is_room() {
-            slot.is_new.store(false, Ordering::Relaxed);
-            return self.hand_over(&sought, Token { keep, ..newcomer.token }, 1);
-        }
-        self.window.remember_unread(sought.hash);
-        if self.index.remove(sought.bytes, Became::Evicted, is_meant) {
-            let evictions = self.index.evictions.fetch_add(1, Ordering::Relaxed);
-            // moka looks after itself when it is told of something, which it may not be for long.
-            if evictions % 64 == 0 {
-                self.policy.run_pending_tasks();
-            }
-        }
-    }
-
-    /// Lets what has expired leave while it stands in the window.
-    fn tidy_window(&self) {
-        for newcomer in self.window.expired() {
-            let _turn = self.turn(&newcomer.key.sought());
-            let is_meant = |slot: &Slot| slot.number == newcomer.token.number;
-            self.index.remove(newcomer.key.as_bytes(), Became::Expired, is_meant);
-        }
-    }
-
     fn turn(&self, key: &Sought<'_>) -> MutexGuard<'_, ()> {
         self.turns[key.hash as usize % TURNS].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Index {
-    /// Removes a slot, if it is one that is meant, and tells what became of its key.
-    fn remove(&self, key: &[u8], became: Became, which: impl Fn(&Slot) -> bool) -> bool {
-        match self.slots.pin().remove_if(key, |_, slot| which(slot)) {
-            Ok(Some((_, slot))) => {
-                self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
-                slot.left();
-                slot.became(became);
-                self.settle(slot.bytes);
-                self.fates.iter().for_each(|fates| match became {
-                    Became::Purged { number: None } => fates.note_swept(key),
-                    _ => fates.note(key, became),
-                });
-                true
-            }
-            Ok(None) | Err(_) => false,
-        }
-    }
-
-    /// So many bytes were retired. What is large must not wait for others before its memory is given back.
-    fn settle(&self, bytes: u64) {
-        if bytes > LARGE {
-            self.slots.guard().flush();
-        }
-    }
-
-    /// moka let go of a token: its slot goes as well, unless a newer one has taken the place.
-    fn evict(&self, key: &[u8], token: Token, cause: RemovalCause) {
-        let became = match cause {
-            RemovalCause::Expired => Became::Expired,
-            RemovalCause::Size => Became::Evicted,
-            RemovalCause::Explicit | RemovalCause::Replaced => Became::Dropped,
-        };
-        if self.remove(key, became, |slot| slot.number == token.number) && cause.was_evicted() {
-            self.evictions.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 
