@@ -10,7 +10,7 @@ usage: peers [--quick] [--rounds N] [--seconds N] [--connections N] [--workloads
 
   --quick        two rounds of a second each, and fewer keys: shows that all of it works, and no more
   --rounds       interleaved rounds, 9 by default
-  --seconds      of each subject in each round, 2 by default
+  --seconds      of each subject in each round, 1 by default
   --connections  of wrk, 64 by default
   --workloads    those with these beginnings, such as `hits` or `hits-200`; all by default
   --subjects     these beside `bare`; all by default
@@ -38,7 +38,7 @@ impl Arguments {
         let mut arguments = Self {
             quick: false,
             rounds: 9,
-            seconds: 2,
+            seconds: 1,
             connections: 64,
             workloads: Vec::new(),
             subjects: Subject::ALL.into(),
