@@ -120,10 +120,15 @@ async fn what_surrounds_the_content_is_counted() {
 #[tokio::test]
 async fn what_is_larger_than_the_store_is_not_kept() {
     let (key, response) = responses(1, 100 * KIB).await.remove(0);
-    let store = MemoryStore::new(10 * KIB as u64);
-    now(store.put(&key, response, 1));
-    store.sweep();
-    assert_eq!((store.usage().entries, store.usage().bytes), (0, 0));
+    for capacity in [10 * KIB as u64, 1, 0] {
+        for entries in [None, Some(20), Some(u64::MAX)] {
+            let store = MemoryStore::new(capacity);
+            let store = if let Some(most) = entries { store.max_entries(most) } else { store };
+            now(store.put(&key, response.clone(), 1));
+            store.sweep();
+            assert_eq!((store.usage().entries, store.usage().bytes), (0, 0), "{capacity} {entries:?}");
+        }
+    }
 }
 
 /// Which paths a cache over a store of this eviction still has, out of `paths`.
@@ -368,7 +373,7 @@ async fn a_bound_on_entries_is_that_number_of_small_ones() {
     let bytes: u64 = all.iter().map(|(key, response)| (key.as_bytes().len() + response.size()) as u64).sum();
     for eviction in [Eviction::TinyLfu, Eviction::Lru] {
         for capacity in [2 * bytes, 1 << 20, 1 << 40, u64::MAX] {
-            for most in [1, 2, 3, 7, 64, 100, 119] {
+            for most in [1, 2, 3, 7, 20, 39, 40, 64, 100, 119, u64::MAX] {
                 let store = MemoryStore::new(capacity).eviction(eviction).max_entries(most);
                 for (n, (key, response)) in all.iter().enumerate() {
                     now(store.put(key, response.clone(), 1));

@@ -101,7 +101,7 @@ pub(super) struct Token {
 }
 
 impl MemoryStore {
-    /// A store of at most `capacity` bytes.
+    /// A store of at most `capacity` bytes. With [`Eviction::TinyLfu`] a twentieth of them is for what is new, so an entry that takes more than the rest is not kept.
     pub fn new(capacity: u64) -> Self {
         let settings = Settings { capacity, max_entries: None, eviction: Eviction::default(), simulated: None };
         Self { settings, fates: None, inner: std::sync::OnceLock::new() }
@@ -152,7 +152,7 @@ impl MemoryStore {
         Self { settings: self.settings, fates: Some(fates.clone()), inner: std::sync::OnceLock::new() }
     }
 
-    /// Lets what has expired or been evicted go now. Happens on its own while the store is written to.
+    /// Lets what has expired or been evicted go now. Happens on its own while the store is written to, but for what is new: that goes when all that came before it has.
     pub fn sweep(&self) {
         let inner = self.inner();
         inner.tidy_window();
@@ -254,7 +254,7 @@ impl MemoryStore {
         if let Some(old) = slots.insert(index_key, slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
             old.left();
-            inner.index.settle(old.bytes);
+            inner.index.settle(old);
         }
         match place {
             Place::Window => inner.window.enter(key.to_key(), token),
@@ -340,7 +340,8 @@ impl Inner {
         let window = Window::new(&settings);
         let policy_room = window.rest_of(settings.capacity / settings.unit());
         let policy = moka::sync::Cache::builder()
-            .max_capacity(policy_room)
+            // Of nothing it would take in what it never tells of again; and no entry weighs as little as one.
+            .max_capacity(policy_room.max(1))
             .weigher(|_: &PolicyKey, token: &Token| token.weight)
             .expire_after(Keep)
             .eviction_policy(policy)

@@ -73,7 +73,7 @@ impl Index {
                 self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
                 slot.left();
                 slot.became(became);
-                self.settle(slot.bytes);
+                self.settle(slot);
                 self.fates.iter().for_each(|fates| match became {
                     Became::Purged { number: None } => fates.note_swept(key),
                     _ => fates.note(key, became),
@@ -84,9 +84,9 @@ impl Index {
         }
     }
 
-    /// So many bytes were retired. What is large must not wait for others before its memory is given back.
-    pub(super) fn settle(&self, bytes: u64) {
-        if bytes > LARGE {
+    /// A slot was retired. What is large must not wait for others before its memory is given back; nor what is in the account of a principal, which is charged for it until then.
+    pub(super) fn settle(&self, slot: &Slot) {
+        if slot.bytes > LARGE || slot.variants.iter().any(|variant| variant.charge.is_some()) {
             self.slots.guard().flush();
         }
     }

@@ -1,6 +1,7 @@
 //! Where an entry stands, in the window or with moka, and how it comes from the one to the other.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::index::Slot;
 use super::window::Newcomer;
@@ -40,6 +41,7 @@ impl Inner {
     pub(super) fn keep_bounds(&self, capacity: u64) {
         while let Some(newcomer) = self.window.leaver() {
             self.leave_window(&newcomer);
+            self.window.left(&newcomer);
         }
         // moka evicts now and then; large bodies must not pile up until it does.
         if self.index.bytes.load(Ordering::Relaxed) > capacity {
@@ -52,10 +54,10 @@ impl Inner {
         let sought = newcomer.key.sought();
         let _turn = self.turn(&sought);
         let slots = self.index.slots.pin();
-        let is_meant = |slot: &Slot| slot.number == newcomer.token.number;
-        // Else it was replaced or removed.
+        let is_meant = |slot: &Slot| slot.number == newcomer.token.number && slot.is_new.load(Ordering::Relaxed);
+        // Else it was replaced or removed, or somebody else has seen it off.
         let Some(slot) = slots.get(sought.bytes).filter(|slot| is_meant(slot)) else { return };
-        let Some(keep) = newcomer.keep() else {
+        let Some(keep) = newcomer.keep(Instant::now()) else {
             self.index.remove(sought.bytes, Became::Expired, is_meant);
             return;
         };

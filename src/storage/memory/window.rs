@@ -41,8 +41,11 @@ impl Window {
             // Who was asked for longest ago leaves first, and that is all.
             (Eviction::Lru, _) => 0,
             (_, None) => settings.capacity / settings.unit() / PART,
-            // Whole shares, so that as many entries fit as are allowed.
-            (_, Some(entries)) => (entries / PART).saturating_mul(settings.weight(0).into()),
+            // Whole shares, so that as many entries fit as are allowed; and none where only one could stand here, which none may alone. More entries than bytes are no bound.
+            (_, Some(entries)) => match entries.min(settings.capacity) / PART {
+                0 | 1 => 0,
+                shares => shares * u64::from(settings.weight(0)),
+            },
         };
         Self {
             queue: Mutex::default(),
@@ -77,23 +80,30 @@ impl Window {
         queue.order.push_back(newcomer);
     }
 
-    /// Who has to leave the queue, in front of it.
+    /// Who has to leave the queue, in front of it: there is no room, or its time is over. It stands there until it [has left](Self::left), so that whoever looks through the store
+    /// meanwhile finds it here, if not yet with moka.
     pub(super) fn leaver(&self) -> Option<Newcomer> {
+        let queue = self.queue();
+        let first = queue.order.front()?;
+        (queue.weight > self.most || first.keep(Instant::now()).is_none()).then(|| first.clone())
+    }
+
+    /// Who stood in front has left. Several may have seen it off.
+    pub(super) fn left(&self, newcomer: &Newcomer) {
         let mut queue = self.queue();
-        if queue.weight <= self.most {
-            return None;
+        if queue.order.front().is_some_and(|first| first.token.number == newcomer.token.number) {
+            queue.order.pop_front();
+            queue.weight -= u64::from(newcomer.token.weight);
         }
-        let first = queue.order.pop_front()?;
-        queue.weight -= u64::from(first.token.weight);
-        Some(first)
     }
 
     /// Those whose time is over. They stay where they stand until they come to the front.
     pub(super) fn expired(&self) -> Vec<Newcomer> {
-        self.queue().order.iter().filter(|newcomer| newcomer.keep().is_none()).cloned().collect()
+        let now = Instant::now();
+        self.queue().order.iter().filter(|newcomer| newcomer.keep(now).is_none()).cloned().collect()
     }
 
-    /// The keys of all who stand here now.
+    /// The keys of all who stand here now; that of one who was replaced as well, and so perhaps twice.
     pub(in crate::storage) fn keys(&self) -> Vec<PolicyKey> {
         self.queue().order.iter().map(|newcomer| newcomer.key.clone()).collect()
     }
@@ -105,8 +115,8 @@ impl Window {
 
 impl Newcomer {
     /// How long it is still worth keeping; `None` when that is over.
-    pub(super) fn keep(&self) -> Option<Duration> {
-        self.token.keep.checked_sub(self.since.elapsed()).filter(|keep| !keep.is_zero())
+    pub(super) fn keep(&self, now: Instant) -> Option<Duration> {
+        self.token.keep.checked_sub(now.saturating_duration_since(self.since)).filter(|keep| !keep.is_zero())
     }
 }
 
@@ -161,21 +171,44 @@ mod tests {
     }
 
     #[test]
-    fn who_came_first_leaves_first_and_none_before_it_is_full() {
+    fn who_came_first_leaves_first_and_none_before_it_is_full_or_its_time_is_over() {
         let window = window(MemoryStore::new(PART * 3 << 10));
-        for n in 1..=3 {
+        for n in [1, 3, 4] {
             let (key, token) = newcomer(n);
             assert!(window.admits(&token));
             window.enter(key, token);
             assert!(window.leaver().is_none());
         }
-        assert_eq!(window.expired().iter().map(|newcomer| newcomer.token.number).collect::<Vec<_>>(), [2]);
-        for n in 4..=6 {
+        for (n, expected) in [(2, 1), (5, 3), (6, 4)] {
             let (key, token) = newcomer(n);
             window.enter(key, token);
-            assert_eq!(window.leaver().map(|newcomer| newcomer.token.number), Some(n - 3));
+            let leaver = window.leaver().expect("there is no room");
+            assert_eq!((leaver.token.number, window.keys().len()), (expected, 4), "it is still to be seen");
+            (0..2).for_each(|_| window.left(&leaver));
+            assert_eq!(window.keys().len(), 3);
         }
-        assert_eq!(window.keys().len(), 3);
+        assert_eq!(window.expired().iter().map(|newcomer| newcomer.token.number).collect::<Vec<_>>(), [2]);
+        assert_eq!(window.leaver().map(|leaver| leaver.token.number), Some(2), "its time is over");
+    }
+
+    #[test]
+    fn it_takes_a_small_part_of_any_bounds() {
+        // (capacity, entries, what may stand here)
+        let rows = [
+            (1 << 20, None, (1 << 20) / 20),
+            (1 << 20, Some(u64::MAX), 52_428),
+            (1 << 20, Some(19), 0),
+            (1 << 20, Some(39), 0),
+            (0, None, 0),
+        ];
+        for (capacity, entries, most) in rows {
+            let store = MemoryStore::new(capacity);
+            let window = window(match entries {
+                Some(entries) => store.max_entries(entries),
+                None => store,
+            });
+            assert_eq!(window.most, most, "{capacity} {entries:?}");
+        }
     }
 
     #[test]
