@@ -31,6 +31,8 @@ const FLOORS: [&[&str]; 6] = [
         "pattern",
         "principal",
         "purge_message",
+        "query_rule",
+        "read_date",
         "regime",
         "reload",
         "request",
