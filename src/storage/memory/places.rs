@@ -70,7 +70,7 @@ impl Inner {
         if self.index.remove(sought.bytes, Became::Evicted, is_meant) {
             let evictions = self.index.evictions.fetch_add(1, Ordering::Relaxed);
             // moka looks after itself when it is told of something, which it may not be for long.
-            if evictions % 64 == 0 {
+            if evictions.is_multiple_of(64) {
                 self.policy.run_pending_tasks();
             }
         }

@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn who_came_first_leaves_first_and_none_before_it_is_full_or_its_time_is_over() {
-        let window = window(MemoryStore::new(PART * 3 << 10));
+        let window = window(MemoryStore::new((PART * 3) << 10));
         for n in [1, 3, 4] {
             let (key, token) = newcomer(n);
             assert!(window.admits(&token));
@@ -195,7 +195,7 @@ mod tests {
     fn it_takes_a_small_part_of_any_bounds() {
         // (capacity, entries, what may stand here)
         let rows = [
-            (1 << 20, None, (1 << 20) / 20),
+            (1 << 20, None, 52_428),
             (1 << 20, Some(u64::MAX), 52_428),
             (1 << 20, Some(19), 0),
             (1 << 20, Some(39), 0),
