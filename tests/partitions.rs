@@ -114,20 +114,6 @@ async fn what_is_replaced_counts_once() {
     assert_eq!((stats.stored, stats.quota_evictions, stats.storage.entries), (60, 0, 3));
 }
 
-/// What was removed is in nobody's account any more, small as it is.
-#[tokio::test]
-async fn what_is_gone_counts_no_more() {
-    let house = house(per_user().quota(1 << 20, 3));
-    for path in ["/1", "/2", "/3"] {
-        ask(&house, "a", path).await;
-    }
-    house.handle.purge(Selector::Glob("/3".into())).await.expect("purged");
-    let found = house.ask("/3", &[("x-user", "a"), ("cache-control", "only-if-cached")]).await;
-    assert_eq!(found.status, 504);
-    ask(&house, "a", "/4").await;
-    assert_eq!(house.handle.stats().quota_evictions, 0);
-}
-
 #[tokio::test]
 async fn variants_count_each_and_the_newest_stays() {
     let house = house(per_user().quota(1 << 20, 2));

@@ -365,8 +365,10 @@ fn allocations(setup: fn(CacheLayer) -> CacheLayer, handler: fn() -> Handler) ->
         });
         counted.count_total
     };
-    // What grows now and then isn't counted.
-    (0..256).map(miss).min().expect("some misses")
+    // What grows now and then isn't counted, nor what is spared now and then.
+    let mut counts: Vec<u64> = (0..256).map(miss).collect();
+    counts.sort_unstable();
+    counts[counts.len() / 2]
 }
 
 #[test]
