@@ -27,6 +27,8 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 #[allow(dead_code, reason = "the bench has no writes")]
 #[path = "../examples/server/analytics.rs"]
 mod analytics;
+#[path = "../examples/server/carrier.rs"]
+mod carrier;
 #[allow(dead_code)]
 #[path = "../examples/server/database.rs"]
 mod database;
@@ -75,7 +77,12 @@ async fn corpus() -> Bytes {
     let (_close, closing) = tokio::sync::watch::channel(false);
     let (outbox, _) = outbox::open(pool.clone());
     let queries = Queries::new(DataCache::in_memory(1 << 20));
-    let shop = shop::Shop { database: database::Database { pool: pool.clone(), queries }, outbox, closing };
+    let shop = shop::Shop {
+        database: database::Database { pool: pool.clone(), queries },
+        shipping: carrier::shipping(&DataCache::in_memory(1 << 20)),
+        outbox,
+        closing,
+    };
     let shop = shop::routes(shop);
     println!("Every answer of the example server's API in JSON, stored compressed:");
     println!("  {:<16} {:>8} {:>12} {:>12} {:>7}", "", "answers", "bytes", "stored", "ratio");

@@ -283,6 +283,23 @@ async fn what_changes_in_the_shop_is_felt_wherever_it_shows() {
     }
 }
 
+/// A quote is made anew each time, and the carrier is asked once.
+#[tokio::test]
+async fn a_page_that_is_not_kept_is_made_from_what_a_memoized_function_keeps() {
+    let folder = Folder::new("carrier");
+    let shop = folder.shop();
+    for _ in 0..3 {
+        let quote = shop.get("/checkout/quote?product_id=2", &[]).await;
+        assert_eq!((quote.status, &*quote.x_cache), (200, "BYPASS"));
+    }
+    let metrics = shop.get("/metrics", &[]).await.body;
+    for (result, count) in [("hit", 2), ("miss", 1)] {
+        let line =
+            format!("larder_data_requests_total{{cache=\"larder\",data=\"carrier\",result=\"{result}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_crash_left_in_the_outbox_is_purged_at_the_next_start() {
     let folder = Folder::new("crash");

@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "only some of its routes are asked")]
 #[path = "../examples/server/analytics.rs"]
 mod analytics;
+#[path = "../examples/server/carrier.rs"]
+mod carrier;
 #[allow(dead_code)]
 #[path = "../examples/server/database.rs"]
 mod database;
@@ -62,7 +64,12 @@ impl Planted {
         let (outbox, _) = outbox::open(pool.clone());
         let queries = Queries::new(DataCache::in_memory(1 << 20));
         let database = database::Database { pool, queries };
-        let router = shop::routes(shop::Shop { database, outbox, closing });
+        let router = shop::routes(shop::Shop {
+            database,
+            shipping: carrier::shipping(&DataCache::in_memory(1 << 20)),
+            outbox,
+            closing,
+        });
         Self { router, folder, _close: close }
     }
 

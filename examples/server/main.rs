@@ -2,10 +2,12 @@
 //!
 //! All that is said of cached answers is in this file. The shop itself, in the files beside it, is an
 //! ordinary axum application over SQLite and knows nothing of that; only its slow queries
-//! (`analytics.rs`) and what it writes go through a `Queries`, which keeps their results.
+//! (`analytics.rs`) and what it writes go through a `Queries`, which keeps their results, and
+//! what a slow service says (`carrier.rs`) through a memoized function.
 
 mod analytics;
 mod arguments;
+mod carrier;
 mod database;
 mod errors;
 mod measuring;
@@ -67,7 +69,8 @@ const TOUR: &str = r#"Try, in another terminal:
       # a MISS under its URI, but {shop}/products/1/related has asked the database already: its result is kept too,
       # and an order drops both, and everything else made from it
   curl -si {shop}/checkout/quote
-      # X-Cache: BYPASS every time, and a new quoted_at
+      # X-Cache: BYPASS every time, and a new quoted_at; only the first takes as long as the carrier does to say
+      # what it wants for the parcel, for that is kept (a memoized function)
   curl -so /dev/null -D - -H 'Authorization: Bearer user-17' {shop}/api/me/orders
       # MISS, then HIT: customer 17 has a copy of their own
   curl -so /dev/null -D - -H 'Authorization: Bearer user-18' {shop}/api/me/orders
@@ -223,7 +226,8 @@ async fn run(Arguments { listen, data, store }: Arguments) -> Result<(), String>
     let (outbox, changes) = outbox::open(pool.clone());
     let cache = cache(store);
     let queries = Queries::new(cache.data("queries").ttl(Duration::from_secs(300)));
-    let shop = Shop { database: Database { pool: pool.clone(), queries }, outbox, closing };
+    let database = Database { pool: pool.clone(), queries };
+    let shop = Shop { database, shipping: carrier::shipping(&cache.data("carrier")), outbox, closing };
     let handle = cache.handle();
     let metrics = measuring::routes(&handle).map_err(|error| format!("cannot measure: {error}"))?;
     tokio::spawn(purge_what_changed(changes, handle.purges(16)));

@@ -91,7 +91,11 @@ pub async fn quote(State(shop): State<Shop>, params: Params<QuoteParams>) -> Res
     check_quantity(quantity)?;
     let product = find_product(&shop, params.product_id.unwrap_or(1)).await?;
     let goods_cents = product.price_cents * quantity;
-    let shipping_cents = if goods_cents >= 5_000 { 0 } else { 490 };
+    let carrier_takes = shop.shipping.call((product.category, quantity)).await;
+    let carrier_takes = carrier_takes.map_err(|_| {
+        AppError::refused(StatusCode::SERVICE_UNAVAILABLE, "the carrier doesn't answer: try again in a moment")
+    })?;
+    let shipping_cents = if goods_cents >= 5_000 { 0 } else { carrier_takes };
     let quote = Quote {
         product_id: product.id,
         quantity,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::analytics::{PriceRank, Related, Revenue, TopCustomer};
+use crate::carrier::Shipping;
 use crate::database::{Category, Database, Listing, Product, Sort};
 use crate::errors::AppError;
 use crate::outbox::Outbox;
@@ -20,6 +21,7 @@ use crate::{notices, orders, streams};
 #[derive(Clone)]
 pub struct Shop {
     pub database: Database,
+    pub shipping: Shipping,
     pub outbox: Outbox,
     /// Changes once, when the server is told to stop: what would stream forever has to end then.
     pub closing: watch::Receiver<bool>,
