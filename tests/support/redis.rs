@@ -78,6 +78,10 @@ impl Setup {
                 Ok(()) => return Some(server),
                 // Another test was faster.
                 Err(said) if said.contains("Address already in use") => {}
+                Err(said) if said.contains(NO_TLS) => {
+                    skip("a server that was built with TLS");
+                    return None;
+                }
                 Err(said) => panic!("the Redis server doesn't start: {said}"),
             }
         }
@@ -241,7 +245,7 @@ impl RedisServer {
         loop {
             let log = self.log();
             let is_ready = log.contains("Ready to accept connections");
-            let has_failed = ["FATAL", "Failed listening", "Address already in use"].iter().any(|w| log.contains(w));
+            let has_failed = ["FATAL", "Failed listening", "Address already in use", NO_TLS].iter().any(|w| log.contains(w));
             match (is_ready, has_failed || Instant::now() > end) {
                 (true, _) => return Ok(()),
                 (false, true) => return Err(log),
@@ -330,13 +334,19 @@ fn program() -> Option<&'static str> {
         names.into_iter().find(runs)
     });
     if found.is_none() {
-        let wanted = "redis-server or valkey-server (`apt-get install redis-server`)";
-        assert!(std::env::var_os("LARDER_REQUIRE_REDIS").is_none(), "these tests need {wanted}");
-        // Past the capture of the test harness.
-        let told = format!("\n*** SKIPPED, NOT PASSED: a test needs {wanted} ***\n\n");
-        drop(io::stderr().write_all(told.as_bytes()));
+        skip("redis-server or valkey-server (`apt-get install redis-server`)");
     }
     found.as_deref()
+}
+
+/// What a server says that can't.
+const NO_TLS: &str = "Failed finding TLS support";
+
+fn skip(wanted: &str) {
+    assert!(std::env::var_os("LARDER_REQUIRE_REDIS").is_none(), "these tests need {wanted}");
+    // Past the capture of the test harness.
+    let told = format!("\n*** SKIPPED, NOT PASSED: a test needs {wanted} ***\n\n");
+    drop(io::stderr().write_all(told.as_bytes()));
 }
 
 fn new_folder() -> PathBuf {
