@@ -10,6 +10,7 @@ use http_body::Body;
 use tracing::Instrument;
 
 use crate::admission::Ask;
+use crate::alike::{Alike, Answered};
 use crate::boarding::Departure;
 use crate::body::{ReadAhead, ResponseBody, read_ahead, read_out, source};
 use crate::cache::CacheCore;
@@ -20,6 +21,7 @@ use crate::error::BoxError;
 use crate::fates::Became;
 use crate::fill::Fill;
 use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::plainly::parts_are_told_by_date;
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
@@ -32,6 +34,7 @@ use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::validation::{self, confirms, freshen};
 use crate::rules::Route;
 use crate::sending::Sending;
+use crate::sent_fields::SentFields;
 use crate::spans;
 use crate::stats::count;
 use crate::stream::Stream;
@@ -43,7 +46,7 @@ pub(crate) struct Errand {
     pub(crate) ask: Ask,
     pub(crate) why: ForwardReason,
     /// The request's fields as the client sent them.
-    pub(crate) asked: HeaderMap,
+    pub(crate) asked: SentFields,
     /// What the store has, stale or in need of validation.
     pub(crate) previous: Option<Arc<StoredResponse>>,
     pub(crate) departure: Departure,
@@ -60,6 +63,8 @@ pub(crate) struct Errand {
     pub(crate) attended: bool,
     /// Where the tags go that the answer is made from.
     pub(crate) scope: Scope,
+    /// The answer is like earlier ones.
+    pub(crate) alike: Option<Alike>,
 }
 
 impl Errand {
@@ -80,23 +85,24 @@ impl Errand {
     ) -> Box<Self> {
         // A purge may have come since the lookup; what it touched must not come back with a new number.
         let previous = previous.filter(|previous| core.is_valid(previous, &ask.key));
-        let mut asked = request.headers().clone();
+        let mut asked = SentFields::of(request.headers());
         let policy = &core.rules.get(ask.rule).policy;
         policy.prepare_fill(request);
         let plainly = core.coders.plainly.ask(&core.settings, departure.stamp.resource, request.headers_mut());
-        if plainly && parts_are_told_by_date(&asked) {
+        if plainly && parts_are_told_by_date(request.headers()) {
             // The date is that of every form: the client may have a part of another one than it would get (RFC 9110 §8.8.1).
-            for headers in [&mut asked, request.headers_mut()] {
-                headers.remove(header::RANGE);
-                headers.remove(header::IF_RANGE);
-            }
+            let names = [header::RANGE, header::IF_RANGE];
+            names.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+            asked = asked.without(&names);
         }
         let wants_whole = core.wants_whole(&ask, previous.as_deref(), sent);
         let mut conditional = false;
         if wants_whole {
             let headers = request.headers_mut();
-            validation::strip_conditions(headers);
-            headers.remove(header::RANGE);
+            if asked.has_conditions() {
+                validation::strip_conditions(headers);
+                headers.remove(header::RANGE);
+            }
             if let Some(previous) = &previous {
                 conditional = validation::make_conditional(headers, &previous.origin_head());
             }
@@ -117,6 +123,7 @@ impl Errand {
             is_post: false,
             attended: true,
             scope,
+            alike: None,
         })
     }
 
@@ -201,9 +208,17 @@ impl Errand {
         }
         let refused = self.plainly
             && self.core.coders.plainly.is_refusal(&self.core.settings, self.departure.stamp.resource, status);
+        let exact = response.body().size_hint().exact();
+        if handler.is_none() && !self.plainly && !self.ask.authorization && !self.ask.directives.no_store {
+            let delay = received.since(self.sent);
+            let answer = Answered { status, head: response.headers(), exact, received, delay };
+            if let Some((verdict, alike)) = self.route().alikes.judge(&self.core, answer) {
+                self.alike = Some(alike);
+                return Ok(self.store(response, verdict, None, received).await);
+            }
+        }
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
         let verdict = if refused { Err(DeclineReason::ErrorStatus) } else { verdict };
-        let exact = response.body().size_hint().exact();
         match verdict.and_then(|verdict| fits(&self.core.settings, response.headers(), exact).map(|()| verdict)) {
             Ok(verdict) => Ok(self.store(response, verdict, handler, received).await),
             Err(reason) => Ok(self.decline(response, reason)),
@@ -279,6 +294,8 @@ impl Errand {
             exact,
             asked_plainly: self.plainly,
             trail,
+            alikes: &route.alikes,
+            alike: self.alike,
         };
         Plan::new(draft, self.departure)
     }
@@ -298,7 +315,7 @@ impl Errand {
         let (core, outcome, since) = (self.core.clone(), self.outcome(outcome), self.since());
         let (mut parts, body) = response.into_parts();
         let downstream = verdict.downstream.clone();
-        let asked = self.client_asks().cloned();
+        let asked = self.client_asks();
         let exact = body.size_hint().exact();
         let one_client = self.speaks_to_one_client(&parts.headers);
         let scope = self.scope.clone();
@@ -374,7 +391,7 @@ impl Errand {
             ensure_private(&mut parts.headers, &self.core.settings.targets);
         }
         let length = announced_length(&parts.headers).or(body.size_hint().exact());
-        let mut shape = wanted(self.client_asks(), &parts, length).of_a_stream();
+        let mut shape = wanted(self.client_asks().as_ref(), &parts, length).of_a_stream();
         reshape(&mut shape, length, &mut parts.status, &mut parts.headers);
         let body = match shape {
             Shape::Whole | Shape::Parts(_) => ResponseBody::watched(body, watch),
@@ -444,8 +461,8 @@ impl Errand {
             self.core.remember_declined(self.departure.asked, reason, received);
         }
         let (core, rule, why, since) = (self.core.clone(), self.ask.rule, self.why, self.since());
-        let (asked, is_head) = (self.client_asks().cloned(), self.ask.is_head);
-        let accepts = Accepts::of(&self.asked);
+        let (asked, is_head) = (self.client_asks(), self.ask.is_head);
+        let accepts = Accepts::of(&self.asked.to_map());
         let of_one_user = self.is_for_one_user(previous);
         let key = self.ask.key.clone();
         let plan = verdict.and_then(|verdict| self.plan(previous.status, &head, verdict, handler, received, None));
@@ -477,12 +494,7 @@ impl Errand {
     }
 
     /// The client's fields where they have conditions or a range.
-    pub(crate) fn client_asks(&self) -> Option<&HeaderMap> {
-        (!self.ask.is_plain()).then_some(&self.asked)
+    pub(crate) fn client_asks(&self) -> Option<HeaderMap> {
+        (!self.ask.is_plain()).then(|| self.asked.to_map())
     }
-}
-
-/// Whether it depends on a date if the client gets a part (RFC 9110 §13.1.5).
-pub(crate) fn parts_are_told_by_date(asked: &HeaderMap) -> bool {
-    asked.get(header::IF_RANGE).is_some_and(|condition| date::parse(condition.as_bytes()).is_some())
 }

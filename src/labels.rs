@@ -45,6 +45,11 @@ impl Labels {
         self.expand(&self.tags, path, itself, |tag| bear(&tag));
     }
 
+    /// Whether any response bears tags by them.
+    pub(crate) fn has_tags(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
     /// Whether writes purge more than their URI.
     pub(crate) fn purge(&self) -> bool {
         !self.purged_tags.is_empty() || !self.purged_globs.is_empty()

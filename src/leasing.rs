@@ -100,6 +100,7 @@ impl std::fmt::Debug for Lent {
 impl CacheCore {
     /// The store that says whose turn it is, where that is worth asking: other requests may have the answer, and nobody insists on one of the handler's own.
     pub(crate) fn lessor(&self, ask: &Ask, why: ForwardReason, departure: &Departure) -> Option<Arc<dyn DynStorage>> {
+        let far = self.far_for(&ask.key)?;
         let missed = matches!(why, ForwardReason::UriMiss | ForwardReason::VaryMiss | ForwardReason::Stale);
         let asks_store_first = matches!(ask.strategy, Strategy::CacheFirst | Strategy::StaleWhileRevalidate);
         let is_shared = missed
@@ -109,7 +110,7 @@ impl CacheCore {
             && !ask.directives.no_cache;
         // Outside of a runtime nobody tells the time.
         let may_wait = is_shared && tokio::runtime::Handle::try_current().is_ok();
-        self.far_for(&ask.key).filter(|_| may_wait).cloned()
+        may_wait.then(|| far.clone())
     }
 
     /// Finds out whose turn it is, and waits for the other one's answer, not longer than [`max_lease_wait`](crate::CacheLayer::max_lease_wait). What is there must be newer

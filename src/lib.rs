@@ -108,6 +108,7 @@ mod posted;
 mod representation;
 mod respond;
 mod sending;
+mod sent_fields;
 mod service;
 mod standing_in;
 mod telling;
@@ -116,6 +117,7 @@ mod written;
 // Floor 3: the engine.
 mod admission;
 mod adoption;
+mod alike;
 mod background;
 mod behind;
 mod boarding;

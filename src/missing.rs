@@ -36,14 +36,14 @@ impl CacheCore {
 
     /// Why nothing was found that may be used.
     fn cause_of_nothing(&self, ask: &Ask) -> MissCause {
-        if self.is_there(ask) == Some(true) {
+        let is_there = self.is_there(ask);
+        if is_there == Some(true) {
             return MissCause::Settings;
         }
-        let is_purged = || self.is_there(ask) == Some(false);
         match self.fates.of(&ask.key).map(|fate| fate.became) {
             Some(Became::Written) => MissCause::Written,
             Some(Became::Purged { .. }) => MissCause::Purged,
-            _ if is_purged() => MissCause::Purged,
+            _ if is_there == Some(false) => MissCause::Purged,
             Some(Became::Evicted) => MissCause::Evicted,
             Some(Became::Expired) => MissCause::Expired,
             Some(Became::Declined(_)) => MissCause::Declined,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use crate::rfc9111::date;
 use crate::settings::Settings;
 
 /// Which resources can't be had without coding. RFC 9110 §12.5.3 wants a server to send them so all the same; one that answers 406
@@ -55,4 +56,9 @@ impl Plainly {
         let since = self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(&resource).copied();
         since.is_some_and(|since| settings.clock.now().monotonic.saturating_sub(since) < LASTS)
     }
+}
+
+/// Whether it depends on a date if the client gets a part (RFC 9110 §13.1.5).
+pub(crate) fn parts_are_told_by_date(asked: &HeaderMap) -> bool {
+    asked.get(header::IF_RANGE).is_some_and(|condition| date::parse(condition.as_bytes()).is_some())
 }

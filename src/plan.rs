@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
+use crate::alike::{Alike, Alikes};
 use crate::boarding::{Departure, Given};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
@@ -29,6 +30,7 @@ use crate::rfc9111::reuse::{Reuse, reuse};
 use crate::rfc9111::storability::{DeclineReason, has_validator};
 use crate::rfc9111::vary::{Matching, Vary};
 use crate::rfc9111::{date, list};
+use crate::sent_fields::SentFields;
 use crate::settings::Settings;
 use crate::spans;
 use crate::tagging::Labelled;
@@ -84,7 +86,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) verdict: Verdict,
     pub(crate) status: StatusCode,
     pub(crate) head: &'a HeaderMap,
-    pub(crate) asked: &'a HeaderMap,
+    pub(crate) asked: &'a SentFields,
     pub(crate) handler: Option<Cached>,
     pub(crate) policy: &'a Policy,
     pub(crate) route: &'a Arc<RouteCounters>,
@@ -97,9 +99,73 @@ pub(crate) struct Draft<'a> {
     /// The handler was asked for content without coding, whatever the client accepts.
     pub(crate) asked_plainly: bool,
     pub(crate) trail: Option<Trail>,
+    pub(crate) alikes: &'a Alikes,
+    /// It is like earlier answers.
+    pub(crate) alike: Option<Alike>,
+}
+
+/// What the head of a response decides about how it is stored.
+struct Told {
+    variance: Arc<Variance>,
+    head: Head,
+    replaced: Option<Arc<HeaderMap>>,
+    own_vary: bool,
+    silent_coding: bool,
+    form: Form,
+    /// It names neither tags nor groups, nor which queries are the same.
+    is_nameless: bool,
 }
 
 impl Draft<'_> {
+    fn told(&mut self) -> Result<Told, DeclineReason> {
+        match self.alike.take() {
+            Some(alike) => Ok(self.told_before(alike)),
+            None => self.read(),
+        }
+    }
+
+    /// As it was told of answers that are like this one.
+    fn told_before(&self, Alike { kind, head }: Alike) -> Told {
+        let (variance, matching) = (&kind.variance, self.core.settings.matching);
+        let variance = match variance.fields.is_empty() || variance.was_said_by(self.asked) {
+            true => variance.clone(),
+            false => self.core.variances.of(variance.fields.clone(), self.asked, matching),
+        };
+        let (replaced, own_vary, silent_coding, is_nameless) = (None, false, false, true);
+        Told { variance, head: Head::Laid(head), replaced, own_vary, silent_coding, form: Form::Fixed, is_nameless }
+    }
+
+    fn read(&self) -> Result<Told, DeclineReason> {
+        let mut fields = self.nominated()?;
+        let settings = &self.core.settings;
+        let announced = announced_length(self.head).or(self.exact);
+        let silent_coding = settings.matching == Matching::Careful
+            && is_coded(self.head)
+            && self.asked.has(&header::ACCEPT_ENCODING)
+            && !fields.contains(&header::ACCEPT_ENCODING);
+        if silent_coding {
+            // It may have been chosen by what the client accepts, as `ServeDir` does without saying so; not every client can decode it.
+            fields.push(header::ACCEPT_ENCODING);
+        }
+        if self.asked_plainly && !is_coded(self.head) {
+            // Everybody who asks gets this one: the handler is always asked alike.
+            fields.retain(|field| *field != header::ACCEPT_ENCODING);
+        }
+        let variance = self.core.variances.of(fields, self.asked, settings.matching);
+        let suits = settings.compression.suits(self.status, self.head, announced, &settings.targets);
+        let form = if self.asked_plainly && suits { Form::Plain } else { Form::Fixed };
+        let drops_cookies = self.policy.drop_set_cookie;
+        let arrived = Arrived { head: self.head, status: self.status, drops_cookies, received: self.received };
+        let (head, replaced, own_vary) = Head::of(self.core, &arrived, self.verdict.downstream.as_ref(), form);
+        if let Head::Laid(laid) = &head
+            && self.handler.is_none()
+            && !self.asked_plainly
+        {
+            self.alikes.learn(self.core, (self.status, self.head), &self.verdict, laid, &variance);
+        }
+        Ok(Told { variance, head, replaced, own_vary, silent_coding, form, is_nameless: false })
+    }
+
     /// The fields that it varies by, or what forbids to store it.
     fn nominated(&self) -> Result<SmallVec<[HeaderName; 2]>, DeclineReason> {
         let far_only = self.core.settings.backend.near.is_none();
@@ -122,28 +188,13 @@ impl Draft<'_> {
 
 impl Plan {
     /// Prepares to store; the head alone may forbid it.
-    pub(crate) fn new(draft: Draft<'_>, departure: Departure) -> Result<Self, DeclineReason> {
+    pub(crate) fn new(mut draft: Draft<'_>, departure: Departure) -> Result<Self, DeclineReason> {
         // Those who wait go on their own at once.
-        let mut fields = draft.nominated().inspect_err(|_| departure.flight.decline())?;
-        let settings = &draft.core.settings;
+        let told = draft.told().inspect_err(|_| departure.flight.decline())?;
+        let Told { variance, head, replaced, own_vary, silent_coding, form, is_nameless } = told;
         let announced = announced_length(draft.head).or(draft.exact);
         let account = draft.policy.partition_quota().zip(draft.key.partition());
         let charge = account.map(|(quota, id)| Arc::new(draft.core.partitions.charge(id, draft.account, quota)));
-        let silent_coding = settings.matching == Matching::Careful
-            && is_coded(draft.head)
-            && draft.asked.contains_key(header::ACCEPT_ENCODING)
-            && !fields.contains(&header::ACCEPT_ENCODING);
-        if silent_coding {
-            // It may have been chosen by what the client accepts, as `ServeDir` does without saying so; not every client can decode it.
-            fields.push(header::ACCEPT_ENCODING);
-        }
-        if draft.asked_plainly && !is_coded(draft.head) {
-            // Everybody who asks gets this one: the handler is always asked alike.
-            fields.retain(|field| *field != header::ACCEPT_ENCODING);
-        }
-        let variance = draft.core.variances.of(fields, draft.asked, settings.matching);
-        let drops_cookies = draft.policy.drop_set_cookie;
-        let downstream = draft.verdict.downstream.as_ref();
         let Departure { flight, stamp, changes, asked } = departure;
         let terms = &draft.verdict.terms;
         let shared =
@@ -154,13 +205,14 @@ impl Plan {
             flight.decline();
         }
         let used = flight.used().map(Used::so_far);
-        let used = used.as_ref().map(|used| &used.names);
-        let labelled = Labelled { labels: draft.labels, handler: draft.handler.as_ref(), head: draft.head, used };
-        let (key, hidden, stamp) = placed(draft.core, draft.key, draft.plain, changes, stamp, labelled);
-        let suits = settings.compression.suits(draft.status, draft.head, announced, &settings.targets);
-        let form = if draft.asked_plainly && suits { Form::Plain } else { Form::Fixed };
-        let arrived = Arrived { head: draft.head, status: draft.status, drops_cookies, received: draft.received };
-        let (head, replaced, own_vary) = Head::of(draft.core, &arrived, downstream, form);
+        let (key, hidden, stamp) = if is_nameless && used.is_none() && draft.plain.is_none() && !draft.labels.has_tags()
+        {
+            (draft.key, None, stamp)
+        } else {
+            let used = used.as_ref().map(|used| &used.names);
+            let labelled = Labelled { labels: draft.labels, handler: draft.handler.as_ref(), head: draft.head, used };
+            placed(draft.core, draft.key, draft.plain, changes, stamp, labelled)
+        };
         flight.know_tags(stamp.tags.clone());
         Ok(Self {
             core: draft.core.clone(),
@@ -226,8 +278,8 @@ impl Plan {
 
     /// Stores the response with this content, and tells what was stored.
     pub(crate) fn commit(self, body: &Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
-        let looked_at = self.trail.is_some();
-        let content = if looked_at {
+        let looks = |trail: &Trail| self.core.looks_into(trail, &self.key, &self.variance, self.received);
+        let content = if self.trail.as_ref().is_some_and(looks) {
             self.core.observations.content(body, hash.as_ref(), self.head.etag())
         } else {
             Seen::Unseen
@@ -355,7 +407,7 @@ fn placed(
 }
 
 /// Whether the content is coded, as by compression (RFC 9110 §8.4).
-fn is_coded(head: &HeaderMap) -> bool {
+pub(crate) fn is_coded(head: &HeaderMap) -> bool {
     head.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 

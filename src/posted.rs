@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::admission::{Ask, Write};
@@ -18,6 +18,7 @@ use crate::plan::fits;
 use crate::post::is_answer_to_get;
 use crate::precedence::Verdict;
 use crate::response::Stamp;
+use crate::sent_fields::SentFields;
 use crate::used::{Scope, Sink, Used};
 
 /// What was known before the handler was asked.
@@ -26,7 +27,7 @@ pub(crate) struct Posted {
     ask: Ask,
     authority: Vec<u8>,
     target: String,
-    asked: HeaderMap,
+    asked: SentFields,
     stamp: Stamp,
     /// How many writes to its path there had been.
     writes: u64,
@@ -45,7 +46,7 @@ impl Posted {
         let writes = core.counters.writes.count(&write.target);
         let changes = core.searches.changes();
         let stamp = core.purges.stamp(&ask.key, core.purges.current());
-        let (target, asked, sent) = (write.target.clone(), request.headers().clone(), core.now());
+        let (target, asked, sent) = (write.target.clone(), SentFields::of(request.headers()), core.now());
         let used = Arc::new(Used::new(&core.state));
         Some(Self { core: core.clone(), ask, authority, target, asked, stamp, writes, changes, sent, used })
     }
@@ -86,6 +87,7 @@ impl Posted {
             is_post: true,
             scope,
             attended: true,
+            alike: None,
         });
         let (received, handler) = (core.now(), response.extensions().get::<Cached>().cloned());
         let verdict = errand.judge(StatusCode::OK, head, handler.as_ref(), received).ok().filter(|_| is_alone)?;

@@ -54,6 +54,15 @@ pub(crate) struct Verdict {
     pub(crate) upkeep: Option<Arc<Upkeep>>,
 }
 
+impl Verdict {
+    /// The same about a response that says the same, has a validator and neither date nor age, and for which the handler took this time; `None` if it is of no use.
+    pub(crate) fn after(&self, delay: Duration, settings: &Settings) -> Option<Self> {
+        let terms = Terms { initial_age: delay, ..self.terms };
+        let keep = keep(&terms, true, settings)?;
+        Some(Self { terms, keep, ..self.clone() })
+    }
+}
+
 /// Whether and on which terms the response of `arrival` is stored.
 pub(crate) fn judge(arrival: &Arrival<'_>, policy: &Policy, settings: &Settings) -> Result<Verdict, DeclineReason> {
     if arrival.handler.is_some_and(|handler| handler.storing == Storing::Never) {
@@ -83,7 +92,7 @@ pub(crate) fn judge(arrival: &Arrival<'_>, policy: &Policy, settings: &Settings)
         return Err(reason);
     }
     let terms = terms(arrival, policy, settings, &said, lifetime, declared);
-    let keep = keep(&terms, arrival, settings).ok_or(DeclineReason::AlreadyStale)?;
+    let keep = keep(&terms, has_validator(arrival.headers), settings).ok_or(DeclineReason::AlreadyStale)?;
     let downstream = downstream(arrival, policy, &said, lifetime);
     // From the call of the handler to the head of its answer: mostly that is the work, and how fast a client takes the content has no say in it.
     let upkeep = Upkeep::of(&policy.expiry, lifetime.is_some_and(is_ours), arrival.delay, arrival.spread);
@@ -175,8 +184,8 @@ fn terms(
 }
 
 /// How long the response is of use; `None` if it never is.
-fn keep(terms: &Terms, arrival: &Arrival<'_>, settings: &Settings) -> Option<Duration> {
-    let validation = if has_validator(arrival.headers) { KEPT_FOR_VALIDATION } else { Duration::ZERO };
+fn keep(terms: &Terms, has_validator: bool, settings: &Settings) -> Option<Duration> {
+    let validation = if has_validator { KEPT_FOR_VALIDATION } else { Duration::ZERO };
     let stale = if terms.no_stale || terms.no_cache {
         Duration::ZERO
     } else {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use regex::Regex;
 
+use crate::alike::Alikes;
 use crate::error::RuleError;
 use crate::labels::Labels;
 use crate::ledger::Ledger;
@@ -111,6 +112,8 @@ pub(crate) struct Route {
     pattern: String,
     warned: AtomicBool,
     pub(crate) neighbours: Neighbours,
+    /// What its answers have in common.
+    pub(crate) alikes: Alikes,
 }
 
 impl Rules {
@@ -186,7 +189,8 @@ impl Route {
         let regex = rule.and_then(|_| Regex::new(pattern).ok());
         // It was checked when the rule was given; one that is none bears no tags.
         let labels = Labels::new(pattern, regex.as_ref(), &policy).unwrap_or_default();
-        Self { rule, policy, regime, labels, account, counters, pattern: pattern.into(), warned, neighbours }
+        let alikes = Alikes::default();
+        Self { rule, policy, regime, labels, account, counters, pattern: pattern.into(), warned, neighbours, alikes }
     }
 
     /// The rule's pattern; `None` for `otherwise`.

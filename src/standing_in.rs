@@ -61,9 +61,10 @@ impl Errand {
     fn stored<B: Body>(&self, stored: &StoredResponse, outcome: Outcome) -> Response<ResponseBody<B>> {
         let now = self.core.now();
         let outcome = CacheOutcome::of_stored(outcome, self.ask.rule, stored.age(now), stored.lifetime());
-        let accepts = || Accepts::of(&self.asked);
+        let accepts = || Accepts::of(&self.asked.to_map());
+        let asked = self.client_asks();
         let mut response =
-            respond::from_store(&self.core, stored, now, outcome, self.client_asks(), accepts, self.ask.is_head);
+            respond::from_store(&self.core, stored, now, outcome, asked.as_ref(), accepts, self.ask.is_head);
         note(&self.core, &mut response, outcome, self.since());
         response
     }

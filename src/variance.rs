@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::rfc9111::vary::{Matching, VariantKey, variant_key};
+use crate::sent_fields::SentFields;
 
 /// The nominated fields of a response and what the request that it answered said in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,14 +32,20 @@ impl Variance {
 
     /// Whether `asked` says the same, to the byte or once normalised.
     pub(crate) fn matches(&self, asked: &HeaderMap, matching: Matching) -> bool {
-        let to_the_byte = !self.as_sent.is_empty() && self.was_said_by(asked);
+        let to_the_byte = !self.as_sent.is_empty() && self.was_said_in(|name| bytes_of(at_most_one_line(asked, name)));
         to_the_byte || variant_key(&self.fields, asked, matching) == self.key
     }
 
     /// Whether `asked` says the same to the byte; never where a field had several lines.
-    fn was_said_by(&self, asked: &HeaderMap) -> bool {
-        let same =
-            |(name, sent): (&HeaderName, &Option<HeaderValue>)| at_most_one_line(asked, name) == Some(sent.as_ref());
+    pub(crate) fn was_said_by(&self, asked: &SentFields) -> bool {
+        self.was_said_in(|name| asked.at_most_one_line(name))
+    }
+
+    #[inline]
+    fn was_said_in<'a>(&self, line: impl Fn(&HeaderName) -> Option<Option<&'a [u8]>>) -> bool {
+        let same = |(name, sent): (&HeaderName, &Option<HeaderValue>)| {
+            line(name) == Some(sent.as_ref().map(HeaderValue::as_bytes))
+        };
         self.fields.len() == self.as_sent.len() && self.fields.iter().zip(&self.as_sent).all(same)
     }
 
@@ -82,6 +89,10 @@ fn at_most_one_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Opt
     lines.next().is_none().then_some(first)
 }
 
+fn bytes_of(line: Option<Option<&HeaderValue>>) -> Option<Option<&[u8]>> {
+    line.map(|line| line.map(HeaderValue::as_bytes))
+}
+
 /// The variances that entries share: most clients ask for the same two or three variants of everything.
 #[derive(Debug, Default)]
 pub(crate) struct SharedVariances {
@@ -95,8 +106,13 @@ const MOST: usize = 1024;
 
 impl SharedVariances {
     /// What `asked` says in the fields that a response nominates, as [`Variance::of`] has it.
-    pub(crate) fn of(&self, fields: SmallVec<[HeaderName; 2]>, asked: &HeaderMap, matching: Matching) -> Arc<Variance> {
-        let sent = |name| at_most_one_line(asked, name);
+    pub(crate) fn of(
+        &self,
+        fields: SmallVec<[HeaderName; 2]>,
+        asked: &SentFields,
+        matching: Matching,
+    ) -> Arc<Variance> {
+        let sent = |name| asked.at_most_one_line(name);
         let mut known = self.as_sent.lock().unwrap_or_else(PoisonError::into_inner);
         let mut hasher = known.hasher().build_hasher();
         for name in &fields {
@@ -108,7 +124,7 @@ impl SharedVariances {
         if let Some(found) = found.filter(|one| is_it(one)) {
             return found;
         }
-        let own = self.share(Variance::of(fields, asked, matching));
+        let own = self.share(Variance::of(fields, &asked.to_map(), matching));
         if known.len() >= MOST {
             known.retain(|_, (_, variance)| variance.strong_count() > 0);
         }

@@ -38,6 +38,7 @@ const FLOORS: [&[&str]; 6] = [
         "request",
         "response",
         "selector",
+        "sent_fields",
         "sync",
         "tally",
         "tags",
@@ -50,6 +51,7 @@ const FLOORS: [&[&str]; 6] = [
     &[
         "admission",
         "adoption",
+        "alike",
         "background",
         "behind",
         "boarding",

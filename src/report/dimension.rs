@@ -31,7 +31,8 @@ pub(crate) struct Seen {
     pub(crate) value: u64,
     /// Hash of all else of the key.
     pub(crate) rest: u64,
-    pub(crate) content: u64,
+    /// `None` where nobody looked: then it is a value more, and nothing is compared.
+    pub(crate) content: Option<u64>,
     /// When it came, and from when on it is no surprise if the content is another one.
     pub(crate) at: u64,
     pub(crate) ends: u64,
@@ -86,6 +87,9 @@ impl Dimension {
 
     fn note(&mut self, seen: Seen) {
         self.values.add(seen.value);
+        if seen.content.is_none() {
+            return;
+        }
         let Some(place) = self.remembered.get_mut(seen.rest as usize % REMEMBERED) else { return };
         match place {
             Some(before) if seen.at < before.ends && before.rest == seen.rest => {
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
 
     fn seen(value: u64, rest: u64, content: u64, at: u64) -> Seen {
-        Seen { value, rest, content, at, ends: at + 10 }
+        Seen { value, rest, content: Some(content), at, ends: at + 10 }
     }
 
     #[test]
@@ -125,6 +129,17 @@ mod tests {
             let dimension = dimensions.iter().next().unwrap();
             assert_eq!((dimension.same, dimension.different), (same, different), "{answers:?}");
         }
+    }
+
+    #[test]
+    fn a_value_whose_content_nobody_looked_at_counts_and_is_not_compared() {
+        let mut dimensions = Dimensions::default();
+        let unseen = |value, at| Seen { content: None, ..seen(value, 0, 0, at) };
+        for seen in [unseen(1, 0), seen(2, 0, 1, 1), unseen(3, 2), seen(4, 0, 1, 3)] {
+            dimensions.note(DimensionKind::Query, "a", seen);
+        }
+        let dimension = dimensions.iter().next().unwrap();
+        assert_eq!((dimension.values(), dimension.same, dimension.different), (4, 1, 0));
     }
 
     #[test]

@@ -9,12 +9,15 @@ use super::answers::name_of;
 use super::digest::Digest;
 use super::dimension::{self, DimensionKind};
 use super::totals::Totals;
-use super::{AskedSince, Observation, Observations, RouteSeen, Seen, as_millis, millis};
+use super::{AskedSince, KNOWN, ONE_IN, Observation, Observations, RouteSeen, Seen, TURN, as_millis, millis};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::key::CacheKey;
 use crate::outcome::ForwardReason;
 use crate::response::StoredResponse;
+use crate::sent_fields::SentFields;
+use crate::sync::Ordering;
+use crate::variance::Variance;
 
 /// Content up to this size is hashed for this alone; of larger content there is an entity tag.
 const HASHED: usize = 64 << 10;
@@ -53,9 +56,29 @@ impl Observations {
             (None, None) => Seen::Unseen,
         }
     }
+
+    /// By which a response is found among others.
+    fn tag(&self, key: &CacheKey, variance: &Variance) -> u64 {
+        self.hash((key.as_bytes(), &variance.key))
+    }
 }
 
 impl CacheCore {
+    /// Whether the content of a response on its way into the store is looked at; counted if so. When a route is known well, only what a key that is followed brings, and of all others
+    /// one path in [`ONE_IN`].
+    pub(crate) fn looks_into(&self, trail: &Trail, key: &CacheKey, variance: &Variance, received: Moment) -> bool {
+        let observations = &self.observations;
+        let Some(route) = observations.route(self.rules.get(trail.rule)) else { return false };
+        let is_turn = || observations.hash((key.path(), millis(received) / TURN)).is_multiple_of(ONE_IN);
+        let looks = route.looked_into.load(Ordering::Relaxed) < KNOWN
+            || is_turn()
+            || observations.tracks.wants(observations.tag(key, variance), millis(received));
+        if looks {
+            route.looked_into.fetch_add(1, Ordering::Relaxed);
+        }
+        looks
+    }
+
     /// Prepares to learn from what a request to the handler brings; `None` where nothing is learned.
     pub(crate) fn trail(
         &self,
@@ -63,11 +86,13 @@ impl CacheCore {
         why: ForwardReason,
         sent: Moment,
         attended: bool,
-        asked: &HeaderMap,
+        asked: &SentFields,
     ) -> Option<Trail> {
         let names = &self.rules.get(rule).policy.key_headers;
-        let said = |name: &HeaderName| (name.clone(), self.observations.lines(asked, name));
-        let key_headers = || names.iter().map(said).collect();
+        let key_headers = || {
+            let asked = if names.is_empty() { HeaderMap::new() } else { asked.to_map() };
+            names.iter().map(|name| (name.clone(), self.observations.lines(&asked, name))).collect()
+        };
         self.settings.observe_answers.then(|| Trail { rule, why, sent, attended, key_headers: key_headers() })
     }
 
@@ -84,9 +109,10 @@ impl CacheCore {
         let (lifetime, age) = (terms.lifetime, terms.initial_age);
         // What is to be validated each time is a question of no lifetime.
         let is_reusable = is_stored && !terms.no_cache && lifetime > age;
-        let tag = self.observations.hash((key.as_bytes(), &response.variance.key));
-        if let Seen::Content(content) = content {
+        let tag = self.observations.tag(key, &response.variance);
+        if content != Seen::Confirmed {
             let ends = millis(response.received).saturating_add(as_millis(lifetime.saturating_sub(age).min(SAME_TIME)));
+            let content = if let Seen::Content(content) = content { Some(content) } else { None };
             let answer = Answer { key, response, content, ends };
             answer.note_dimensions(&self.observations, &route, &trail);
         }
@@ -115,7 +141,7 @@ impl CacheCore {
 struct Answer<'a> {
     key: &'a CacheKey,
     response: &'a StoredResponse,
-    content: u64,
+    content: Option<u64>,
     ends: u64,
 }
 

@@ -82,6 +82,8 @@ pub(crate) struct RouteSeen {
     /// What the route had counted when its observation began.
     before: Requests,
     bypasses: Bypasses,
+    /// How many contents were looked at on their way into the store.
+    looked_into: AtomicU64,
 }
 
 /// How closely the answers to requests that bypass are looked at. A hash of their content costs more than a handler may that does nothing, so when a route

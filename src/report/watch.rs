@@ -28,6 +28,7 @@ use crate::rfc9111::date;
 use crate::rfc9111::fields::is_hop_by_hop;
 use crate::rfc9111::storability::DeclineReason;
 use crate::rfc9111::vary::{Vary, variant_key};
+use crate::sent_fields::SentFields;
 
 /// Of what is neither stored nor in shadow, content up to this size is looked at, and only where its length is known.
 const LOOKED_AT: u64 = 64 << 10;
@@ -130,7 +131,7 @@ impl Witness {
         rule: Option<usize>,
         key: &CacheKey,
         reason: DeclineReason,
-        asked: &HeaderMap,
+        asked: &SentFields,
         departed: Departed,
     ) -> Option<Self> {
         use DeclineReason::{Authorization, NoFreshness, VaryCredentials};
@@ -138,7 +139,7 @@ impl Witness {
             return None;
         }
         let why = Why::Uncached(Uncached::Declined(reason));
-        Self::of(core, rule, key.clone(), why, asked.clone(), departed)
+        Self::of(core, rule, key.clone(), why, asked.to_map(), departed)
     }
 
     fn of(

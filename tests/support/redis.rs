@@ -245,7 +245,8 @@ impl RedisServer {
         loop {
             let log = self.log();
             let is_ready = log.contains("Ready to accept connections");
-            let has_failed = ["FATAL", "Failed listening", "Address already in use", NO_TLS].iter().any(|w| log.contains(w));
+            let has_failed =
+                ["FATAL", "Failed listening", "Address already in use", NO_TLS].iter().any(|w| log.contains(w));
             match (is_ready, has_failed || Instant::now() > end) {
                 (true, _) => return Ok(()),
                 (false, true) => return Err(log),
