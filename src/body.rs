@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::Response;
@@ -305,31 +305,32 @@ pub(crate) enum ReadAhead {
 /// The most frames that are read ahead.
 const MOST_READ_AHEAD: usize = 64;
 
-/// Reads what of a body is ready, without waiting, up to `limit` bytes.
-pub(crate) async fn read_ahead(mut body: Source, limit: usize) -> ReadAhead {
+/// Reads what of a body is ready, without waiting, up to `limit` bytes. Who is woken reads on.
+pub(crate) fn read_ahead(mut body: Source, limit: usize, waker: &Waker) -> ReadAhead {
     let mut ready = Frames::new();
     let mut length = 0;
-    let complete = poll_fn(|cx| {
-        loop {
-            if body.is_end_stream() {
-                return Poll::Ready(true);
-            }
-            let frame = match body.as_mut().poll_frame(cx) {
-                Poll::Pending => return Poll::Ready(false),
-                Poll::Ready(None) => return Poll::Ready(true),
-                Poll::Ready(Some(frame)) => frame,
-            };
-            let chunk = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
-            ready.push(frame);
-            length += chunk.unwrap_or_default();
-            // A body that is always ready, but has nothing to say, must not keep us here.
-            if chunk.is_none() || length > limit || ready.len() > MOST_READ_AHEAD {
-                return Poll::Ready(false);
-            }
+    loop {
+        if body.is_end_stream() {
+            return ReadAhead::Complete(concatenate(ready));
         }
-    })
-    .await;
-    if complete { ReadAhead::Complete(concatenate(ready)) } else { ReadAhead::Streaming(body, ready) }
+        let frame = match body.as_mut().poll_frame(&mut Context::from_waker(waker)) {
+            Poll::Pending => return ReadAhead::Streaming(body, ready),
+            Poll::Ready(None) => return ReadAhead::Complete(concatenate(ready)),
+            Poll::Ready(Some(frame)) => frame,
+        };
+        let chunk = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
+        ready.push(frame);
+        length += chunk.unwrap_or_default();
+        // A body that is always ready, but has nothing to say, must not keep us here.
+        if chunk.is_none() || length > limit || ready.len() > MOST_READ_AHEAD {
+            return ReadAhead::Streaming(body, ready);
+        }
+    }
+}
+
+/// That of the task that asks.
+pub(crate) async fn waker() -> Waker {
+    poll_fn(|cx| Poll::Ready(cx.waker().clone())).await
 }
 
 /// All data in one piece.

@@ -1,10 +1,12 @@
 //! [`Errand`]: a request on its way to the handler, and what becomes of the answer: stored, declined, a confirmation of what is stored,
 //! or an error that a stale response stands in for.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tracing::Instrument;
@@ -12,26 +14,24 @@ use tracing::Instrument;
 use crate::admission::Ask;
 use crate::alike::{Alike, Answered};
 use crate::boarding::Departure;
-use crate::body::{ReadAhead, ResponseBody, read_ahead, read_out, source};
+use crate::body::{ReadAhead, ResponseBody, read_ahead, read_out, source, waker};
 use crate::cache::CacheCore;
 use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::downstream::ensure_private;
 use crate::error::BoxError;
-use crate::fates::Became;
 use crate::fill::Fill;
-use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome, StaleReason};
+use crate::outcome::{BypassReason, CacheOutcome, ForwardReason, Outcome};
 use crate::plainly::parts_are_told_by_date;
 use crate::plan::{Draft, Plan, announced_length, fits};
 use crate::policy::Policy;
 use crate::precedence::{Arrival, Verdict, judge};
 use crate::representation::announce;
-use crate::respond::{self, Shape, from_handler, note, reshape, wanted};
-use crate::response::{REPLACED, StoredResponse, ensure_date};
-use crate::rfc9111::coding::Accepts;
+use crate::respond::{Shape, from_handler, reshape, wanted};
+use crate::response::{REPLACED, StoredResponse};
 use crate::rfc9111::date;
 use crate::rfc9111::storability::DeclineReason;
-use crate::rfc9111::validation::{self, confirms, freshen};
+use crate::rfc9111::validation;
 use crate::rules::Route;
 use crate::sending::Sending;
 use crate::sent_fields::SentFields;
@@ -86,8 +86,7 @@ impl Errand {
         // A purge may have come since the lookup; what it touched must not come back with a new number.
         let previous = previous.filter(|previous| core.is_valid(previous, &ask.key));
         let mut asked = SentFields::of(request.headers());
-        let policy = &core.rules.get(ask.rule).policy;
-        policy.prepare_fill(request);
+        core.rules.get(ask.rule).policy.prepare_fill(request);
         let plainly = core.coders.plainly.ask(&core.settings, departure.stamp.resource, request.headers_mut());
         if plainly && parts_are_told_by_date(request.headers()) {
             // The date is that of every form: the client may have a part of another one than it would get (RFC 9110 §8.8.1).
@@ -95,8 +94,7 @@ impl Errand {
             names.iter().for_each(|name| drop(request.headers_mut().remove(name)));
             asked = asked.without(&names);
         }
-        let wants_whole = core.wants_whole(&ask, previous.as_deref(), sent);
-        let mut conditional = false;
+        let (wants_whole, mut conditional) = (core.wants_whole(&ask, previous.as_deref(), sent), false);
         if wants_whole {
             let headers = request.headers_mut();
             if asked.has_conditions() {
@@ -148,20 +146,28 @@ impl Errand {
         let limit = limit.filter(|_| self.attended && self.stand_in(false).is_some());
         // Outside of a runtime nobody tells the time.
         let limit = limit.filter(|_| tokio::runtime::Handle::try_current().is_ok());
-        let Some(limit) = limit else { return self.settle(call.await).await };
+        let Some(limit) = limit else {
+            let (mut call, mut errand) = (pin!(call), Some(self));
+            // In one step with the answer: so neither that nor what is made of it has a place in the future.
+            return poll_fn(|cx| {
+                let answer = ready!(call.as_mut().poll(cx));
+                errand.take().map_or(Poll::Pending, |errand| Poll::Ready(errand.settle(answer, cx.waker())))
+            })
+            .await;
+        };
         let mut call = Box::pin(call);
         if let Ok(answer) = tokio::time::timeout(limit, &mut call).await {
-            return self.settle(answer).await;
+            return self.settle(answer, &waker().await);
         }
         // While the handler took its time, a purge may have come, or the stale window ended.
-        let Some(stand_in) = self.stand_in(false) else { return self.settle(call.await).await };
+        let Some(stand_in) = self.stand_in(false) else { return self.settle(call.await, &waker().await) };
         let response = self.in_its_place(&stand_in);
         // Nobody waits for it any more, so what bounds the clients doesn't bound it. Where there is no place, it ends as if its client had left.
         let Some(refresh) = self.core.begin_refresh(&self.ask, &stand_in) else { return Ok(response) };
         let core = self.core.clone();
         count(&core.counters.refreshes);
         let span = spans::refresh(self.route());
-        let rest = async move { self.unattended().settle(call.await).await };
+        let rest = async move { self.unattended().settle(call.await, &waker().await) };
         core.refresh(refresh, read_out(rest).instrument(span));
         Ok(response)
     }
@@ -173,7 +179,11 @@ impl Errand {
     /// - 304 to the cache's own condition: the stored response is good (§4.3.4);
     /// - the answer to a HEAD: says something about what is stored (§4.3.5);
     /// - any other: stored or declined.
-    async fn settle<B, E>(mut self: Box<Self>, answer: Result<Response<B>, E>) -> Result<Response<ResponseBody<B>>, E>
+    fn settle<B, E>(
+        mut self: Box<Self>,
+        answer: Result<Response<B>, E>,
+        waker: &Waker,
+    ) -> Result<Response<ResponseBody<B>>, E>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
@@ -214,13 +224,13 @@ impl Errand {
             let answer = Answered { status, head: response.headers(), exact, received, delay };
             if let Some((verdict, alike)) = self.route().alikes.judge(&self.core, answer) {
                 self.alike = Some(alike);
-                return Ok(self.store(response, verdict, None, received).await);
+                return Ok(self.store(response, verdict, None, received, waker));
             }
         }
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
         let verdict = if refused { Err(DeclineReason::ErrorStatus) } else { verdict };
         match verdict.and_then(|verdict| fits(&self.core.settings, response.headers(), exact).map(|()| verdict)) {
-            Ok(verdict) => Ok(self.store(response, verdict, handler, received).await),
+            Ok(verdict) => Ok(self.store(response, verdict, handler, received, waker)),
             Err(reason) => Ok(self.decline(response, reason)),
         }
     }
@@ -301,12 +311,13 @@ impl Errand {
     }
 
     /// The handler's answer goes to the client and, once it has ended cleanly, into the store.
-    pub(crate) async fn store<B>(
+    pub(crate) fn store<B>(
         self: Box<Self>,
         response: Response<B>,
         verdict: Verdict,
         handler: Option<Cached>,
         received: Moment,
+        waker: &Waker,
     ) -> Response<ResponseBody<B>>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -351,7 +362,7 @@ impl Errand {
         if exact.is_none_or(|length| length > limit as u64) {
             return sending.streamed(plan, body, Default::default());
         }
-        match read_ahead(body, limit).await {
+        match read_ahead(body, limit, waker) {
             ReadAhead::Complete(content) => sending.complete(plan, content),
             ReadAhead::Streaming(body, ready) => sending.streamed(plan, body, ready),
         }
@@ -431,62 +442,6 @@ impl Errand {
     pub(crate) fn speaks_to_one_client(&self, head: &HeaderMap) -> bool {
         let policy = self.policy();
         policy.is_partitioned() || policy.drop_set_cookie && head.contains_key(header::SET_COOKIE)
-    }
-
-    /// 304: the stored response is updated (§3.2) and sent, on new terms.
-    fn confirmed<B: Body>(self, previous: &Arc<StoredResponse>, mut update: Parts) -> Response<ResponseBody<B>> {
-        let received = self.core.now();
-        // Without a date of its own the confirmation is of now, and not of the day on which the stored response was made.
-        ensure_date(&mut update.headers, received);
-        let mut head = previous.origin_head();
-        if !confirms(&head, &update.headers) && !self.core.settings.trust_any_304 {
-            // It speaks of another representation: this one was not confirmed, and is asked for anew next time.
-            let is_good = self.is_good(previous);
-            self.departure.flight.decline();
-            self.core.forget(&self.ask.key);
-            if previous.terms.no_stale || previous.terms.no_cache || !is_good {
-                // §5.2.2.2: "an error response rather than a stale one".
-                let mut response = Response::new(ResponseBody::empty());
-                *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-                return from_handler(&self.core, response, self.outcome(Outcome::Miss(self.why)), self.since());
-            }
-            return self.stale(previous, StaleReason::Unconfirmed);
-        }
-        freshen(&mut head, &update.headers);
-        let handler =
-            update.extensions.get::<Cached>().cloned().or_else(|| previous.origin.handler.as_deref().cloned());
-        let verdict = self.judge(previous.status, &head, handler.as_ref(), received);
-        if let Err(reason) = verdict {
-            self.departure.flight.decline();
-            self.core.remember_declined(self.departure.asked, reason, received);
-        }
-        let (core, rule, why, since) = (self.core.clone(), self.ask.rule, self.why, self.since());
-        let (asked, is_head) = (self.client_asks(), self.ask.is_head);
-        let accepts = Accepts::of(&self.asked.to_map());
-        let of_one_user = self.is_for_one_user(previous);
-        let key = self.ask.key.clone();
-        let plan = verdict.and_then(|verdict| self.plan(previous.status, &head, verdict, handler, received, None));
-        let stored = match plan {
-            Ok(plan) => plan.commit_confirmed(previous),
-            Err(reason) => {
-                core.note_stored(&core.rules.get(rule).counters, &key, Err(reason));
-                Err(reason)
-            }
-        };
-        if let Err(reason) = &stored
-            && reason.condemns_stored()
-            && !of_one_user
-        {
-            core.forget(&key);
-            core.fates.note(key.as_bytes(), Became::Declined(*reason));
-        }
-        // Confirmed a moment ago, so it may be sent once even where it may not be stored any more.
-        let sent = stored.as_ref().unwrap_or(previous);
-        let age = sent.age(received);
-        let outcome = CacheOutcome::of_stored(Outcome::Revalidated(why), rule, age, sent.lifetime());
-        let mut response = respond::from_store(&core, sent, received, outcome, asked.as_ref(), || accepts, is_head);
-        note(&core, &mut response, outcome, since);
-        response
     }
 
     pub(crate) fn outcome(&self, outcome: Outcome) -> CacheOutcome {

@@ -93,6 +93,7 @@ pub mod simulate;
 
 // Floor 4: tower.
 mod body;
+mod confirmed;
 mod decoded;
 mod events;
 mod explain;

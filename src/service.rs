@@ -23,7 +23,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::admission::{Admission, Ask, InHand, Write, admit};
-use crate::body::ResponseBody;
+use crate::body::{ResponseBody, waker};
 use crate::cache::CacheCore;
 use crate::clock::Moment;
 use crate::course::Course;
@@ -198,7 +198,7 @@ impl<S> Cache<S> {
             if let Some(Stored { errand, verdict, handler, received }) =
                 posted.and_then(|posted| posted.answered(&response, invalidated, scope))
             {
-                return Ok(errand.store(response, verdict, handler, received).await);
+                return Ok(errand.store(response, verdict, handler, received, &waker().await));
             }
             Ok(from_handler(&core, response.map(ResponseBody::untouched), outcome, Some(began)))
         })

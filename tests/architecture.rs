@@ -120,6 +120,7 @@ const FLOORS: [&[&str]; 6] = [
         "events",
         "explain",
         "extract",
+        "confirmed",
         "fetch",
         "follow",
         "future",
