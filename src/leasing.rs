@@ -29,7 +29,7 @@ use crate::stats::count;
 use crate::storage::dynamic::DynStorage;
 use crate::storage::{Lease, LeaseToken, Released};
 use crate::strategy::Strategy;
-use crate::tiers::is_newer;
+use crate::tiers::{FarLook, is_newer};
 
 /// The first pause of who waits for another instance. Each is twice as long as the one before, up to the longest.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -186,7 +186,7 @@ impl CacheCore {
     ) -> Option<Arc<StoredResponse>> {
         let (seen, now) = (self.drops_seen(&ask.key), self.now());
         // By itself: what another request began to read earlier may be what was there earlier.
-        let found = self.read_alone(far, ask, headers, now).await.1;
+        let found = self.read_alone(&FarLook { far, ask, headers, now }).await.1;
         // Those who wait here came when they came: what they get may be behind by no more than what they would have found then.
         if !self.coherence.is_trusted(self.now()) {
             return None;

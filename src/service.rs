@@ -246,11 +246,12 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         let near = core.resume(near, &ask, now);
-        let far = core.far_for(&ask.key).filter(|_| !core.is_enough(&near, now)).cloned();
-        let Some(far) = far else { return self.answer(core, request, ask, now, near) };
+        if core.far_for(&ask.key).is_none() || core.is_enough(&near, now) {
+            return self.answer(core, request, ask, now, near);
+        }
         let (service, core) = (self.clone(), core.clone());
         ResponseFuture::awaited(async move {
-            let found = core.look_far(&far, &mut ask, request.headers(), now, near).await;
+            let found = core.look_far(&mut ask, request.headers(), now, near).await;
             // The store may have taken longer than trust lasts, or a purge of this instance has failed meanwhile.
             let then = core.now();
             if !core.coherence.is_trusted(then) {

@@ -41,6 +41,14 @@ const SAME_TIME: Duration = Duration::from_millis(10);
 const NEGOTIATION: [HeaderName; 5] =
     [header::ACCEPT, header::ACCEPT_CHARSET, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN];
 
+/// A look into the far store. It is handed on by reference: what a hit waits in would have a copy for each that it is handed to otherwise.
+pub(crate) struct FarLook<'a> {
+    pub(crate) far: &'a Arc<dyn DynStorage>,
+    pub(crate) ask: &'a Ask,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) now: Moment,
+}
+
 impl CacheCore {
     /// The far store, unless what is under this key is none of its business.
     pub(crate) fn far_for(&self, key: &CacheKey) -> Option<&Arc<dyn DynStorage>> {
@@ -106,14 +114,14 @@ impl CacheCore {
     /// What both stores have; `near` is what was found in the near one, and wasn't enough.
     pub(crate) async fn look_far(
         self: &Arc<Self>,
-        far: &Arc<dyn DynStorage>,
         ask: &mut Ask,
         headers: &HeaderMap,
         now: Moment,
         near: Lookup,
     ) -> Lookup {
+        let Some(far) = self.far_for(&ask.key) else { return near };
         let seen = self.drops_seen(&ask.key);
-        let (variants, found) = self.read_far(far, ask, headers, now).await;
+        let (variants, found) = self.read_far(&FarLook { far, ask, headers, now }).await;
         let Some(variants) = variants else {
             ask.store_failed = true;
             return self.near_alone(near, now);
@@ -142,20 +150,14 @@ impl CacheCore {
     }
 
     /// What the far store has, if it could say, and what of that is meant.
-    async fn read_far(
-        &self,
-        far: &Arc<dyn DynStorage>,
-        ask: &Ask,
-        headers: &HeaderMap,
-        now: Moment,
-    ) -> (Option<Variants>, Lookup) {
-        let get = || self.get(far, ask, headers, now);
-        let asked = self.reads.read(self.read_id(ask, headers), &ask.key, get).await;
-        let found = self.choose_far(&asked.variants, ask, headers, now);
+    async fn read_far(&self, look: &FarLook<'_>) -> (Option<Variants>, Lookup) {
+        let id = self.read_id(look.ask, look.headers);
+        let asked = self.reads.read(id, &look.ask.key, || self.get(look)).await;
+        let found = self.choose_far(&asked.variants, look);
         if asked.is_shared {
             if let Lookup::Miss(ForwardReason::VaryMiss) = found {
                 // The store chose for another request.
-                return self.read_alone(far, ask, headers, now).await;
+                return self.read_alone(look).await;
             }
             count(&self.counters.tiers.reads_shared);
         }
@@ -163,27 +165,22 @@ impl CacheCore {
     }
 
     /// The same without sharing what others read.
-    pub(crate) async fn read_alone(
-        &self,
-        far: &Arc<dyn DynStorage>,
-        ask: &Ask,
-        headers: &HeaderMap,
-        now: Moment,
-    ) -> (Option<Variants>, Lookup) {
-        let variants = self.get(far, ask, headers, now).await;
-        let found = self.choose_far(&variants, ask, headers, now);
+    pub(crate) async fn read_alone(&self, look: &FarLook<'_>) -> (Option<Variants>, Lookup) {
+        let variants = self.get(look).await;
+        let found = self.choose_far(&variants, look);
         (variants, found)
     }
 
-    fn choose_far(&self, variants: &Option<Variants>, ask: &Ask, headers: &HeaderMap, now: Moment) -> Lookup {
+    fn choose_far(&self, variants: &Option<Variants>, look: &FarLook<'_>) -> Lookup {
+        let FarLook { ask, headers, now, .. } = *look;
         self.choose(variants.as_deref().unwrap_or_default(), ask, headers, now).map(Arc::clone)
     }
 
-    async fn get(&self, far: &Arc<dyn DynStorage>, ask: &Ask, headers: &HeaderMap, now: Moment) -> Option<Variants> {
+    async fn get(&self, look: &FarLook<'_>) -> Option<Variants> {
         let began = self.now().monotonic;
-        let got = far.get(Query::new(&ask.key, headers, now)).await;
+        let got = look.far.get(Query::new(&look.ask.key, look.headers, look.now)).await;
         self.counters.store_latency.record(self.now().monotonic.saturating_sub(began));
-        self.note_store_error(got, &ask.key)
+        self.note_store_error(got, &look.ask.key)
     }
 
     fn read_id(&self, ask: &Ask, headers: &HeaderMap) -> u64 {

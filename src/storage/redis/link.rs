@@ -41,7 +41,8 @@ impl Link {
             Err(failure) if failure.is_final && !failure.was_late => {}
             done => return done,
         }
-        self.run_on(self.opened().await?, &operation).await
+        // In memory of its own, so that what everybody waits in has room for one attempt only.
+        Box::pin(async { self.run_on(self.opened().await?, &operation).await }).await
     }
 
     async fn run_on<T, F>(

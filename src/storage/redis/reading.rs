@@ -35,8 +35,15 @@ pub(super) async fn get(shelf: &Shelf, query: Query<'_>) -> Result<Variants, Fai
     }
     let Some(first) = first else { return Ok(Variants::new()) };
     let place = &places[0];
+    // What seldom has to be done is in memory of its own, so that what each hit waits in is small.
     if !is_elsewhere {
-        return Ok(shelf.read(&query, place, first).await.into_iter().collect());
+        return match shelf.read(&query, &first) {
+            Ok(response) => Ok(response.into_iter().collect()),
+            Err(Damaged) => {
+                Box::pin(shelf.drop_damaged(place, &first)).await;
+                Ok(Variants::new())
+            }
+        };
     }
     if known.is_some_and(|known| Marker::tells(&first, &known)) {
         let variants = shelf.read_all(&query, &places[1..], found).await;
@@ -45,11 +52,14 @@ pub(super) async fn get(shelf: &Shelf, query: Query<'_>) -> Result<Variants, Fai
         }
     }
     let Some(marker) = Marker::read(&first) else {
-        shelf.drop_damaged(place, &first).await;
+        Box::pin(shelf.drop_damaged(place, &first)).await;
         return Ok(Variants::new());
     };
-    shelf.look_again(&query, digest, places, marker).await
+    Box::pin(shelf.look_again(&query, digest, places, marker)).await
 }
+
+/// What was found is of no use to any instance, and goes.
+struct Damaged;
 
 /// Where it may be what is asked for, as far as it is known how the resource varies.
 fn places(place: String, vary: Option<&Vary>, query: &Query<'_>) -> Places {
@@ -102,27 +112,26 @@ impl Shelf {
     ) -> Variants {
         let mut variants = Variants::new();
         for (place, record) in places.iter().zip(found) {
-            if let Some(record) = record {
-                variants.extend(self.read(query, place, record).await);
+            let Some(record) = record else { continue };
+            match self.read(query, &record) {
+                Ok(response) => variants.extend(response),
+                Err(Damaged) => Box::pin(self.drop_damaged(place, &record)).await,
             }
         }
         variants
     }
 
-    /// The response of what was found at a place: a record, or a marker with one. One that can't be used is a miss; if it never will be of use to anybody, it goes.
-    async fn read(&self, query: &Query<'_>, place: &str, found: Bytes) -> Option<Arc<StoredResponse>> {
-        let record = Marker::record(&found).unwrap_or_else(|| found.clone());
+    /// The response of what was found at a place: a record, or a marker with one. One that can't be used is a miss; if it never will be of use to anybody, that is the error.
+    fn read(&self, query: &Query<'_>, found: &Bytes) -> Result<Option<Arc<StoredResponse>>, Damaged> {
+        let record = Marker::record(found).unwrap_or_else(|| found.clone());
         match self.format.decode(record, query.key, query.now, self.server.shift()) {
             // Of an epoch that isn't known here yet: so isn't what was purged in it.
-            Ok(response) if !self.server.knows_epoch_of(response.stamp.number) => None,
-            Ok(response) => Some(Arc::new(response)),
+            Ok(response) if !self.server.knows_epoch_of(response.stamp.number) => Ok(None),
+            Ok(response) => Ok(Some(Arc::new(response))),
             Err(error) => {
                 self.counts.refused(error);
                 tracing::debug!(%error, "a record in Redis can't be used");
-                if is_damage(error) {
-                    self.drop_damaged(place, &found).await;
-                }
-                None
+                if is_damage(error) { Err(Damaged) } else { Ok(None) }
             }
         }
     }
@@ -149,4 +158,25 @@ fn command(places: &[String]) -> Vec<u8> {
 async fn fetch(connection: Arc<Connection>, places: &[String]) -> Result<Contents, Failure> {
     let found = connection.ask_for_contents(command(places)).await?;
     if found.len() == places.len() { Ok(found) } else { Err(Failure::nonsense("more or less than it was asked for")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use crate::clock::{Clock, SystemClock};
+    use crate::key::CacheKey;
+    use crate::storage::{Guard, Guarded, Query, RedisStore, Storage};
+
+    /// Twice as much, and more, where what is seldom done had its place in it.
+    const SMALL: usize = 1536;
+
+    #[test]
+    fn what_a_hit_waits_in_is_small() {
+        let store =
+            RedisStore::in_namespace("redis://localhost", "a").map(|store| Guarded::new(store, Guard::default()));
+        let (store, key, headers) = (store.expect("a URL"), CacheKey::new(b"h", "/", None), HeaderMap::new());
+        let read = store.get(Query::new(&key, &headers, SystemClock::default().now()));
+        assert!(size_of_val(&read) <= SMALL, "{}", size_of_val(&read));
+    }
 }
