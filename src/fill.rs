@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::boarding::is_passing;
 use crate::cache::CacheCore;
+use crate::pieces::PIECE;
 use crate::plan::Plan;
 use crate::rfc9111::storability::DeclineReason;
 use crate::spans;
@@ -57,6 +58,9 @@ impl Fill {
     }
 
     /// Looks whether a piece may be kept, for which so much memory is taken. If nothing may from now on, the plan is for [`stop`](Self::stop).
+    ///
+    /// Where the length is unknown, who needs memory again also takes what it will need next from the budget, a piece at most. So of a crowd of which most have to
+    /// give up, they do so when half of the budget is in use, and not with all of it taken in parts that nothing else fits between.
     pub(crate) fn admit(&mut self, piece: usize, memory: usize) -> Admitted {
         let Some(plan) = &self.plan else { return Admitted::Passes };
         let length = self.length + piece;
@@ -67,11 +71,15 @@ impl Fill {
         if plan.announced.is_some_and(|announced| length as u64 > announced) {
             return Admitted::Over(DeclineReason::Incomplete);
         }
-        let ahead = self.reserved.min(memory);
-        if !plan.core.budget.take(memory - ahead, settings.max_fill_bytes) {
+        let ahead = if plan.announced.is_none() && memory > 0 && self.length > 0 {
+            length.min(PIECE)
+        } else {
+            self.reserved.saturating_sub(memory)
+        };
+        if !plan.core.budget.take((memory + ahead).saturating_sub(self.reserved), settings.max_fill_bytes) {
             return Admitted::Over(DeclineReason::FillBudget);
         }
-        self.reserved -= ahead;
+        self.reserved = ahead;
         self.length = length;
         Admitted::Kept
     }
