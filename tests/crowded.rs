@@ -170,6 +170,25 @@ async fn large_content_is_kept_whole_or_not_begun() {
     assert_eq!(read(response).await.content.len(), 100_000);
 }
 
+/// A crowd of which most have to give up does so before it has taken all.
+#[tokio::test]
+async fn who_goes_on_without_a_length_has_what_comes_next_set_aside() {
+    for (budget, stored) in [(100, 0), (130, 1)] {
+        let (feed, handler) = feeding(&[("cache-control", "max-age=60")]);
+        let setup = set_up(handler, |layer| layer.max_fill_bytes(budget));
+        let mut response = setup.begin("/").await;
+        for held in [20, 40 + 40] {
+            feed.send(data(vec![b'x'; 20])).unwrap();
+            assert_eq!(chunk(response.body_mut()).await.len(), 20);
+            assert_eq!(setup.stats().fill_bytes, held, "the first part is all that there is of most");
+        }
+        feed.send(data(vec![b'x'; 10])).unwrap();
+        drop(feed);
+        assert_eq!(read(response).await.content.len(), 10, "{budget}: it passes all the same");
+        assert_eq!((setup.stats().stored, setup.stats().fill_bytes), (stored, 0), "{budget}");
+    }
+}
+
 /// A leader and a follower of content that turns out to be too large to be kept.
 async fn too_large() -> (Setup, UnboundedSender<Step>, [Response<larder::ResponseBody<Content>>; 2]) {
     let (feed, handler) = feeding(&[("cache-control", "max-age=60")]);
