@@ -30,7 +30,7 @@ use crate::variance::Variance;
 /// How many kinds of answers are told apart in each route.
 const KINDS: usize = 4;
 
-/// When so many were remembered and none was of use, only one in as many is.
+/// When so many more were remembered than were of use, only one in as many is.
 const IN_VAIN: u32 = 32;
 
 /// What of a route's answers are alike.
@@ -38,7 +38,7 @@ const IN_VAIN: u32 = 32;
 pub(crate) struct Alikes {
     /// The newest is the first.
     kinds: Mutex<Option<Arc<[Arc<Kind>]>>>,
-    /// How many were remembered since one was of use.
+    /// How many were remembered beyond those that were of use.
     in_vain: AtomicU32,
 }
 
@@ -115,7 +115,11 @@ impl Alikes {
         }
         let verdict = kind.verdict.after(delay, settings)?;
         let head = kind.head.like(&core.heads.date(received.wall), received.wall, own.tag?, own.last_modified);
-        self.in_vain.store(0, Ordering::Relaxed);
+        // One that is of use makes up for one that wasn't.
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        if in_vain > 0 {
+            self.in_vain.store(in_vain - 1, Ordering::Relaxed);
+        }
         Some((verdict, Alike { kind: kind.clone(), head }))
     }
 
@@ -142,10 +146,16 @@ impl Alikes {
         let same = known.clone().position(|kind| kind.own(head).is_some());
         let seen = same.and_then(|place| known.clone().nth(place)).map_or(0, |kind| kind.seen) + 1;
         let others = known.enumerate().filter(|(place, _)| Some(*place) != same).map(|(_, kind)| kind.clone());
+        let mut others: SmallVec<[Arc<Kind>; KINDS]> = others.collect();
         // As it is, its own values may share the buffer that they were read into.
         let stored = core.heads.pack(stored.clone(), &Bytes::new()).0;
         let kind = Kind::new(&core.settings, head, verdict.clone(), stored, variance.clone(), seen);
-        *kinds = Some([Arc::new(kind)].into_iter().chain(others).take(KINDS).collect());
+        // Those that are relied on stay: answers that are never alike would push them out one after another.
+        while others.len() >= KINDS {
+            let place = others.iter().rposition(|other| other.seen < OFTEN).unwrap_or(others.len() - 1);
+            others.remove(place);
+        }
+        *kinds = Some([Arc::new(kind)].into_iter().chain(others).collect());
     }
 
     fn kinds(&self) -> MutexGuard<'_, Option<Arc<[Arc<Kind>]>>> {

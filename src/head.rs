@@ -101,6 +101,8 @@ impl StoredHead {
         tag: &HeaderValue,
         last_modified: Option<&HeaderValue>,
     ) -> Self {
+        // The answer may have one that isn't kept.
+        let last_modified = last_modified.filter(|_| self.has_own & 0b100 != 0);
         let own = [Some(date), Some(tag), last_modified].into_iter().flatten().cloned().collect();
         let modified = match last_modified {
             Some(value) if self.get_own(&header::LAST_MODIFIED) == Some(value) => self.last_modified(),

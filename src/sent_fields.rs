@@ -1,12 +1,14 @@
 //! [`SentFields`]: the fields of a request as its client sent them, for when the request itself is with the handler. Few of them are ever looked at, so they are in one
 //! piece of memory: a map is made only where somebody needs one.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::rfc9111::validation::CONDITIONS;
 
 /// The lines of all fields, in their order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct SentFields {
     /// Of each line the lengths of name and value, and both.
     lines: Vec<u8>,
@@ -75,6 +77,13 @@ impl SentFields {
             rest = behind;
             Some((name, value))
         })
+    }
+}
+
+impl fmt::Debug for SentFields {
+    /// There may be credentials in them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SentFields").field("bytes", &self.lines.len()).finish_non_exhaustive()
     }
 }
 

@@ -8,6 +8,8 @@ use support::exchange::*;
 /// So many are alike before it is the turn of the one that isn't.
 const MANY: usize = 12;
 
+const MODIFIED: &str = "Wed, 31 Dec 2025 23:00:00 GMT";
+
 type Fields = &'static [(&'static str, &'static str)];
 
 const ALIKE: Fields = &[("content-type", "text/plain"), ("cache-control", "max-age=60"), ("vary", "accept-language")];
@@ -132,4 +134,51 @@ async fn tags_of_a_rule_are_those_of_each_path() {
     house.handle.purge(Selector::Tag(purged)).await.unwrap();
     assert_eq!(house.get(&format!("/{}", MANY - 1)).await.x_cache, "MISS");
     assert_eq!(house.get(&format!("/{}", MANY - 2)).await.x_cache, "HIT");
+}
+
+#[tokio::test]
+async fn a_date_that_is_not_kept_has_no_place() {
+    let rows: [(Fields, bool); 2] = [
+        (&[("content-type", "text/plain"), ("cache-control", "max-age=60"), ("last-modified", MODIFIED)], true),
+        (
+            &[
+                ("content-type", "text/plain"),
+                ("cache-control", "max-age=60"),
+                ("connection", "last-modified"),
+                ("last-modified", MODIFIED),
+            ],
+            false,
+        ),
+    ];
+    for (fields, never) in rows {
+        let handler = Handler::new(move |head, _| {
+            let mut answer = answer(200, fields, head.uri.path().to_owned());
+            answer.headers_mut().insert("etag", "\"a\"".parse().expect("a value"));
+            answer
+        });
+        let house =
+            House::with(handler, |layer| if never { layer.never_store(http::header::LAST_MODIFIED) } else { layer });
+        fill(&house).await;
+        let hit = house.get(&format!("/{}", MANY - 1)).await;
+        assert_eq!(hit.x_cache, "HIT");
+        assert_eq!((hit.field("content-type"), hit.has("last-modified")), ("text/plain", false), "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_never_alike_do_not_spoil_those_that_are() {
+    let handler = Handler::new(|head, _| {
+        let path = head.uri.path();
+        let own = if path.starts_with("/own") { path } else { "none" };
+        answer(200, &[("etag", "\"a\""), ("cache-control", "max-age=60"), ("x-own", own)], path.to_owned())
+    });
+    let house = House::new(handler);
+    for n in 0..MANY {
+        for target in [format!("/{n}"), format!("/own/{n}"), format!("/own/{n}/again")] {
+            house.get(&target).await;
+            let hit = house.get(&target).await;
+            let own = if target.starts_with("/own") { target.as_str() } else { "none" };
+            assert_eq!((hit.x_cache.as_str(), hit.field("x-own"), hit.body.as_str()), ("HIT", own, target.as_str()));
+        }
+    }
 }

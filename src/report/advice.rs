@@ -53,17 +53,18 @@ impl Known<'_> {
     /// The evidence, and what follows from it.
     pub(crate) fn report(&self, totals: &Totals) -> (RouteReport, Vec<Recommendation>) {
         let report = self.evidence(totals);
-        let saved_by_fewer_keys = |space: &KeySpace| {
+        let saved_by_fewer_keys = |dimension: &Dimension| {
             let mean = report.handler_time.as_secs_f64() / report.fetches.max(1) as f64;
-            Duration::from_secs_f64(mean * space.same as f64)
+            Duration::try_from_secs_f64(mean * dimension.same_of_all()).unwrap_or(Duration::MAX)
         };
         let mut recommendations = Vec::new();
         recommendations.extend(self.longer(&report));
         recommendations.extend(self.cache(&report, totals));
         recommendations.extend(self.out_of_shadow(&report));
-        for space in report.key_space.iter().filter(|space| explodes(space)) {
+        let spaces = totals.dimensions.iter().zip(&report.key_space);
+        for (dimension, space) in spaces.filter(|(_, space)| explodes(space)) {
             let advice = Advice::FewerKeys(space.clone());
-            recommendations.push(self.recommend(advice, word_for_keys(space), saved_by_fewer_keys(space)));
+            recommendations.push(self.recommend(advice, word_for_keys(space), saved_by_fewer_keys(dimension)));
         }
         (report, recommendations)
     }

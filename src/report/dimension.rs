@@ -44,6 +44,9 @@ pub(crate) struct Dimension {
     pub(crate) name: Box<str>,
     values: Sketch,
     remembered: Box<[Option<Seen>]>,
+    /// Answers that were noted, and those of them whose content was looked at.
+    noted: u64,
+    looked_at: u64,
     /// Comparisons of answers that differed in this alone.
     pub(crate) same: u64,
     pub(crate) different: u64,
@@ -77,7 +80,16 @@ impl Dimensions {
 impl Dimension {
     fn new(kind: DimensionKind, name: &str) -> Self {
         let remembered = vec![None; REMEMBERED].into();
-        Self { kind, name: name.into(), values: Sketch::default(), remembered, same: 0, different: 0 }
+        Self {
+            kind,
+            name: name.into(),
+            values: Sketch::default(),
+            remembered,
+            noted: 0,
+            looked_at: 0,
+            same: 0,
+            different: 0,
+        }
     }
 
     /// About how many values it had.
@@ -85,11 +97,18 @@ impl Dimension {
         self.values.estimate()
     }
 
+    /// How many would have been the same if all had been looked at like some.
+    pub(crate) fn same_of_all(&self) -> f64 {
+        self.same as f64 * self.noted as f64 / self.looked_at.max(1) as f64
+    }
+
     fn note(&mut self, seen: Seen) {
         self.values.add(seen.value);
+        self.noted += 1;
         if seen.content.is_none() {
             return;
         }
+        self.looked_at += 1;
         let Some(place) = self.remembered.get_mut(seen.rest as usize % REMEMBERED) else { return };
         match place {
             Some(before) if seen.at < before.ends && before.rest == seen.rest => {
@@ -140,6 +159,7 @@ mod tests {
         }
         let dimension = dimensions.iter().next().unwrap();
         assert_eq!((dimension.values(), dimension.same, dimension.different), (4, 1, 0));
+        assert_eq!(dimension.same_of_all(), 2.0, "half of them were looked at");
     }
 
     #[test]
