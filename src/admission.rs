@@ -55,6 +55,8 @@ pub(crate) struct Ask {
     pub(crate) authorization: bool,
     pub(crate) conditions: bool,
     pub(crate) range: bool,
+    /// A `Router` is around the cache. It adds `Content-Length` to what has none.
+    pub(crate) in_router: bool,
     /// Its codings, where they were read with the other fields.
     accepts: Option<Accepts>,
     pub(crate) strategy: Strategy,
@@ -176,6 +178,8 @@ pub(crate) fn consider<B>(cache: &CacheCore, request: &Request<B>, has_content: 
         authorization: facts.authorization,
         conditions: facts.conditions,
         range: facts.range,
+        // It says where the client's URI is.
+        in_router: !std::ptr::eq(head.uri, request.uri()),
         accepts: cache.settings.compression.is_on().then(|| facts.accepts()).flatten(),
         ..Ask::plain(route, facts.directives(head.headers), now)
     };
@@ -267,6 +271,7 @@ impl Ask {
             authorization: false,
             conditions: false,
             range: false,
+            in_router: false,
             accepts: None,
             strategy: route.policy.strategy,
             store_failed: false,

@@ -170,7 +170,7 @@ impl Following<'_> {
     ) -> Option<Response<ResponseBody<B>>> {
         let reader = preview.stream.upgrade()?.join()?;
         let stored = &preview.response;
-        let mut head = head_of(self.core, stored, self.core.now(), &outcome);
+        let mut head = head_of(self.core, stored, self.core.now(), &outcome, false);
         let length = preview.announced;
         let mut status = stored.status;
         let shape = asked.map_or(Shape::Whole, |asked| shape(asked, status, stored.validators(), length, false));

@@ -17,6 +17,7 @@ use crate::nearby::Nearby;
 use crate::read_date::ReadDate;
 use crate::rfc9111::date::{self, unix_seconds};
 use crate::rfc9111::validation::{EntityTag, Validators};
+use crate::shared_head::SharedHead;
 
 /// The fields that usually differ between responses of one route.
 pub(crate) static OWN: [HeaderName; 6] =
@@ -43,14 +44,22 @@ pub(crate) struct StoredHead {
     /// Which of [`OWN`] have a value, by bit.
     has_own: u8,
     /// All fields, with empty values in the places.
-    shared: Arc<HeaderMap>,
+    shared: Arc<SharedHead>,
     own: OwnValues,
 }
 
 impl StoredHead {
     /// The whole head, with what `fill` puts into the places that were reserved, one after another.
     pub(crate) fn to_map(&self, fill: impl FnOnce(&mut Places<'_>)) -> HeaderMap {
-        let mut map = HeaderMap::clone(&self.shared);
+        self.filled(self.shared.map().clone(), fill)
+    }
+
+    /// The same for somebody who adds a field.
+    pub(crate) fn to_roomy_map(&self, fill: impl FnOnce(&mut Places<'_>)) -> HeaderMap {
+        self.filled(self.shared.with_room(), fill)
+    }
+
+    fn filled(&self, mut map: HeaderMap, fill: impl FnOnce(&mut Places<'_>)) -> HeaderMap {
         let mut places = Places(map.values_mut());
         fill(&mut places);
         self.own.iter().for_each(|value| places.put(value.clone()));
@@ -67,7 +76,7 @@ impl StoredHead {
     }
 
     pub(crate) fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.get_own(name).or_else(|| self.shared.get(name))
+        self.get_own(name).or_else(|| self.shared.map().get(name))
     }
 
     /// As [`StoredResponse::approach`](crate::response::StoredResponse::approach).
@@ -78,7 +87,7 @@ impl StoredHead {
 
     /// Name and value bytes of all fields, as if nothing were shared.
     pub(crate) fn size(&self) -> usize {
-        let shared: usize = self.shared.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let shared: usize = self.shared.map().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         shared + self.own.iter().map(HeaderValue::len).sum::<usize>()
     }
 
@@ -140,7 +149,7 @@ impl fmt::Debug for StoredHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { shared, own, has_own, .. } = self;
         let mut out = f.debug_struct("StoredHead");
-        out.field("shared", shared).field("own", own).field("has_own", has_own);
+        out.field("shared", shared.map()).field("own", own).field("has_own", has_own);
         out.field("date", &self.date()).field("last_modified", &self.last_modified()).finish()
     }
 }
@@ -150,7 +159,7 @@ impl fmt::Debug for StoredHead {
 impl StoredHead {
     /// All fields, with empty values in the places.
     pub(crate) fn shared(&self) -> &HeaderMap {
-        &self.shared
+        self.shared.map()
     }
 
     /// Which of [`OWN`] have a value, by bit.
@@ -164,7 +173,7 @@ impl StoredHead {
     }
 
     /// The head that is made of these.
-    pub(crate) fn of_parts(shared: Arc<HeaderMap>, own: SmallVec<[HeaderValue; 3]>, has_own: u8) -> Self {
+    pub(crate) fn of_parts(shared: Arc<SharedHead>, own: SmallVec<[HeaderValue; 3]>, has_own: u8) -> Self {
         let none = ReadDate::default();
         Self { shared, own, has_own, has_read_dates: false, date: none, last_modified: none }
     }
@@ -200,7 +209,7 @@ pub(crate) struct SharedHeads {
 #[derive(Debug, Default)]
 struct Known {
     /// Weak, so that a head goes with its last entry; with how often it was seen.
-    heads: HashMap<u64, (Weak<HeaderMap>, u32), ahash::RandomState>,
+    heads: HashMap<u64, (Weak<SharedHead>, u32), ahash::RandomState>,
     /// Heads not shared since the last look for such as can go.
     unshared: usize,
     /// Bytes given away for the life of the process.
@@ -322,7 +331,7 @@ impl Known {
     }
 
     /// The map of these fields, in this order.
-    fn share(&mut self, fields: &[Field<'_>]) -> Arc<HeaderMap> {
+    fn share(&mut self, fields: &[Field<'_>]) -> Arc<SharedHead> {
         let Self { heads, unshared, leaked, .. } = self;
         let mut hasher = heads.hasher().build_hasher();
         for (name, value) in fields {
@@ -337,31 +346,35 @@ impl Known {
                 heads.retain(|_, (head, _)| head.strong_count() > 0);
             }
             if heads.len() >= MOST_HEADS {
-                return Arc::new(compact(&to_map(fields)));
+                return SharedHead::of_one(compact(&to_map(fields)));
             }
         }
         match heads.entry(id) {
             Entry::Occupied(mut known) => {
                 let (weak, seen) = known.get_mut();
-                let Some(mut shared) = weak.upgrade().filter(|shared| shared.iter().eq(fields.iter().copied())) else {
-                    let newer = Arc::new(compact(&to_map(fields)));
-                    if weak.strong_count() == 0 {
-                        *weak = Arc::downgrade(&newer);
+                let Some(mut shared) = weak.upgrade().filter(|shared| shared.map().iter().eq(fields.iter().copied()))
+                else {
+                    let newer = compact(&to_map(fields));
+                    if weak.strong_count() > 0 {
+                        return SharedHead::of_one(newer);
                     }
+                    let newer = SharedHead::of_many(newer);
+                    *weak = Arc::downgrade(&newer);
                     return newer;
                 };
                 *seen = seen.saturating_add(1);
                 if *seen == OFTEN
-                    && let Some(lasting) = lasting(&shared, leaked, MOST_LEAKED)
+                    && let Some(lasting) = lasting(shared.map(), leaked, MOST_LEAKED)
                 {
-                    shared = Arc::new(lasting);
+                    shared = SharedHead::of_many(lasting);
                     *weak = Arc::downgrade(&shared);
                 }
                 shared
             }
             Entry::Vacant(place) => {
                 let head = to_map(fields);
-                let first = Arc::new(lasting(&head, leaked, LEAKED_AT_ONCE).unwrap_or_else(|| compact(&head)));
+                let first = lasting(&head, leaked, LEAKED_AT_ONCE).unwrap_or_else(|| compact(&head));
+                let first = SharedHead::of_many(first);
                 place.insert((Arc::downgrade(&first), 1));
                 first
             }

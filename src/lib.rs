@@ -218,6 +218,7 @@ mod reload;
 mod request;
 mod response;
 mod selector;
+mod shared_head;
 mod sync;
 mod tags;
 mod tally;

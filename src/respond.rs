@@ -12,6 +12,7 @@ use crate::body::ResponseBody;
 use crate::byteranges::ByteRanges;
 use crate::cache::CacheCore;
 use crate::clock::Moment;
+use crate::head::Places;
 use crate::outcome::{CacheOutcome, Outcome};
 use crate::report::Witness;
 use crate::representation::Representation;
@@ -177,8 +178,22 @@ pub(crate) fn from_store<B: Body>(
     accepts: impl FnOnce() -> Accepts,
     is_head: bool,
 ) -> Response<ResponseBody<B>> {
+    let head = head_of(core, stored, now, &outcome, false);
+    with_head(core, stored, head, asked, accepts, is_head)
+}
+
+/// The same with this head, of [`head_of`].
+#[inline]
+pub(crate) fn with_head<B: Body>(
+    core: &Arc<CacheCore>,
+    stored: &StoredResponse,
+    head: HeaderMap,
+    asked: Option<&HeaderMap>,
+    accepts: impl FnOnce() -> Accepts,
+    is_head: bool,
+) -> Response<ResponseBody<B>> {
     let mut response = Response::new(ResponseBody::empty());
-    *response.headers_mut() = head_of(core, stored, now, &outcome);
+    *response.headers_mut() = head;
     let head = response.headers_mut();
     let (representation, mut shape) = portion(core, stored, asked, accepts, is_head);
     representation.describe(head);
@@ -218,10 +233,17 @@ pub(crate) fn portion(
     (representation, shape)
 }
 
-/// The head of a stored response as it goes out.
-pub(crate) fn head_of(core: &CacheCore, stored: &StoredResponse, now: Moment, outcome: &CacheOutcome) -> HeaderMap {
+/// The head of a stored response as it goes out; with room for one field more, where it goes to somebody who `adds` one.
+pub(crate) fn head_of(
+    core: &CacheCore,
+    stored: &StoredResponse,
+    now: Moment,
+    outcome: &CacheOutcome,
+    adds: bool,
+) -> HeaderMap {
     let of_hit = core.hit_status.get(outcome);
-    let mut head = stored.head.to_map(|places| core.settings.switches.fill(places, outcome, of_hit));
+    let fill = |places: &mut Places<'_>| core.settings.switches.fill(places, outcome, of_hit);
+    let mut head = if adds { stored.head.to_roomy_map(fill) } else { stored.head.to_map(fill) };
     core.settings.switches.warn(&mut head, outcome);
     if let Some(downstream) = &stored.downstream {
         head.insert(header::CACHE_CONTROL, downstream.of_stored(outcome.age.unwrap_or_default(), stored.lifetime()));

@@ -36,7 +36,7 @@ use crate::posted::{Posted, Stored};
 use crate::query::QueryReader;
 use crate::report::Witness;
 use crate::request::RequestHead;
-use crate::respond::{from_handler, from_store, note, watched};
+use crate::respond::{from_handler, head_of, note, watched, with_head};
 use crate::response::StoredResponse;
 use crate::through::Unattended;
 use crate::used::Scope;
@@ -415,7 +415,8 @@ fn response<R, B: Body>(
 ) -> Response<ResponseBody<B>> {
     let asked = (!ask.is_plain()).then(|| request.headers());
     let accepts = || ask.accepts(request.headers());
-    from_store(core, stored, now, outcome, asked, accepts, ask.is_head)
+    let head = head_of(core, stored, now, &outcome, ask.in_router);
+    with_head(core, stored, head, asked, accepts, ask.is_head)
 }
 
 /// Nothing, in the memory of what was there.

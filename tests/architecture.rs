@@ -20,6 +20,7 @@ const FLOORS: [&[&str]; 6] = [
         "form",
         "forwarded",
         "head",
+        "shared_head",
         "histogram",
         "hit_status",
         "key",

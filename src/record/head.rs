@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::wire::{Reader, put_bytes, put_number};
 use crate::head::{OFTEN, OWN, StoredHead, lasting};
 use crate::outcome::OWN_FIELDS;
+use crate::shared_head::SharedHead;
 
 /// The most fields of a head: no server sends as many, and a map that holds no more can't become too large for its own kind.
 const MOST_FIELDS: usize = 4096;
@@ -90,7 +91,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Seen {
-    head: Arc<HeaderMap>,
+    head: Arc<SharedHead>,
     times: u32,
 }
 
@@ -120,33 +121,35 @@ impl KnownHeads {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).heads.len()
     }
 
-    fn shared(&self, block: &[u8]) -> Option<Arc<HeaderMap>> {
+    fn shared(&self, block: &[u8]) -> Option<Arc<SharedHead>> {
         if let Some(known) = self.recall(block) {
             return Some(known);
         }
         // Of its own: what is remembered must not keep the whole record in memory.
         let block = Bytes::copy_from_slice(block);
-        let head = Arc::new(built(&block)?);
-        if block.len() <= LONGEST {
-            self.remember(block, head.clone());
+        let head = built(&block)?;
+        if block.len() > LONGEST {
+            return Some(SharedHead::of_one(head));
         }
+        let head = SharedHead::of_many(head);
+        self.remember(block, head.clone());
         Some(head)
     }
 
-    fn recall(&self, block: &[u8]) -> Option<Arc<HeaderMap>> {
+    fn recall(&self, block: &[u8]) -> Option<Arc<SharedHead>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { heads, leaked } = &mut *known;
         let seen = heads.get_mut(block)?;
         seen.times = seen.times.saturating_add(1);
         if seen.times == OFTEN
-            && let Some(lasting) = lasting(&seen.head, leaked, MOST_LEAKED)
+            && let Some(lasting) = lasting(seen.head.map(), leaked, MOST_LEAKED)
         {
-            seen.head = Arc::new(lasting);
+            seen.head = SharedHead::of_many(lasting);
         }
         Some(seen.head.clone())
     }
 
-    fn remember(&self, block: Bytes, head: Arc<HeaderMap>) {
+    fn remember(&self, block: Bytes, head: Arc<SharedHead>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.heads.len() >= MOST {
             known.heads.retain(|_, seen| seen.times >= OFTEN);
