@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --bench hit              # both
 //! cargo bench --bench hit -- --quick   # the comparison, and a short report
+//! cargo bench --bench hit -- profile 10000 100    # hits among so many keys beside the bare handler alone, in so many rounds: for a profiler, or to compare two builds
 //! ```
 
 #[path = "support/calls.rs"]
@@ -28,6 +29,11 @@ const MANY: usize = 10_000;
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime of one thread can be built");
     let _in_runtime = runtime.enter();
+    let mut arguments = std::env::args().skip_while(|argument| argument != "profile").skip(1);
+    if std::env::args().any(|argument| argument == "profile") {
+        let mut number = |otherwise| arguments.next().and_then(|number| number.parse().ok()).unwrap_or(otherwise);
+        return profile(number(MANY), number(41));
+    }
     compare(1);
     compare(MANY);
     let mut criterion = Criterion::default().configure_from_args();
@@ -113,6 +119,21 @@ fn compare(keys: usize) {
         let allocations = allocations(&mut calls[n]);
         println!("  {subject:<26?} {:>6.0} ns  {:.2} x bare  {allocations} allocations", medians[n], medians[n] / bare);
     }
+}
+
+fn profile(keys: usize, rounds: usize) {
+    const CALLS: usize = 5_000;
+    let contents = contents(keys, BODY);
+    let mut subjects =
+        [Subject::Bare, Subject::Larder].map(|subject| (subject.call(contents), Requests::of(keys), vec![]));
+    (0..7).for_each(|_| subjects.iter_mut().for_each(|(call, ..)| warm(call, keys)));
+    for _ in 0..rounds {
+        for (call, requests, samples) in &mut subjects {
+            samples.push(time(call, requests, CALLS).as_nanos() as f64 / CALLS as f64);
+        }
+    }
+    let [bare, larder] = subjects.map(|(_, _, samples)| median(samples));
+    println!("{keys} key(s): bare {bare:.0} ns, larder {larder:.0} ns, {:.3} x bare", larder / bare);
 }
 
 fn allocations(call: &mut Call) -> u64 {

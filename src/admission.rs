@@ -238,11 +238,11 @@ fn write_key<B>(
     facts: &RequestFacts<'_>,
     route: &Route,
 ) -> Result<(), BypassReason> {
+    let (path, query) = (head.uri.path(), route.policy.query(head.uri.query()));
     match facts.only_host(head.uri) {
-        Some(host) => key.begin_with_host(without_default_port(host, None)),
-        None => key.begin(&facts.authority(head.uri).ok_or(BypassReason::AmbiguousHost)?),
+        Some(host) => key.write_with_host(without_default_port(host, None), path, query.as_deref()),
+        None => key.write(&facts.authority(head.uri).ok_or(BypassReason::AmbiguousHost)?, path, query.as_deref()),
     }
-    key.name_resource(head.uri.path(), route.policy.query(head.uri.query()).as_deref());
     if let Some(Scheme(scheme)) = head.extensions.get() {
         key.push(Part::Scheme, scheme.as_bytes());
     }
