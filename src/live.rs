@@ -1,5 +1,7 @@
 //! [`Live`]: the settings that count now, which a reload replaces while requests read them.
 
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -13,20 +15,46 @@ use crate::target::Target;
 
 /// A cache through all its generations.
 pub(crate) struct Live {
+    /// The first generation, which most caches stay with. Kept as long as the cache, so that until a reload nothing is written to find it.
+    first: Arc<CacheCore>,
+    is_reloaded: AtomicBool,
     current: ArcSwap<CacheCore>,
     /// Reloads take turns, so that each is compared with the one before it.
     turn: Mutex<()>,
 }
 
+/// The generation that a request begins with.
+pub(crate) enum Begun<'a> {
+    First(&'a Arc<CacheCore>),
+    Later(Guard<Arc<CacheCore>>),
+}
+
+impl Deref for Begun<'_> {
+    type Target = Arc<CacheCore>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<CacheCore> {
+        match self {
+            Self::First(core) => core,
+            Self::Later(core) => core,
+        }
+    }
+}
+
 impl Live {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self { current: ArcSwap::from_pointee(CacheCore::new(settings)), turn: Mutex::new(()) }
+        let first = Arc::new(CacheCore::new(settings));
+        let (current, is_reloaded) = (ArcSwap::new(first.clone()), AtomicBool::new(false));
+        Self { first, is_reloaded, current, turn: Mutex::new(()) }
     }
 
     /// The generation of now. Takes no lock and counts no reference; not to be held across an await.
     #[inline]
-    pub(crate) fn load(&self) -> Guard<Arc<CacheCore>> {
-        self.current.load()
+    pub(crate) fn load(&self) -> Begun<'_> {
+        if self.is_reloaded.load(Ordering::Acquire) {
+            return Begun::Later(self.current.load());
+        }
+        Begun::First(&self.first)
     }
 
     pub(crate) fn load_full(&self) -> Arc<CacheCore> {
@@ -51,6 +79,7 @@ impl Live {
         }
         let next = Arc::new(running.succeeded_by(wanted));
         self.current.store(next.clone());
+        self.is_reloaded.store(true, Ordering::Release);
         next.observations.begin_anew(&running.rules, &next.rules);
         if next.has_too_many_retired() {
             next.purge_at_once(&Target::Everything, Force::Hard);
