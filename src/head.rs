@@ -87,8 +87,7 @@ impl StoredHead {
 
     /// Name and value bytes of all fields, as if nothing were shared.
     pub(crate) fn size(&self) -> usize {
-        let shared: usize = self.shared.map().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        shared + self.own.iter().map(HeaderValue::len).sum::<usize>()
+        self.shared.size() + self.own.iter().map(HeaderValue::len).sum::<usize>()
     }
 
     fn get_own(&self, name: &HeaderName) -> Option<&HeaderValue> {
