@@ -17,11 +17,12 @@ use crate::clock::Moment;
 use crate::error::BoxError;
 use crate::fetch::Errand;
 use crate::form::Form;
+use crate::head::SharedHeads;
 use crate::outcome::Outcome;
 use crate::plan::announced_length;
 use crate::precedence::Verdict;
 use crate::report::{Coming, Content};
-use crate::respond::from_handler;
+use crate::respond::from_nameless;
 use crate::response::{Origin, StoredResponse};
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::reuse::{Reuse, reuse};
@@ -32,7 +33,7 @@ use crate::stream::Frames;
 impl Errand {
     /// As [`store`](Self::store), for an answer that is like earlier ones.
     pub(crate) fn store_alike<B>(
-        self: Box<Self>,
+        mut self: Box<Self>,
         response: Response<B>,
         verdict: Verdict,
         alike: Alike,
@@ -46,7 +47,8 @@ impl Errand {
         let exact = body.size_hint().exact();
         let announced = announced_length(&parts.headers);
         let limit = self.core.settings.eager_etag_size;
-        let body = source(body, &self.route().counters, self.scope.clone());
+        let scope = std::mem::take(&mut self.scope);
+        let body = source(body, &self.route().counters, scope);
         let ahead = match exact {
             Some(length) if length <= limit as u64 => read_ahead(body, limit, waker),
             _ => ReadAhead::Streaming(body, Frames::new()),
@@ -111,7 +113,8 @@ impl Errand {
             let (variance, terms, stamp) = (&variance, &verdict.terms, &stamp);
             core.see_fill(trail, Coming { key, variance, terms, received, stamp, content })
         });
-        let (head, body) = core.heads.pack(alike.head, &content);
+        let pack = if near.is_full() { SharedHeads::pack_anywhere } else { SharedHeads::pack };
+        let (head, body) = pack(&core.heads, alike.head, &content);
         let stored = StoredResponse {
             status: parts.status,
             head,
@@ -132,6 +135,8 @@ impl Errand {
         let committed = core.commit_at_once(flight, key, near, stored);
         core.note_stored(&route.counters, key, committed);
         seen.into_iter().for_each(|seen| core.note_fill(seen, committed.is_ok()));
-        from_handler(core, Response::from_parts(parts, ResponseBody::stored(content)), outcome.stored(committed), since)
+        // Those that are alike name no tags.
+        let response = Response::from_parts(parts, ResponseBody::stored(content));
+        from_nameless(core, response, outcome.stored(committed), since)
     }
 }

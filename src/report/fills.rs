@@ -109,7 +109,10 @@ impl CacheCore {
     ) -> Option<Trail> {
         let names = &self.rules.get(rule).policy.key_headers;
         let key_headers = || {
-            let asked = if names.is_empty() { HeaderMap::new() } else { asked.to_map() };
+            if names.is_empty() {
+                return Vec::new();
+            }
+            let asked = asked.to_map();
             names.iter().map(|name| (name.clone(), self.observations.lines(&asked, name))).collect()
         };
         self.settings.observe_answers.then(|| Trail { rule, why, sent, attended, key_headers: key_headers() })
@@ -199,7 +202,9 @@ impl Answer<'_> {
         });
         let headers = trail.key_headers.iter().map(|(name, said)| (DimensionKind::KeyHeader, name.as_str(), *said));
         let parts: SmallVec<[_; 8]> = parameters.chain(fields).chain(headers).collect();
-        let path = observations.hash((self.key.path(), self.key.partition(), self.key.origin().authority));
+        // Only what was looked at is compared with others.
+        let path = || observations.hash((self.key.path(), self.key.partition(), self.key.origin().authority));
+        let path = if self.content.is_some() { path() } else { 0 };
         let sum = parts.iter().fold(path, |sum: u64, (_, _, hash)| sum.wrapping_add(*hash));
         self.note_all(&mut route.totals(), &parts, sum);
     }

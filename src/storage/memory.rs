@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use self::index::{Index, Slot};
 use self::places::Place;
-use self::window::Window;
+use self::window::{BYTES_TO_A_KEY, Window};
 use super::policy_key::{IndexKey, Known, PolicyKey, Sought};
 use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Swap, Swapped, Variants, with_newer};
@@ -87,6 +87,10 @@ const TURNS: usize = sized(64, 2);
 
 /// As many slots that were replaced or removed give their memory back together: to know that nobody reads them any more takes a call of the system, which stops all threads for a moment.
 const RETIRED_TOGETHER: usize = 32;
+
+/// For as many keys the index has room from the beginning; for fewer where they take more bytes than the store has. Where keys come and go it is copied whenever it is full of places that were
+/// left: the more of them are free, the seldomer.
+const ROOM: u64 = 1 << 16;
 
 /// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
 /// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
@@ -183,6 +187,13 @@ impl MemoryStore {
         look(slots.get(&inner.sought(key.as_bytes())).map_or(&[], |slot| &slot.variants))
     }
 
+    /// Whether memory for what comes is mostly that of what leaves.
+    pub(crate) fn is_full(&self) -> bool {
+        let (index, capacity) = (&self.inner().index, self.settings.capacity);
+        index.evictions.load(Ordering::Relaxed) > 0
+            && index.bytes.load(Ordering::Relaxed) > capacity - capacity / 16
+    }
+
     pub(crate) fn put_now(&self, key: &CacheKey, response: StoredResponse, most: usize) {
         let (inner, now) = (self.inner(), Instant::now());
         let sought = inner.sought(key.as_bytes());
@@ -253,7 +264,10 @@ impl MemoryStore {
         let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0), is_new };
         inner.index.bytes.fetch_add(size, Ordering::Relaxed);
         slot.entered();
-        inner.index.room.offer();
+        // What left lay side by side as well.
+        if !self.is_full() {
+            inner.index.room.offer();
+        }
         if let Some(old) = slots.insert(key.to_index_key(), slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
             old.left();
@@ -314,6 +328,12 @@ impl Settings {
         self.max_entries.map_or(0, |most| (self.capacity / most.saturating_add(1)).saturating_add(1))
     }
 
+    /// For how many keys the index has room: twice as many as are likely to be there.
+    fn room(&self) -> usize {
+        let keys = (self.capacity / BYTES_TO_A_KEY).min(self.max_entries.unwrap_or(u64::MAX));
+        usize::try_from(keys.saturating_mul(2).min(ROOM)).unwrap_or_default()
+    }
+
     /// How many bytes weigh one: more than one only where moka, which weighs in 32 bits, couldn't tell how much a share is.
     fn unit(&self) -> u64 {
         self.share() / u64::from(u32::MAX) + 1
@@ -327,7 +347,11 @@ impl Inner {
             None => ahash::RandomState::new(),
         };
         let collector = seize::Collector::new().batch_size(RETIRED_TOGETHER);
-        let slots = papaya::HashMap::builder().hasher(BuildHasherDefault::default()).collector(collector).build();
+        let slots = papaya::HashMap::builder()
+            .hasher(BuildHasherDefault::default())
+            .capacity(settings.room())
+            .collector(collector)
+            .build();
         let index = Arc::new(Index {
             slots,
             room: Nearby::default(),

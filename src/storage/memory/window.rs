@@ -126,13 +126,13 @@ struct Unread {
     places: Box<[AtomicU32]>,
 }
 
-/// As many bytes of the store's make a place.
-const BYTES_TO_A_PLACE: u64 = 2 << 10;
+/// About as many bytes are those of one key.
+pub(super) const BYTES_TO_A_KEY: u64 = 2 << 10;
 const MOST_PLACES: u64 = 1 << 20;
 
 impl Unread {
     fn new(capacity: u64, max_entries: Option<u64>) -> Self {
-        let entries = (capacity / BYTES_TO_A_PLACE).min(max_entries.unwrap_or(u64::MAX));
+        let entries = (capacity / BYTES_TO_A_KEY).min(max_entries.unwrap_or(u64::MAX));
         let places = entries.min(MOST_PLACES).next_power_of_two();
         Self { places: (0..places).map(|_| AtomicU32::new(0)).collect() }
     }
