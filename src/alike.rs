@@ -22,6 +22,7 @@ use crate::rfc9111::freshness::LifetimeSource;
 use crate::rfc9111::groups::CACHE_GROUPS;
 use crate::rfc9111::list;
 use crate::rfc9111::search::NO_VARY_SEARCH;
+use crate::sent_fields::SentFields;
 use crate::settings::Settings;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::tags::TAG_FIELDS;
@@ -52,7 +53,7 @@ pub(crate) struct Kind {
     seen: u32,
     verdict: Verdict,
     head: StoredHead,
-    pub(crate) variance: Arc<Variance>,
+    variance: Arc<Variance>,
 }
 
 /// What a field says in each of them.
@@ -186,6 +187,15 @@ impl Kind {
         };
         let size = fields.iter().map(size).sum();
         Self { fields, size, seen, verdict, head: stored, variance }
+    }
+
+    /// Which variant such an answer to this request is.
+    pub(crate) fn variance(&self, core: &CacheCore, asked: &SentFields) -> Arc<Variance> {
+        let (variance, matching) = (&self.variance, core.settings.matching);
+        match variance.fields.is_empty() || variance.was_said_by(asked) {
+            true => variance.clone(),
+            false => core.variances.of(variance.fields.clone(), asked, matching),
+        }
     }
 
     /// What an answer says for itself that is of this kind.

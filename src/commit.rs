@@ -48,6 +48,37 @@ impl CacheCore {
         Ok(())
     }
 
+    /// The same of a response for everybody that memory alone is to have, and of which the content came with the head. It goes there as it is, and its flight ends in that step: for
+    /// those who don't wait, nothing is made.
+    pub(crate) fn commit_at_once(
+        &self,
+        flight: Flight<Given>,
+        key: &CacheKey,
+        near: &MemoryStore,
+        response: StoredResponse,
+    ) -> Result<(), DeclineReason> {
+        if self.abandon.is_cancelled() {
+            flight.decline();
+            return Err(DeclineReason::Shutdown);
+        }
+        self.note_additions(key);
+        let put = |response: StoredResponse, is_followed: bool| {
+            let given = is_followed.then(|| Given::Stored(Arc::new(response.clone())));
+            self.fates.note_stored_at(key, response.stamp.number, response.received);
+            near.put_now(key, response, self.settings.max_variants);
+            given
+        };
+        let is_stored = flight.land(response, |response| self.is_valid(response, key), put);
+        // Dropped after a purge, it has failed, as above.
+        is_stored.then_some(()).ok_or(DeclineReason::Purged)
+    }
+
+    fn note_additions(&self, key: &CacheKey) {
+        if key.has_additions() {
+            self.keys_have_additions.store(true, Ordering::Release);
+        }
+    }
+
     fn put(
         self: &Arc<Self>,
         flight: &Flight<Given>,
@@ -63,14 +94,12 @@ impl CacheCore {
             self.drop_key(key);
             return Err(DeclineReason::PartitionQuota);
         }
-        if key.has_additions() {
-            self.keys_have_additions.store(true, Ordering::Release);
-        }
+        self.note_additions(key);
         let is_valid =
             || self.is_valid(response, key) && confirmed.is_none_or(|stamp| self.still_holds(stamp, response, key));
         let near = &self.settings.backend.near;
         let mut room = None;
-        let put = || room = near.as_ref().map(|near| self.put_near(near, key, response));
+        let put = || room = near.as_ref().map(|near| self.put_near(near, key, StoredResponse::clone(response)));
         if !flight.commit(is_valid, put) {
             return Err(DeclineReason::Purged);
         }
@@ -93,14 +122,18 @@ impl CacheCore {
     }
 
     /// Returns what left it, so that a quota is kept.
-    pub(crate) fn put_near(&self, near: &MemoryStore, key: &CacheKey, response: &StoredResponse) -> MakeRoom {
+    pub(crate) fn put_near(&self, near: &MemoryStore, key: &CacheKey, response: StoredResponse) -> MakeRoom {
         let most = self.settings.max_variants;
         self.fates.note_stored(key, response.stamp.number);
-        near.put_now(key, response, most);
+        if response.charge.is_none() {
+            near.put_now(key, response, most);
+            return MakeRoom::default();
+        }
+        near.put_now(key, response.clone(), most);
         let numbers = |variants: &[StoredResponse]| {
             variants.iter().filter_map(|variant| Some(variant.charge.as_ref()?.number)).collect()
         };
-        let room = self.keep_quota(key, response, || Some(near.read(key, numbers)));
+        let room = self.keep_quota(key, &response, || Some(near.read(key, numbers)));
         for oldest in &room.oldest {
             near.remove_now(oldest);
         }

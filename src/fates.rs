@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::key::CacheKey;
 use crate::rfc9111::storability::DeclineReason;
 use crate::words::every;
@@ -161,7 +161,7 @@ impl Fates {
         let parts = [key.resource(), key.path_and_query()].into_iter().filter(|_| own.became == Became::Stored);
         let later = parts.filter_map(|part| self.get(self.id_of_part(part))).filter(|part| part.number > own.number);
         let entry = later.max_by_key(|part| part.number).unwrap_or(own);
-        let ago = Duration::from_secs(self.second().saturating_sub(entry.second));
+        let ago = Duration::from_secs(second(self.clock.now()).saturating_sub(entry.second));
         let all = self.all.load(Ordering::Relaxed);
         let is_purged = entry.became == Became::Stored && all > u64::from(entry.number);
         let became = if is_purged { Became::Purged { number: Some(all) } } else { entry.became };
@@ -183,7 +183,12 @@ impl Fates {
 
     /// Something is stored that was asked for when the newest purge was `number`. To be said before it is there: it may leave at once.
     pub(crate) fn note_stored(&self, key: &CacheKey, number: u64) {
-        self.set(self.id(key.as_bytes()), Became::Stored, number);
+        self.note_stored_at(key, number, self.clock.now());
+    }
+
+    /// The same for somebody who knows what time it is.
+    pub(crate) fn note_stored_at(&self, key: &CacheKey, number: u64, now: Moment) {
+        self.set_at(self.id(key.as_bytes()), Became::Stored, number, now);
     }
 
     /// This became of whatever has this [resource](CacheKey::resource) or this path and query, and was asked for before purge `number`.
@@ -206,9 +211,13 @@ impl Fates {
     }
 
     fn set(&self, id: u64, became: Became, number: u64) {
+        self.set_at(id, became, number, self.clock.now());
+    }
+
+    fn set_at(&self, id: u64, became: Became, number: u64, now: Moment) {
         let number = if let Became::Purged { number: Some(number) } = became { number } else { number };
         let number = self.counted(number);
-        let said = Entry { became, number, second: self.second() }.packed();
+        let said = Entry { became, number, second: second(now) }.packed();
         let place =
             &self.chunk(id).get_or_init(|| Box::new(std::array::from_fn(|_| Place::default())))[id as usize % TOGETHER];
         place.said.store(said, Ordering::Relaxed);
@@ -246,10 +255,10 @@ impl Fates {
             other => other,
         }
     }
+}
 
-    fn second(&self) -> u64 {
-        self.clock.now().monotonic.as_secs().min((1 << SECOND_BITS) - 1)
-    }
+fn second(now: Moment) -> u64 {
+    now.monotonic.as_secs().min((1 << SECOND_BITS) - 1)
 }
 
 impl Entry {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker, ready};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tracing::Instrument;
@@ -63,8 +64,6 @@ pub(crate) struct Errand {
     pub(crate) attended: bool,
     /// Where the tags go that the answer is made from.
     pub(crate) scope: Scope,
-    /// The answer is like earlier ones.
-    pub(crate) alike: Option<Alike>,
 }
 
 impl Errand {
@@ -121,7 +120,6 @@ impl Errand {
             is_post: false,
             attended: true,
             scope,
-            alike: None,
         })
     }
 
@@ -223,8 +221,7 @@ impl Errand {
             let delay = received.since(self.sent);
             let answer = Answered { status, head: response.headers(), exact, received, delay };
             if let Some((verdict, alike)) = self.route().alikes.judge(&self.core, answer) {
-                self.alike = Some(alike);
-                return Ok(self.store(response, verdict, None, received, waker));
+                return Ok(self.store_alike(response, verdict, alike, received, waker));
             }
         }
         let verdict = self.judge(status, response.headers(), handler.as_ref(), received);
@@ -235,7 +232,7 @@ impl Errand {
         }
     }
 
-    fn route(&self) -> &Route {
+    pub(crate) fn route(&self) -> &Route {
         self.core.rules.get(self.ask.rule)
     }
 
@@ -280,6 +277,33 @@ impl Errand {
         received: Moment,
         exact: Option<u64>,
     ) -> Result<Plan, DeclineReason> {
+        self.planned(status, head, verdict, handler, received, exact, Plan::new)
+    }
+
+    /// The same of an answer that is like earlier ones.
+    pub(crate) fn plan_alike(
+        self,
+        parts: &Parts,
+        verdict: Verdict,
+        alike: Alike,
+        received: Moment,
+        exact: Option<u64>,
+    ) -> Plan {
+        let make = |draft: Draft<'_>, departure| Plan::of_alike(draft, alike, departure);
+        self.planned(parts.status, &parts.headers, verdict, None, received, exact, make)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that is known of an answer goes along")]
+    fn planned<P>(
+        self,
+        status: StatusCode,
+        head: &HeaderMap,
+        verdict: Verdict,
+        handler: Option<Cached>,
+        received: Moment,
+        exact: Option<u64>,
+        make: impl FnOnce(Draft<'_>, Departure) -> P,
+    ) -> P {
         let route = self.core.rules.get(self.ask.rule);
         // A HEAD only confirms what is stored, and a POST wasn't looked up.
         let is_fetch = !self.ask.is_head && !self.is_post;
@@ -305,9 +329,8 @@ impl Errand {
             asked_plainly: self.plainly,
             trail,
             alikes: &route.alikes,
-            alike: self.alike,
         };
-        Plan::new(draft, self.departure)
+        make(draft, self.departure)
     }
 
     /// The handler's answer goes to the client and, once it has ended cleanly, into the store.

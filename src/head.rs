@@ -87,8 +87,7 @@ impl StoredHead {
 
     /// Name and value bytes of all fields, as if nothing were shared.
     pub(crate) fn size(&self) -> usize {
-        let shared: usize = self.shared.map().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        shared + self.own.iter().map(HeaderValue::len).sum::<usize>()
+        self.shared.size() + self.own.iter().map(HeaderValue::len).sum::<usize>()
     }
 
     fn get_own(&self, name: &HeaderName) -> Option<&HeaderValue> {
@@ -271,7 +270,13 @@ impl SharedHeads {
     }
 
     /// Gives a head memory of its own for its own values, and for small content; and reads its dates.
-    pub(crate) fn pack(&self, mut head: StoredHead, content: &Bytes) -> (StoredHead, Bytes) {
+    pub(crate) fn pack(&self, head: StoredHead, content: &Bytes) -> (StoredHead, Bytes) {
+        self.counters.offer();
+        self.pack_anywhere(head, content)
+    }
+
+    /// The same where what counts references lies wherever it may.
+    pub(crate) fn pack_anywhere(&self, mut head: StoredHead, content: &Bytes) -> (StoredHead, Bytes) {
         (head.date, head.last_modified) = (ReadDate::of(head.date()), ReadDate::of(head.last_modified()));
         head.has_read_dates = true;
         let copied = if content.len() <= COPIED_WHEN_STORED { content.len() } else { 0 };
@@ -279,7 +284,6 @@ impl SharedHeads {
         let mut memory = BytesMut::with_capacity(length);
         head.own.iter().for_each(|value| memory.extend_from_slice(value.as_bytes()));
         memory.extend_from_slice(&content[..copied]);
-        self.counters.offer();
         let mut memory = memory.freeze();
         for value in &mut head.own {
             if let Ok(kept) = HeaderValue::from_maybe_shared(memory.split_to(value.len())) {

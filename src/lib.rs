@@ -119,6 +119,7 @@ mod written;
 mod admission;
 mod adoption;
 mod alike;
+mod at_once;
 mod background;
 mod behind;
 mod boarding;

@@ -75,7 +75,7 @@ impl<S> Cache<S> {
         core.refresh(place, refreshed.instrument(span));
     }
 
-    /// To the handler, unless the same is on its way from there: then its answer is waited for.
+    /// To the handler, unless the same is on its way from there: then its answer is waited for. The store was `asked` then.
     pub(crate) fn fetch<R>(
         &self,
         core: &Arc<CacheCore>,
@@ -83,12 +83,14 @@ impl<S> Cache<S> {
         ask: Ask,
         why: ForwardReason,
         previous: Option<Arc<StoredResponse>>,
+        asked: Moment,
     ) -> Answer<S, R>
     where
         S: Handler<R>,
         R: Body + Send + 'static,
     {
-        let now = core.now();
+        // Memory took no time to answer.
+        let now = if core.settings.backend.far.is_none() { asked } else { core.now() };
         core.note_miss(&ask, why);
         let expected = core.expected(&ask, request.headers(), why, previous.as_deref());
         match core.board(&ask, request.headers(), now, previous.as_deref(), expected) {

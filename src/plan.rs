@@ -23,7 +23,7 @@ use crate::partition::Charge;
 use crate::policy::Policy;
 use crate::precedence::Verdict;
 use crate::regime::Regime;
-use crate::report::{FillSeen, Seen, Trail};
+use crate::report::{Coming, Content, Trail};
 use crate::response::{Origin, Stamp, StoredResponse};
 use crate::rfc9111::directives::RequestDirectives;
 use crate::rfc9111::reuse::{Reuse, reuse};
@@ -100,8 +100,6 @@ pub(crate) struct Draft<'a> {
     pub(crate) asked_plainly: bool,
     pub(crate) trail: Option<Trail>,
     pub(crate) alikes: &'a Alikes,
-    /// It is like earlier answers.
-    pub(crate) alike: Option<Alike>,
 }
 
 /// What the head of a response decides about how it is stored.
@@ -117,20 +115,9 @@ struct Told {
 }
 
 impl Draft<'_> {
-    fn told(&mut self) -> Result<Told, DeclineReason> {
-        match self.alike.take() {
-            Some(alike) => Ok(self.told_before(alike)),
-            None => self.read(),
-        }
-    }
-
     /// As it was told of answers that are like this one.
     fn told_before(&self, Alike { kind, head }: Alike) -> Told {
-        let (variance, matching) = (&kind.variance, self.core.settings.matching);
-        let variance = match variance.fields.is_empty() || variance.was_said_by(self.asked) {
-            true => variance.clone(),
-            false => self.core.variances.of(variance.fields.clone(), self.asked, matching),
-        };
+        let variance = kind.variance(self.core, self.asked);
         let (replaced, own_vary, silent_coding, is_nameless) = (None, false, false, true);
         Told { variance, head: Head::Laid(head), replaced, own_vary, silent_coding, form: Form::Fixed, is_nameless }
     }
@@ -188,9 +175,19 @@ impl Draft<'_> {
 
 impl Plan {
     /// Prepares to store; the head alone may forbid it.
-    pub(crate) fn new(mut draft: Draft<'_>, departure: Departure) -> Result<Self, DeclineReason> {
+    pub(crate) fn new(draft: Draft<'_>, departure: Departure) -> Result<Self, DeclineReason> {
         // Those who wait go on their own at once.
-        let told = draft.told().inspect_err(|_| departure.flight.decline())?;
+        let told = draft.read().inspect_err(|_| departure.flight.decline())?;
+        Ok(Self::of(draft, told, departure))
+    }
+
+    /// The same of an answer that is like earlier ones.
+    pub(crate) fn of_alike(draft: Draft<'_>, alike: Alike, departure: Departure) -> Self {
+        let told = draft.told_before(alike);
+        Self::of(draft, told, departure)
+    }
+
+    fn of(draft: Draft<'_>, told: Told, departure: Departure) -> Self {
         let Told { variance, head, replaced, own_vary, silent_coding, form, is_nameless } = told;
         let announced = announced_length(draft.head).or(draft.exact);
         let account = draft.policy.partition_quota().zip(draft.key.partition());
@@ -214,7 +211,7 @@ impl Plan {
             placed(draft.core, draft.key, draft.plain, changes, stamp, labelled)
         };
         flight.know_tags(stamp.tags.clone());
-        Ok(Self {
+        Self {
             core: draft.core.clone(),
             flight,
             asked,
@@ -237,7 +234,7 @@ impl Plan {
             form,
             confirmed: None,
             trail: draft.trail,
-        })
+        }
     }
 
     /// Whether a hash of the content is of use: where the handler gave no entity tag, the cache makes one.
@@ -278,20 +275,14 @@ impl Plan {
 
     /// Stores the response with this content, and tells what was stored.
     pub(crate) fn commit(self, body: &Bytes, hash: Option<[u8; 32]>) -> Result<Arc<StoredResponse>, DeclineReason> {
-        let looks = |trail: &Trail| self.core.looks_into(trail, &self.key, &self.variance, self.received);
-        let content = if self.trail.as_ref().is_some_and(looks) {
-            self.core.observations.content(body, hash.as_ref(), self.head.etag())
-        } else {
-            Seen::Unseen
-        };
-        self.commit_seen(body, hash, content)
+        self.commit_new(body, hash, false)
     }
 
-    fn commit_seen(
+    fn commit_new(
         mut self,
         body: &Bytes,
         hash: Option<[u8; 32]>,
-        content: Seen,
+        is_confirmed: bool,
     ) -> Result<Arc<StoredResponse>, DeclineReason> {
         self.core.bear_all(&mut self.stamp, self.flight.used());
         self.add_validators(hash);
@@ -313,14 +304,17 @@ impl Plan {
             upkeep: self.verdict.upkeep,
             route: self.route.clone(),
         });
+        let seen = self.trail.as_ref().and_then(|trail| {
+            let content = Content { bytes: &stored.body, sha: hash.as_ref(), tag: stored.head.get(&header::ETAG) };
+            let StoredResponse { variance, terms, received, stamp, .. } = &*stored;
+            let content = (!is_confirmed).then_some(content);
+            self.core.see_fill(trail, Coming { key: &self.key, variance, terms, received: *received, stamp, content })
+        });
         let compression = coder::Job::begin(&self.core, &self.key, &stored);
         let committed = self.core.commit(self.flight, &self.key, &stored, self.confirmed.as_ref(), compression);
         self.core.note_stored(&self.route, &self.key, committed);
         committed.err().into_iter().for_each(|reason| spans::decline(&self.span, reason));
-        if let Some(trail) = self.trail {
-            let is_stored = committed.is_ok();
-            self.core.note_fill(FillSeen { trail, key: &self.key, response: &stored, content, is_stored });
-        }
+        seen.into_iter().for_each(|seen| self.core.note_fill(seen, committed.is_ok()));
         if let Some(hidden) = self.hidden.filter(|_| committed.is_ok()) {
             self.core.drop_key(&hidden);
         }
@@ -350,7 +344,7 @@ impl Plan {
         }
         // What it was purged by while it was being confirmed counts, also where it has other tags now.
         self.confirmed = Some(previous.stamp.as_of(self.stamp.number));
-        self.commit_seen(&body, None, Seen::Confirmed)
+        self.commit_new(&body, None, true)
     }
 
     /// A strong entity tag from the content where the handler gave none, and, if it gave no validator at all, the time since

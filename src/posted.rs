@@ -87,7 +87,6 @@ impl Posted {
             is_post: true,
             scope,
             attended: true,
-            alike: None,
         });
         let (received, handler) = (core.now(), response.extensions().get::<Cached>().cloned());
         let verdict = errand.judge(StatusCode::OK, head, handler.as_ref(), received).ok().filter(|_| is_alone)?;

@@ -285,11 +285,21 @@ pub(crate) fn from_handler<B: Body>(
     outcome: CacheOutcome,
     since: Option<Moment>,
 ) -> Response<ResponseBody<B>> {
-    core.settings.switches.add(response.headers_mut(), &outcome);
     if !core.settings.forward_tags {
         TAG_FIELDS.iter().for_each(|name| drop(response.headers_mut().remove(name)));
     }
     response.body_mut().count_in(&core.rules.get(outcome.rule).counters);
+    from_nameless(core, response, outcome, since)
+}
+
+/// The same of a response that names no tags, with content that is in memory.
+pub(crate) fn from_nameless<B: Body>(
+    core: &CacheCore,
+    mut response: Response<ResponseBody<B>>,
+    outcome: CacheOutcome,
+    since: Option<Moment>,
+) -> Response<ResponseBody<B>> {
+    core.settings.switches.add(response.headers_mut(), &outcome);
     note(core, &mut response, outcome, since);
     response
 }

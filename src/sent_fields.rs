@@ -4,6 +4,7 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
 
 use crate::rfc9111::validation::CONDITIONS;
 
@@ -11,10 +12,13 @@ use crate::rfc9111::validation::CONDITIONS;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct SentFields {
     /// Of each line the lengths of name and value, and both.
-    lines: Vec<u8>,
+    lines: SmallVec<[u8; INLINE]>,
     /// Whether there is a condition or a range among them.
     has_conditions: bool,
 }
+
+/// How many bytes take no memory of their own.
+const INLINE: usize = 256;
 
 /// How many bytes say the two lengths.
 const LENGTHS: usize = 8;
@@ -22,7 +26,7 @@ const LENGTHS: usize = 8;
 impl SentFields {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let size = headers.iter().map(|(name, value)| LENGTHS + name.as_str().len() + value.len()).sum();
-        let (mut lines, mut has_conditions) = (Vec::with_capacity(size), false);
+        let (mut lines, mut has_conditions) = (SmallVec::with_capacity(size), false);
         for (name, value) in headers {
             has_conditions |= *name == header::RANGE || CONDITIONS_OF_REQUESTS.contains(name);
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());

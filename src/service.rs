@@ -300,7 +300,7 @@ impl<S> Cache<S> {
             Course::Ahead(stored) => self.ahead(core, request, ask, now, &stored),
             Course::Stale(stored, reason) => self.stale(core, request, ask, now, &stored, reason),
             Course::Refuse(why) => self.refuse(core, &ask, why),
-            Course::Fetch(why, previous) => self.fetch(core, request, ask, why, previous),
+            Course::Fetch(why, previous) => self.fetch(core, request, ask, why, previous, now),
         }
     }
 
@@ -357,7 +357,7 @@ impl<S> Cache<S> {
         R: Body + Send + 'static,
     {
         if reason == StaleReason::WhileRevalidate && is_unattended(&request) {
-            return self.fetch(core, request, ask, ForwardReason::Stale, Some(stored.clone()));
+            return self.fetch(core, request, ask, ForwardReason::Stale, Some(stored.clone()), now);
         }
         let response = self.send(core, &request, &ask, now, stored, Outcome::Stale(reason));
         if reason == StaleReason::WhileRevalidate {

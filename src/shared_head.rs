@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 #[derive(Debug)]
 pub(crate) struct SharedHead {
     map: HeaderMap,
+    /// The bytes of its names and values.
+    size: usize,
     /// The same with one field more; made when it is first wanted, and never where only one entry would have it.
     roomy: OnceLock<Option<HeaderMap>>,
 }
@@ -18,12 +20,21 @@ static ROOM: HeaderName = header::CONTENT_LENGTH;
 impl SharedHead {
     /// Of as many entries as come to it.
     pub(crate) fn of_many(map: HeaderMap) -> Arc<Self> {
-        Arc::new(Self { map, roomy: OnceLock::new() })
+        Self::new(map, OnceLock::new())
     }
 
     /// Of one entry, whose memory isn't worth it.
     pub(crate) fn of_one(map: HeaderMap) -> Arc<Self> {
-        Arc::new(Self { map, roomy: OnceLock::from(None) })
+        Self::new(map, OnceLock::from(None))
+    }
+
+    fn new(map: HeaderMap, roomy: OnceLock<Option<HeaderMap>>) -> Arc<Self> {
+        let size = map.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        Arc::new(Self { map, size, roomy })
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
     pub(crate) fn map(&self) -> &HeaderMap {

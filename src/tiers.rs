@@ -198,7 +198,7 @@ impl CacheCore {
             return;
         }
         let Some(copy) = self.near_copy(ask, stored, now) else { return };
-        if self.drops.unless_dropped(seen, || self.put_near(near, &ask.key, &copy)).is_some() {
+        if self.drops.unless_dropped(seen, || self.put_near(near, &ask.key, copy)).is_some() {
             count(&self.counters.tiers.promoted);
         }
     }

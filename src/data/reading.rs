@@ -283,7 +283,7 @@ impl DataCache {
         copy.route = self.counters().route.clone();
         copy.upkeep = stored.upkeep.as_ref().map(|upkeep| upkeep.copied(core.spread(key, now)));
         copy.stamp.near_since = now.since(stored.received);
-        if core.drops.unless_dropped(seen, || core.put_near(near, key, &copy)).is_some() {
+        if core.drops.unless_dropped(seen, || core.put_near(near, key, copy)).is_some() {
             count(&core.counters.tiers.promoted);
         }
     }

@@ -56,7 +56,7 @@ impl DataCache {
     pub(super) fn put_near(&self, core: &Arc<CacheCore>, key: &CacheKey, stored: &StoredResponse) -> bool {
         let is_alone = core.far_for(key).is_none();
         let near = self.near(core).filter(|_| is_alone || may_be_near(stored));
-        near.map(|near| core.put_near(near, key, stored)).is_some()
+        near.map(|near| core.put_near(near, key, stored.clone())).is_some()
     }
 
     /// Drops what is stored under these keys; returns of how many there was something.

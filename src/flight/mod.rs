@@ -105,6 +105,8 @@ pub(crate) struct Flight<T, K = CacheKey> {
     ticket: Arc<Ticket<T, K>>,
     /// Which it has so that other instances wait for it as well.
     lent: Option<std::sync::Arc<Lent>>,
+    /// It is under way no more: nobody finds it any longer.
+    has_landed: bool,
 }
 
 /// A request that waits for what a flight brings.
@@ -233,7 +235,7 @@ impl<T: Clone, K: Meant + Clone + Eq> Flights<T, K> {
             Entry::Occupied(mut others) => others.get_mut().push(ticket.clone()),
             Entry::Vacant(place) => _ = place.insert(smallvec![ticket.clone()]),
         }
-        Flight { flights: self.clone(), ticket, lent: None }
+        Flight { flights: self.clone(), ticket, lent: None, has_landed: false }
     }
 }
 
@@ -418,6 +420,37 @@ impl<T, K> Flight<T, K> {
         put();
         true
     }
+
+    /// Stores what it `brought` as [`commit`](Self::commit) does, and ends in the same step. `put` is told whether anybody waits, and then returns what is for those: who comes later
+    /// finds what it put.
+    pub(crate) fn land<R>(
+        mut self,
+        brought: R,
+        is_valid: impl FnOnce(&R) -> bool,
+        put: impl FnOnce(R, bool) -> Option<T>,
+    ) -> bool {
+        let mut shard = self.flights.shard(self.ticket.path);
+        if self.is_sealed() || !is_valid(&brought) {
+            return false;
+        }
+        let is_followed = !self.ticket.progress().followers.is_empty();
+        let given = put(brought, is_followed);
+        remove(&mut shard, &self.ticket);
+        drop(shard);
+        given.into_iter().for_each(|given| self.give(given));
+        self.has_landed = true;
+        true
+    }
+}
+
+/// Nobody finds this flight any more.
+fn remove<T, K>(shard: &mut Shard<T, K>, ticket: &Arc<Ticket<T, K>>) {
+    if let Entry::Occupied(mut tickets) = shard.entry(ticket.path) {
+        tickets.get_mut().retain(|other| !Arc::ptr_eq(other, ticket));
+        if tickets.get().is_empty() {
+            tickets.remove();
+        }
+    }
 }
 
 /// Says what a flight brings before all of it is there.
@@ -433,15 +466,9 @@ impl<T, K> Announcer<T, K> {
 
 impl<T, K> Drop for Flight<T, K> {
     fn drop(&mut self) {
-        let path = self.ticket.path;
-        let mut shard = self.flights.shard(path);
-        if let Entry::Occupied(mut tickets) = shard.entry(path) {
-            tickets.get_mut().retain(|ticket| !Arc::ptr_eq(ticket, &self.ticket));
-            if tickets.get().is_empty() {
-                tickets.remove();
-            }
+        if !self.has_landed {
+            remove(&mut self.flights.shard(self.ticket.path), &self.ticket);
         }
-        drop(shard);
         self.ticket.used.get().into_iter().for_each(|used| used.end());
         self.ticket.advance(Stage::Failed, |stage| matches!(stage, Stage::Asked));
     }

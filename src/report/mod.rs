@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use self::advice::Known;
 use self::answers::Answers;
-pub(crate) use self::fills::{FillSeen, Trail};
+pub(crate) use self::fills::{Coming, Content, Trail};
 pub use self::findings::{
     Advice, Comparison, DimensionKind, KeySpace, PartEvidence, Recommendation, Report, RequestPart, RouteReport,
     TtlOutcome, Uncached, Verdict,

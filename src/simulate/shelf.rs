@@ -69,7 +69,7 @@ impl Shelf {
     pub(super) fn put(&mut self, key: &CacheKey, response: StoredResponse, end: Duration) {
         self.expiries.set(key, end);
         match &mut self.store {
-            Store::Memory(store) => store.put_now(key, &response, 1),
+            Store::Memory(store) => store.put_now(key, response, 1),
             Store::Queues(queues) => queues.put(key, response),
         }
         if self.expiries.of.len() > self.expiries.most {

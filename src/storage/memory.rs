@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use moka::policy::EvictionPolicy;
 use smallvec::SmallVec;
 
-use self::index::{Index, IndexKey, Slot};
+use self::index::{Index, Slot};
 use self::places::Place;
-use self::window::Window;
-use super::policy_key::{Known, PolicyKey, Sought};
+use self::window::{BYTES_TO_A_KEY, Window};
+use super::policy_key::{IndexKey, Known, PolicyKey, Sought};
 use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Swap, Swapped, Variants, with_newer};
 use crate::error::StorageError;
@@ -87,6 +87,10 @@ const TURNS: usize = sized(64, 2);
 
 /// As many slots that were replaced or removed give their memory back together: to know that nobody reads them any more takes a call of the system, which stops all threads for a moment.
 const RETIRED_TOGETHER: usize = 32;
+
+/// For as many keys the index has room from the beginning; for fewer where they take more bytes than the store has. Where keys come and go it is copied whenever it is full of places that were
+/// left: the more of them are free, the seldomer.
+const ROOM: u64 = 1 << 16;
 
 /// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
 /// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
@@ -163,33 +167,43 @@ impl MemoryStore {
     pub(crate) fn read<R>(&self, key: &CacheKey, choose: impl FnOnce(&[StoredResponse]) -> R) -> R {
         let inner = self.inner();
         let slots = inner.index.slots.pin();
-        let Some(slot) = slots.get(key.as_bytes()) else { return choose(&[]) };
+        let sought = inner.sought(key.as_bytes());
+        let Some(slot) = slots.get(&sought) else { return choose(&[]) };
         if let Some(newest) = slot.variants.first() {
             newest.approach();
         }
         let reads = slot.reads.load(Ordering::Relaxed).wrapping_add(1);
         slot.reads.store(reads, Ordering::Relaxed);
         if inner.every_read || reads % SAMPLE == 0 || reads.is_power_of_two() {
-            inner.policy.get(&inner.sought(key.as_bytes()));
+            inner.policy.get(&sought);
         }
         choose(&slot.variants)
     }
 
     /// The same without being a read: neither who leaves first nor anything else is changed by it.
     pub(crate) fn peek<R>(&self, key: &CacheKey, look: impl FnOnce(&[StoredResponse]) -> R) -> R {
-        let slots = self.inner().index.slots.pin();
-        look(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants))
+        let inner = self.inner();
+        let slots = inner.index.slots.pin();
+        look(slots.get(&inner.sought(key.as_bytes())).map_or(&[], |slot| &slot.variants))
     }
 
-    pub(crate) fn put_now(&self, key: &CacheKey, response: &StoredResponse, most: usize) {
-        let inner = self.inner();
+    /// Whether memory for what comes is mostly that of what leaves.
+    pub(crate) fn is_full(&self) -> bool {
+        let (index, capacity) = (&self.inner().index, self.settings.capacity);
+        index.evictions.load(Ordering::Relaxed) > 0
+            && index.bytes.load(Ordering::Relaxed) > capacity - capacity / 16
+    }
+
+    pub(crate) fn put_now(&self, key: &CacheKey, response: StoredResponse, most: usize) {
+        let (inner, now) = (self.inner(), Instant::now());
         let sought = inner.sought(key.as_bytes());
         let turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
-        let variants = with_newer(slots.get(key.as_bytes()).map_or(&[], |slot| &slot.variants), response.clone(), most);
-        self.set(&sought, variants);
+        let old = slots.get(&sought);
+        let variants = with_newer(old.map_or(&[], |slot| &slot.variants), response, most);
+        self.set(&sought, variants, old, now);
         drop(turn);
-        inner.keep_bounds(self.settings.capacity);
+        inner.keep_bounds(self.settings.capacity, now);
     }
 
     /// Puts another response in the place of the first one for which `change` makes one, if there is any. Nothing is put, removed or purged by key
@@ -199,43 +213,44 @@ impl MemoryStore {
         key: &CacheKey,
         change: impl Fn(&StoredResponse) -> Option<StoredResponse>,
     ) -> Option<StoredResponse> {
-        let inner = self.inner();
+        let (inner, now) = (self.inner(), Instant::now());
         let sought = inner.sought(key.as_bytes());
         let turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
-        let variants = &slots.get(key.as_bytes())?.variants;
+        let slot = slots.get(&sought)?;
+        let variants = &slot.variants;
         let (place, changed) = variants.iter().enumerate().find_map(|(n, stored)| Some((n, change(stored)?)))?;
         let mut variants = variants.clone();
         variants[place] = changed.clone();
-        self.set(&sought, variants);
+        self.set(&sought, variants, Some(slot), now);
         drop(turn);
-        inner.keep_bounds(self.settings.capacity);
+        inner.keep_bounds(self.settings.capacity, now);
         Some(changed)
     }
 
     /// Drops the responses under a key for which `stays` isn't true. Nothing is put, removed or purged by key between the look and that. Returns how many were dropped.
     pub(crate) fn retain_now(&self, key: &CacheKey, stays: impl Fn(&StoredResponse) -> bool) -> usize {
-        let inner = self.inner();
+        let (inner, now) = (self.inner(), Instant::now());
         let sought = inner.sought(key.as_bytes());
         let turn = inner.turn(&sought);
         let slots = inner.index.slots.pin();
-        let Some(slot) = slots.get(key.as_bytes()) else { return 0 };
+        let Some(slot) = slots.get(&sought) else { return 0 };
         let staying = slot.variants.iter().filter(|stored| stays(stored)).cloned();
         let staying: SmallVec<[StoredResponse; 1]> = staying.collect();
         let dropped = slot.variants.len() - staying.len();
         if staying.is_empty() {
-            inner.index.remove(key.as_bytes(), Became::Purged { number: None }, |_| true);
+            inner.index.remove(&sought, Became::Purged { number: None }, |_| true);
             inner.policy.invalidate(&sought);
         } else if dropped > 0 {
-            self.set(&sought, staying);
+            self.set(&sought, staying, Some(slot), now);
         }
         drop(turn);
-        inner.keep_bounds(self.settings.capacity);
+        inner.keep_bounds(self.settings.capacity, now);
         dropped
     }
 
-    /// Fills the slot of a key, whose turn the caller has.
-    fn set(&self, key: &Sought<'_>, variants: SmallVec<[StoredResponse; 1]>) {
+    /// Fills the slot of a key, whose turn the caller has; `old` is what it takes the place of.
+    fn set(&self, key: &Sought<'_>, variants: SmallVec<[StoredResponse; 1]>, old: Option<&Slot>, now: Instant) {
         let inner = self.inner();
         let slots = inner.index.slots.pin();
         let size = (key.bytes.len() + variants.iter().map(|variant| variant.size()).sum::<usize>()) as u64;
@@ -244,20 +259,22 @@ impl MemoryStore {
             weight: self.settings.weight(size),
             keep: variants.iter().map(|variant| variant.keep()).max().unwrap_or_default(),
         };
-        let place = inner.place(key, &token, slots.get(key.bytes));
+        let place = inner.place(key, &token, old);
         let is_new = AtomicBool::new(place == Place::Window);
         let slot = Slot { number: token.number, bytes: size, variants, reads: AtomicU32::new(0), is_new };
         inner.index.bytes.fetch_add(size, Ordering::Relaxed);
         slot.entered();
-        let index_key = IndexKey::from_slice(key.bytes);
-        inner.index.room.offer();
-        if let Some(old) = slots.insert(index_key, slot) {
+        // What left lay side by side as well.
+        if !self.is_full() {
+            inner.index.room.offer();
+        }
+        if let Some(old) = slots.insert(key.to_index_key(), slot) {
             inner.index.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
             old.left();
             inner.index.settle(old);
         }
         match place {
-            Place::Window => inner.window.enter(key.to_key(), token),
+            Place::Window => inner.window.enter(key.to_key(), token, now),
             Place::Policy { times } => inner.hand_over(key, token, times),
         }
     }
@@ -271,7 +288,7 @@ impl MemoryStore {
         let inner = self.inner();
         let sought = inner.sought(key.as_bytes());
         let _turn = inner.turn(&sought);
-        let removed = inner.index.remove(key.as_bytes(), became, |_| true);
+        let removed = inner.index.remove(&sought, became, |_| true);
         inner.policy.invalidate(&sought);
         removed
     }
@@ -282,9 +299,9 @@ impl MemoryStore {
         let keys: Vec<IndexKey> = inner.index.slots.pin().keys().cloned().collect();
         // Key by key, under their turns: moka's own `invalidate_all` works by time and would also take what is put right after.
         for key in keys {
-            let sought = inner.sought(&key);
+            let sought = key.sought();
             let _turn = inner.turn(&sought);
-            inner.index.remove(&key, Became::Purged { number }, |_| true);
+            inner.index.remove(&sought, Became::Purged { number }, |_| true);
             inner.policy.invalidate(&sought);
         }
         inner.policy.run_pending_tasks();
@@ -311,6 +328,12 @@ impl Settings {
         self.max_entries.map_or(0, |most| (self.capacity / most.saturating_add(1)).saturating_add(1))
     }
 
+    /// For how many keys the index has room: twice as many as are likely to be there.
+    fn room(&self) -> usize {
+        let keys = (self.capacity / BYTES_TO_A_KEY).min(self.max_entries.unwrap_or(u64::MAX));
+        usize::try_from(keys.saturating_mul(2).min(ROOM)).unwrap_or_default()
+    }
+
     /// How many bytes weigh one: more than one only where moka, which weighs in 32 bits, couldn't tell how much a share is.
     fn unit(&self) -> u64 {
         self.share() / u64::from(u32::MAX) + 1
@@ -324,7 +347,11 @@ impl Inner {
             None => ahash::RandomState::new(),
         };
         let collector = seize::Collector::new().batch_size(RETIRED_TOGETHER);
-        let slots = papaya::HashMap::builder().hasher(hasher.clone()).collector(collector).build();
+        let slots = papaya::HashMap::builder()
+            .hasher(BuildHasherDefault::default())
+            .capacity(settings.room())
+            .collector(collector)
+            .build();
         let index = Arc::new(Index {
             slots,
             room: Nearby::default(),
@@ -345,7 +372,7 @@ impl Inner {
             .weigher(|_: &PolicyKey, token: &Token| token.weight)
             .expire_after(Keep)
             .eviction_policy(policy)
-            .eviction_listener(move |key: Arc<PolicyKey>, token, cause| evicted.evict(key.as_bytes(), token, cause))
+            .eviction_listener(move |key: Arc<PolicyKey>, token, cause| evicted.evict(&key.sought(), token, cause))
             .build_with_hasher(BuildHasherDefault::default());
         Self {
             index,
@@ -388,7 +415,7 @@ impl Storage for MemoryStore {
     }
 
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {
-        self.put_now(key, &response, most);
+        self.put_now(key, Arc::unwrap_or_clone(response), most);
         Ok(())
     }
 

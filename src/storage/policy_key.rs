@@ -1,5 +1,6 @@
 //! [`PolicyKey`]: a key of the memory store as moka has it, in one piece of memory with its hash. moka hashes its keys again and again, as its tables
-//! are tidied behind what left; then each would be read from wherever it lies, and hashed anew.
+//! are tidied behind what left; then each would be read from wherever it lies, and hashed anew. [`IndexKey`]: the same as the index has it. Both know it by one hash,
+//! which is made once for all that is done about a key.
 
 use std::hash::{Hash, Hasher};
 
@@ -22,6 +23,25 @@ impl PolicyKey {
     }
 }
 
+/// Keys beside their slots, so that comparing one isn't another way through memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::storage) struct IndexKey {
+    hash: u64,
+    bytes: SmallVec<[u8; 88]>,
+}
+
+impl IndexKey {
+    pub(super) fn sought(&self) -> Sought<'_> {
+        Sought { hash: self.hash, bytes: &self.bytes }
+    }
+}
+
+impl Hash for IndexKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
 impl Hash for PolicyKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
@@ -39,6 +59,10 @@ impl Sought<'_> {
     pub(super) fn to_key(self) -> PolicyKey {
         PolicyKey { hash: self.hash, bytes: SmallVec::from_slice(self.bytes) }
     }
+
+    pub(super) fn to_index_key(self) -> IndexKey {
+        IndexKey { hash: self.hash, bytes: SmallVec::from_slice(self.bytes) }
+    }
 }
 
 impl Hash for Sought<'_> {
@@ -50,6 +74,12 @@ impl Hash for Sought<'_> {
 impl Equivalent<PolicyKey> for Sought<'_> {
     fn equivalent(&self, key: &PolicyKey) -> bool {
         self.hash == key.hash && self.bytes == key.as_bytes()
+    }
+}
+
+impl Equivalent<IndexKey> for Sought<'_> {
+    fn equivalent(&self, key: &IndexKey) -> bool {
+        self.hash == key.hash && self.bytes == key.bytes.as_slice()
     }
 }
 

@@ -38,19 +38,19 @@ impl<'a> Scan<'a> {
     pub(crate) fn step(&mut self, most: usize, mut visit: impl FnMut(Entry<'_>)) -> bool {
         let slots = self.inner.index.slots.pin();
         for _ in 0..most {
-            let mut look = |bytes: &[u8]| {
-                if let (Some(slot), Some(key)) = (slots.get(bytes), CacheKey::from_bytes(bytes)) {
+            let mut look = |key: &PolicyKey| {
+                if let (Some(slot), Some(key)) = (slots.get(&key.sought()), CacheKey::from_bytes(key.as_bytes())) {
                     visit(Entry { key, variants: &slot.variants, reads: slot.reads() });
                 }
             };
             if let Some(key) = self.new.next() {
                 if !self.seen.contains(&key) {
-                    look(key.as_bytes());
+                    look(&key);
                     self.seen.insert(key);
                 }
             } else if let Some((key, _)) = self.keys.next() {
                 if !self.seen.contains(&*key) {
-                    look(key.as_bytes());
+                    look(&key);
                 }
             } else {
                 return false;

@@ -1,5 +1,6 @@
 //! [`Index`]: what is stored, as reads find it, without a lock; and the [`Slot`] of each key.
 
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -11,16 +12,14 @@ use super::Token;
 use crate::fates::{Became, Fates};
 use crate::nearby::Nearby;
 use crate::response::StoredResponse;
+use crate::storage::policy_key::{IndexKey, Known, Sought};
 use crate::tally::RouteCounters;
 
 /// Larger ones don't wait.
 const LARGE: u64 = 8 << 10;
 
-/// Keys beside their slots, so that comparing one isn't another way through memory.
-pub(in crate::storage) type IndexKey = SmallVec<[u8; 96]>;
-
 pub(in crate::storage) struct Index {
-    pub(in crate::storage) slots: papaya::HashMap<IndexKey, Slot, ahash::RandomState>,
+    pub(in crate::storage) slots: papaya::HashMap<IndexKey, Slot, BuildHasherDefault<Known>>,
     /// As large as a key and its slot, which papaya puts into one piece.
     pub(super) room: Nearby<(IndexKey, Slot)>,
     pub(super) bytes: AtomicU64,
@@ -67,7 +66,7 @@ impl Slot {
 
 impl Index {
     /// Removes a slot, if it is one that is meant, and tells what became of its key.
-    pub(super) fn remove(&self, key: &[u8], became: Became, which: impl Fn(&Slot) -> bool) -> bool {
+    pub(super) fn remove(&self, key: &Sought<'_>, became: Became, which: impl Fn(&Slot) -> bool) -> bool {
         match self.slots.pin().remove_if(key, |_, slot| which(slot)) {
             Ok(Some((_, slot))) => {
                 self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
@@ -75,8 +74,8 @@ impl Index {
                 slot.became(became);
                 self.settle(slot);
                 self.fates.iter().for_each(|fates| match became {
-                    Became::Purged { number: None } => fates.note_swept(key),
-                    _ => fates.note(key, became),
+                    Became::Purged { number: None } => fates.note_swept(key.bytes),
+                    _ => fates.note(key.bytes, became),
                 });
                 true
             }
@@ -92,7 +91,7 @@ impl Index {
     }
 
     /// moka let go of a token: its slot goes as well, unless a newer one has taken the place.
-    pub(super) fn evict(&self, key: &[u8], token: Token, cause: RemovalCause) {
+    pub(super) fn evict(&self, key: &Sought<'_>, token: Token, cause: RemovalCause) {
         let became = match cause {
             RemovalCause::Expired => Became::Expired,
             RemovalCause::Size => Became::Evicted,

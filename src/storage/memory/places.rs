@@ -38,9 +38,9 @@ impl Inner {
     }
 
     /// Lets those leave for whom there is no room. To be called when nobody's turn is held.
-    pub(super) fn keep_bounds(&self, capacity: u64) {
-        while let Some(newcomer) = self.window.leaver() {
-            self.leave_window(&newcomer);
+    pub(super) fn keep_bounds(&self, capacity: u64, now: Instant) {
+        while let Some(newcomer) = self.window.leaver(now) {
+            self.leave_window(&newcomer, now);
             self.window.left(&newcomer);
         }
         // moka evicts now and then; large bodies must not pile up until it does.
@@ -50,38 +50,41 @@ impl Inner {
     }
 
     /// To moka, if it was read or there is room; else it goes.
-    fn leave_window(&self, newcomer: &Newcomer) {
+    fn leave_window(&self, newcomer: &Newcomer, now: Instant) {
         let sought = newcomer.key.sought();
         let _turn = self.turn(&sought);
-        let slots = self.index.slots.pin();
-        let is_meant = |slot: &Slot| slot.number == newcomer.token.number && slot.is_new.load(Ordering::Relaxed);
         // Else it was replaced or removed, or somebody else has seen it off.
-        let Some(slot) = slots.get(sought.bytes).filter(|slot| is_meant(slot)) else { return };
-        let Some(keep) = newcomer.keep(Instant::now()) else {
-            self.index.remove(sought.bytes, Became::Expired, is_meant);
+        let is_meant = |slot: &Slot| slot.number == newcomer.token.number && slot.is_new.load(Ordering::Relaxed);
+        let Some(keep) = newcomer.keep(now) else {
+            self.index.remove(&sought, Became::Expired, is_meant);
             return;
         };
-        let there_is_room = || self.policy.weighted_size() + u64::from(newcomer.token.weight) <= self.policy_room;
-        if slot.reads() > 0 || there_is_room() {
-            slot.is_new.store(false, Ordering::Relaxed);
-            return self.hand_over(&sought, Token { keep, ..newcomer.token }, 1);
-        }
-        self.window.remember_unread(sought.hash);
-        if self.index.remove(sought.bytes, Became::Evicted, is_meant) {
+        let there_is_room = self.policy.weighted_size() + u64::from(newcomer.token.weight) <= self.policy_room;
+        // Mostly: so this is asked first, of what has to be found to be removed.
+        let goes = |slot: &Slot| is_meant(slot) && slot.reads() == 0;
+        if !there_is_room && self.index.remove(&sought, Became::Evicted, goes) {
+            self.window.remember_unread(sought.hash);
             let evictions = self.index.evictions.fetch_add(1, Ordering::Relaxed);
             // moka looks after itself when it is told of something, which it may not be for long.
             if evictions.is_multiple_of(64) {
                 self.policy.run_pending_tasks();
             }
+            return;
+        }
+        let slots = self.index.slots.pin();
+        if let Some(slot) = slots.get(&sought).filter(|slot| is_meant(slot)) {
+            slot.is_new.store(false, Ordering::Relaxed);
+            self.hand_over(&sought, Token { keep, ..newcomer.token }, 1);
         }
     }
 
     /// Lets what has expired leave while it stands in the window.
     pub(super) fn tidy_window(&self) {
         for newcomer in self.window.expired() {
-            let _turn = self.turn(&newcomer.key.sought());
+            let sought = newcomer.key.sought();
+            let _turn = self.turn(&sought);
             let is_meant = |slot: &Slot| slot.number == newcomer.token.number;
-            self.index.remove(newcomer.key.as_bytes(), Became::Expired, is_meant);
+            self.index.remove(&sought, Became::Expired, is_meant);
         }
     }
 }

@@ -73,8 +73,8 @@ impl Window {
         self.unread.add(hash);
     }
 
-    pub(super) fn enter(&self, key: PolicyKey, token: Token) {
-        let newcomer = Newcomer { key, token, since: Instant::now() };
+    pub(super) fn enter(&self, key: PolicyKey, token: Token, now: Instant) {
+        let newcomer = Newcomer { key, token, since: now };
         let mut queue = self.queue();
         queue.weight += u64::from(token.weight);
         queue.order.push_back(newcomer);
@@ -82,10 +82,10 @@ impl Window {
 
     /// Who has to leave the queue, in front of it: there is no room, or its time is over. It stands there until it [has left](Self::left), so that whoever looks through the store
     /// meanwhile finds it here, if not yet with moka.
-    pub(super) fn leaver(&self) -> Option<Newcomer> {
+    pub(super) fn leaver(&self, now: Instant) -> Option<Newcomer> {
         let queue = self.queue();
         let first = queue.order.front()?;
-        (queue.weight > self.most || first.keep(Instant::now()).is_none()).then(|| first.clone())
+        (queue.weight > self.most || first.keep(now).is_none()).then(|| first.clone())
     }
 
     /// Who stood in front has left. Several may have seen it off.
@@ -126,13 +126,13 @@ struct Unread {
     places: Box<[AtomicU32]>,
 }
 
-/// As many bytes of the store's make a place.
-const BYTES_TO_A_PLACE: u64 = 2 << 10;
+/// About as many bytes are those of one key.
+pub(super) const BYTES_TO_A_KEY: u64 = 2 << 10;
 const MOST_PLACES: u64 = 1 << 20;
 
 impl Unread {
     fn new(capacity: u64, max_entries: Option<u64>) -> Self {
-        let entries = (capacity / BYTES_TO_A_PLACE).min(max_entries.unwrap_or(u64::MAX));
+        let entries = (capacity / BYTES_TO_A_KEY).min(max_entries.unwrap_or(u64::MAX));
         let places = entries.min(MOST_PLACES).next_power_of_two();
         Self { places: (0..places).map(|_| AtomicU32::new(0)).collect() }
     }
@@ -176,19 +176,19 @@ mod tests {
         for n in [1, 3, 4] {
             let (key, token) = newcomer(n);
             assert!(window.admits(&token));
-            window.enter(key, token);
-            assert!(window.leaver().is_none());
+            window.enter(key, token, Instant::now());
+            assert!(window.leaver(Instant::now()).is_none());
         }
         for (n, expected) in [(2, 1), (5, 3), (6, 4)] {
             let (key, token) = newcomer(n);
-            window.enter(key, token);
-            let leaver = window.leaver().expect("there is no room");
+            window.enter(key, token, Instant::now());
+            let leaver = window.leaver(Instant::now()).expect("there is no room");
             assert_eq!((leaver.token.number, window.keys().len()), (expected, 4), "it is still to be seen");
             (0..2).for_each(|_| window.left(&leaver));
             assert_eq!(window.keys().len(), 3);
         }
         assert_eq!(window.expired().iter().map(|newcomer| newcomer.token.number).collect::<Vec<_>>(), [2]);
-        assert_eq!(window.leaver().map(|leaver| leaver.token.number), Some(2), "its time is over");
+        assert_eq!(window.leaver(Instant::now()).map(|leaver| leaver.token.number), Some(2), "its time is over");
     }
 
     #[test]
