@@ -131,6 +131,7 @@ const FLOORS: [&[&str]; 6] = [
         "posted",
         "representation",
         "respond",
+        "at_once",
         "sending",
         "service",
         "standing_in",

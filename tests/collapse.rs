@@ -77,6 +77,39 @@ async fn one_request_asks_and_the_others_have_its_answer() {
     assert_eq!(setup.get("/").await.x_cache, "HIT");
 }
 
+/// Answers that are alike and are there as a whole are stored in one step (`src/at_once.rs`).
+#[tokio::test]
+async fn those_who_wait_have_an_answer_that_is_stored_in_one_step() {
+    let (gate, handler) = gated(|number, _| {
+        let tag = format!("\"{number}\"");
+        Ok(answer(&[FRESH, ("etag", tag.as_str())], whole(format!("answer {number}"))))
+    });
+    let setup = around(handler);
+    gate.add_permits(12);
+    for n in 0..12 {
+        setup.get(&format!("/{n}")).await;
+    }
+    let all = crowd(&setup, (0..20).map(|_| get("/")).collect()).await;
+    assert_eq!((setup.stats().waiting, setup.stats().fills_in_flight), (19, 1));
+    gate.add_permits(20);
+    for got in ends(all).await {
+        let got = got.expect("an answer");
+        assert_eq!((got.content.as_slice(), field(&got.headers, "etag")), (&b"answer 13"[..], Some("\"13\"")));
+    }
+    let stats = setup.stats();
+    assert_eq!((setup.handler.calls(), stats.misses, stats.collapsed, stats.stored), (13, 13, 19, 13));
+    assert_eq!((stats.waiting, stats.fills_in_flight, stats.fill_bytes), (0, 0, 0));
+    assert_eq!(setup.get("/").await.x_cache, "HIT");
+
+    // What is purged meanwhile isn't stored; who waited for it has what was asked for before the purge, or asks anew.
+    let all = crowd(&setup, (0..20).map(|_| get("/purged")).collect()).await;
+    setup.handle.purge(Selector::Uri("/purged".into())).await.expect("it is done");
+    gate.add_permits(20);
+    assert!(ends(all).await.iter().all(Result::is_ok));
+    let stored = setup.get("/purged").await;
+    assert!(setup.stats().fills_in_flight == 0 && stored.content != b"answer 14");
+}
+
 #[tokio::test]
 async fn an_expired_response_is_asked_about_once_and_confirmed_for_all() {
     let (gate, handler) = gated(|number, request| {

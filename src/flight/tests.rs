@@ -51,6 +51,40 @@ fn sealed_flights_dont_commit_and_others_do_if_what_they_bring_is_valid() {
 }
 
 #[test]
+fn who_lands_ends_in_that_step_and_makes_something_for_those_only_who_wait() {
+    let flights = Arc::new(Flights::default());
+    let lead = |flights| {
+        let Seat::Lead(leader) = board(flights, call("/a")) else { panic!("nobody else leads") };
+        leader
+    };
+    let given = |brought: u8, is_followed: bool| {
+        assert_eq!(flights.shards.iter().filter(|shard| shard.try_lock().is_err()).count(), 1, "nobody boards");
+        is_followed.then_some(brought)
+    };
+    assert!(lead(&flights).land(
+        1,
+        |_| true,
+        |brought, is_followed| {
+            assert!(!is_followed);
+            given(brought, is_followed)
+        }
+    ));
+    assert_eq!(flights.len(), 0);
+    let leader = lead(&flights);
+    let Seat::Follow(follower) = board(&flights, call("/a")) else { panic!("the second follows") };
+    assert!(leader.land(2, |brought| *brought == 2, given));
+    assert!(matches!(now(&follower), Some(Landed::Given(2))), "it was there before the landing");
+    let leader = lead(&flights);
+    let Seat::Follow(follower) = board(&flights, call("/a")) else { panic!("the second follows") };
+    assert!(!leader.land(3, |_| false, |_, _| panic!("purged")));
+    assert!(matches!(now(&follower), Some(Landed::Failed)), "one of those who wait asks anew");
+    let leader = lead(&flights);
+    flights.seal_resource(&stamp(1));
+    assert!(!leader.land(4, |_| panic!("sealed"), |_, _| panic!("sealed")));
+    assert_eq!(flights.len(), 0, "nothing is left behind");
+}
+
+#[test]
 fn a_purge_closes_what_it_touches_or_may_touch() {
     let place = Target::place;
     let tags = |authority| Target::tags(&[22, 44], authority);

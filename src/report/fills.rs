@@ -91,7 +91,8 @@ impl CacheCore {
         let observations = &self.observations;
         let at = millis(coming.received);
         let is_turn = || observations.hash((coming.key.path(), at / TURN)).is_multiple_of(ONE_IN);
-        let looks = route.looked_into.load(Ordering::Relaxed) < KNOWN || is_turn() || observations.tracks.wants(tag, at);
+        let looks =
+            route.looked_into.load(Ordering::Relaxed) < KNOWN || is_turn() || observations.tracks.wants(tag, at);
         if looks {
             route.looked_into.fetch_add(1, Ordering::Relaxed);
         }

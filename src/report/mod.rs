@@ -66,7 +66,7 @@ const ROUTES: usize = 64;
 /// A key that wasn't fetched for so long may be forgotten: the longest lifetime that is tried, and a quarter more.
 const FORGOTTEN: u64 = 108_000_000;
 
-/// What has been observed. At most 6 MiB, and only as much as there were routes and keys; an idle cache has some 20 KiB of it.
+/// What has been observed. At most 6 MiB, and only as much as there were routes and keys; an idle cache has some 40 KiB of it.
 pub(crate) struct Observations {
     routes: Mutex<HashMap<u64, Arc<RouteSeen>>>,
     tracks: Sample<Tracked>,

@@ -8,73 +8,83 @@ const WAYS: usize = 8;
 
 /// A sample of keys.
 pub(crate) struct Sample<T> {
-    sets: Box<[Mutex<Vec<Held<T>>>]>,
+    sets: Box<[Mutex<Set<T>>]>,
     /// Who wasn't seen for so long may be replaced by anybody.
     forgotten_after: u64,
 }
 
-struct Held<T> {
+struct Set<T> {
+    /// Apart from what is remembered of them, which is large: most who look here look for a key that isn't in the sample.
+    keys: Vec<Held>,
+    /// Of each what is remembered; `None` where it is new.
+    values: Vec<Option<T>>,
+}
+
+struct Held {
     tag: u64,
     /// When it was seen last, in milliseconds.
     seen: u64,
-    /// `None` where it is new.
-    value: Option<T>,
+}
+
+impl<T> Default for Set<T> {
+    fn default() -> Self {
+        Self { keys: Vec::new(), values: Vec::new() }
+    }
 }
 
 impl<T> Sample<T> {
     /// Of at most so many keys.
     pub(crate) fn new(most: usize, forgotten_after: u64) -> Self {
-        Self { sets: (0..most.div_ceil(WAYS)).map(|_| Mutex::new(Vec::new())).collect(), forgotten_after }
+        Self { sets: (0..most.div_ceil(WAYS)).map(|_| Mutex::new(Set::default())).collect(), forgotten_after }
     }
 
     /// Whether a key is in the sample, or would be if it were seen now.
     pub(crate) fn wants(&self, tag: u64, now: u64) -> bool {
-        let set = self.set(tag).lock().unwrap_or_else(PoisonError::into_inner);
-        set.len() < WAYS || set.iter().any(|held| held.tag == tag) || self.replaced(&set, tag, now).is_some()
+        let keys = &self.set(tag).lock().unwrap_or_else(PoisonError::into_inner).keys;
+        keys.len() < WAYS || keys.iter().any(|held| held.tag == tag) || self.replaced(keys, tag, now).is_some()
     }
 
     /// Shows what is remembered of a key, if anything, to be changed; `None` where the key isn't in the sample.
     pub(crate) fn see<R>(&self, tag: u64, now: u64, look: impl FnOnce(&mut Option<T>) -> R) -> Option<R> {
         let mut set = self.set(tag).lock().unwrap_or_else(PoisonError::into_inner);
-        let known = set.iter().position(|held| held.tag == tag);
-        let new = Held { tag, seen: now, value: None };
-        let place = match known {
+        let Set { keys, values } = &mut *set;
+        let place = match keys.iter().position(|held| held.tag == tag) {
             Some(place) => place,
-            None if set.len() < WAYS => {
-                set.push(new);
-                set.len() - 1
+            None if keys.len() < WAYS => {
+                keys.push(Held { tag, seen: now });
+                values.push(None);
+                keys.len() - 1
             }
             None => {
-                let place = self.replaced(&set, tag, now)?;
-                *set.get_mut(place)? = new;
+                let place = self.replaced(keys, tag, now)?;
+                (keys.get_mut(place)?.tag, *values.get_mut(place)?) = (tag, None);
                 place
             }
         };
-        let held = set.get_mut(place)?;
-        held.seen = now;
-        Some(look(&mut held.value))
+        keys.get_mut(place)?.seen = now;
+        Some(look(values.get_mut(place)?))
     }
 
     /// Shows all that is remembered.
     pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
         for set in &self.sets {
             let set = set.lock().unwrap_or_else(PoisonError::into_inner);
-            set.iter().filter_map(|held| held.value.as_ref()).for_each(&mut look);
+            set.values.iter().flatten().for_each(&mut look);
         }
     }
 
-    fn set(&self, tag: u64) -> &Mutex<Vec<Held<T>>> {
+    fn set(&self, tag: u64) -> &Mutex<Set<T>> {
         &self.sets[tag as usize % self.sets.len()]
     }
 
     /// Who has to leave for a new key, if anybody: who wasn't seen for long, else the largest, if it is larger.
-    fn replaced(&self, set: &[Held<T>], tag: u64, now: u64) -> Option<usize> {
-        let forgotten = |held: &Held<T>| now.saturating_sub(held.seen) > self.forgotten_after;
+    fn replaced(&self, keys: &[Held], tag: u64, now: u64) -> Option<usize> {
+        let forgotten = |held: &Held| now.saturating_sub(held.seen) > self.forgotten_after;
         let largest = || {
-            let (place, held) = set.iter().enumerate().max_by_key(|(_, held)| held.tag)?;
+            let (place, held) = keys.iter().enumerate().max_by_key(|(_, held)| held.tag)?;
             (tag < held.tag).then_some(place)
         };
-        set.iter().position(forgotten).or_else(largest)
+        keys.iter().position(forgotten).or_else(largest)
     }
 }
 

@@ -190,8 +190,7 @@ impl MemoryStore {
     /// Whether memory for what comes is mostly that of what leaves.
     pub(crate) fn is_full(&self) -> bool {
         let (index, capacity) = (&self.inner().index, self.settings.capacity);
-        index.evictions.load(Ordering::Relaxed) > 0
-            && index.bytes.load(Ordering::Relaxed) > capacity - capacity / 16
+        index.evictions.load(Ordering::Relaxed) > 0 && index.bytes.load(Ordering::Relaxed) > capacity - capacity / 16
     }
 
     pub(crate) fn put_now(&self, key: &CacheKey, response: StoredResponse, most: usize) {

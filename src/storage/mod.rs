@@ -236,6 +236,9 @@ pub fn with_variant(variants: &[Arc<StoredResponse>], newer: Arc<StoredResponse>
 }
 
 fn with_newer<R: Borrow<StoredResponse> + Clone>(variants: &[R], newer: R, most: usize) -> SmallVec<[R; 1]> {
+    if variants.is_empty() {
+        return SmallVec::from_buf([newer]);
+    }
     let newest = newer.borrow();
     let competes = |old: &StoredResponse| old.same_variant(newest) || old.variance.fields != newest.variance.fields;
     let order = |stored: &StoredResponse| (stored.stamp.number, stored.received.monotonic);
