@@ -88,10 +88,6 @@ const TURNS: usize = sized(64, 2);
 /// As many slots that were replaced or removed give their memory back together: to know that nobody reads them any more takes a call of the system, which stops all threads for a moment.
 const RETIRED_TOGETHER: usize = 32;
 
-/// For as many keys the index has room from the beginning; for fewer where they take more bytes than the store has. Where keys come and go it is copied whenever it is full of places that were
-/// left: the more of them are free, the seldomer.
-const ROOM: u64 = 1 << 16;
-
 /// With TinyLFU, one read in this many is told to moka; and the first, second, fourth, eighth and so on, which tell what is asked for seldom from what is never.
 /// `cargo run --release --example simulate -- --evidence` shows what that costs in hits.
 const SAMPLE: u32 = 64;
@@ -327,12 +323,6 @@ impl Settings {
         self.max_entries.map_or(0, |most| (self.capacity / most.saturating_add(1)).saturating_add(1))
     }
 
-    /// For how many keys the index has room: twice as many as are likely to be there.
-    fn room(&self) -> usize {
-        let keys = (self.capacity / BYTES_TO_A_KEY).min(self.max_entries.unwrap_or(u64::MAX));
-        usize::try_from(keys.saturating_mul(2).min(ROOM)).unwrap_or_default()
-    }
-
     /// How many bytes weigh one: more than one only where moka, which weighs in 32 bits, couldn't tell how much a share is.
     fn unit(&self) -> u64 {
         self.share() / u64::from(u32::MAX) + 1
@@ -346,11 +336,7 @@ impl Inner {
             None => ahash::RandomState::new(),
         };
         let collector = seize::Collector::new().batch_size(RETIRED_TOGETHER);
-        let slots = papaya::HashMap::builder()
-            .hasher(BuildHasherDefault::default())
-            .capacity(settings.room())
-            .collector(collector)
-            .build();
+        let slots = papaya::HashMap::builder().hasher(BuildHasherDefault::default()).collector(collector).build();
         let index = Arc::new(Index {
             slots,
             room: Nearby::default(),
