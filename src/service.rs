@@ -254,10 +254,12 @@ impl<S> Cache<S> {
             let found = core.look_far(&mut ask, request.headers(), now, near).await;
             // The store may have taken longer than trust lasts, or a purge of this instance has failed meanwhile.
             let then = core.now();
-            if !core.coherence.is_trusted(then) {
-                return service.look_up_in_doubt(&core, request, ask, then).await;
-            }
-            service.answer(&core, request, ask, now, found).await
+            let answer = if core.coherence.is_trusted(then) {
+                service.answer(&core, request, ask, now, found)
+            } else {
+                service.look_up_in_doubt(&core, request, ask, then)
+            };
+            answer.await
         })
     }
 

@@ -21,6 +21,7 @@ use crate::key::CacheKey;
 use crate::lookup::Lookup;
 use crate::outcome::ForwardReason;
 use crate::response::StoredResponse;
+use crate::shared_reads::Asked;
 use crate::stats::count;
 use crate::storage::dynamic::DynStorage;
 use crate::storage::{Query, Variants};
@@ -112,16 +113,23 @@ impl CacheCore {
     }
 
     /// What both stores have; `near` is what was found in the near one, and wasn't enough.
-    pub(crate) async fn look_far(
-        self: &Arc<Self>,
+    pub(crate) async fn look_far(&self, ask: &mut Ask, headers: &HeaderMap, now: Moment, near: Lookup) -> Lookup {
+        let Some(far) = self.far_for(&ask.key) else { return near };
+        // Where nothing is near, nothing is copied there.
+        let seen = self.settings.backend.near.as_ref().map(|_| self.drops_seen(&ask.key));
+        let read = self.read_far(&FarLook { far, ask, headers, now }).await;
+        self.weigh_tiers(ask, now, near, read, seen)
+    }
+
+    /// What counts of what was found near, and of what was read from the far store. Apart, so that nothing of it has a place in what a hit waits in.
+    fn weigh_tiers(
+        &self,
         ask: &mut Ask,
-        headers: &HeaderMap,
         now: Moment,
         near: Lookup,
+        (variants, found): (Option<Variants>, Lookup),
+        seen: Option<Seen>,
     ) -> Lookup {
-        let Some(far) = self.far_for(&ask.key) else { return near };
-        let seen = self.drops_seen(&ask.key);
-        let (variants, found) = self.read_far(&FarLook { far, ask, headers, now }).await;
         let Some(variants) = variants else {
             ask.store_failed = true;
             return self.near_alone(near, now);
@@ -131,13 +139,17 @@ impl CacheCore {
         match self.tier(&near, &found, now) {
             Tier::Near => near,
             Tier::Both => {
-                near.response().iter().for_each(|near| self.renew(ask, near, now, seen));
+                if let (Some(near), Some(seen)) = (near.response(), seen) {
+                    self.renew(ask, near, now, seen);
+                }
                 near
             }
             Tier::Far => {
                 let found = found.used(ask, now);
                 match (&found, raw) {
-                    (Lookup::Fresh(_) | Lookup::Ahead(_), Some(raw)) => self.promote(ask, &raw, now, seen),
+                    (Lookup::Fresh(_) | Lookup::Ahead(_), Some(raw)) => {
+                        seen.into_iter().for_each(|seen| self.promote(ask, &raw, now, seen));
+                    }
                     // Whoever asked anew needs it no more.
                     _ => near.response().iter().for_each(|near| self.let_go(ask, near)),
                 }
@@ -152,16 +164,16 @@ impl CacheCore {
     /// What the far store has, if it could say, and what of that is meant.
     async fn read_far(&self, look: &FarLook<'_>) -> (Option<Variants>, Lookup) {
         let id = self.read_id(look.ask, look.headers);
-        let asked = self.reads.read(id, &look.ask.key, || self.get(look)).await;
-        let found = self.choose_far(&asked.variants, look);
-        if asked.is_shared {
+        let Asked { variants, is_shared } = self.reads.read(id, &look.ask.key, || self.get(look)).await;
+        let found = self.choose_far(&variants, look);
+        if is_shared {
             if let Lookup::Miss(ForwardReason::VaryMiss) = found {
-                // The store chose for another request.
-                return self.read_alone(look).await;
+                // The store chose for another request. That is seldom, and has memory of its own.
+                return Box::pin(self.read_alone(look)).await;
             }
             count(&self.counters.tiers.reads_shared);
         }
-        (asked.variants, found)
+        (variants, found)
     }
 
     /// The same without sharing what others read.

@@ -315,6 +315,19 @@ async fn what_was_read_while_it_was_removed_is_not_copied_behind_that() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_of_two_keeps_nothing_near_of_the_memory_that_the_far_one_read_into() {
+    let (depot, middle) = (Depot::default(), Depot::default());
+    let tiers = Tiered::new(middle.clone(), depot.clone());
+    let made = make(SystemClock::default(), "/", &[], &[], "content").await;
+    depot.put(&made.key, made.response.clone(), 1).await.expect("stored");
+    let query = || Query::new(&made.key, &made.asked, SystemClock::default().now());
+    let far = tiers.get(query()).await.expect("an answer");
+    let near = middle.get(query()).await.expect("an answer");
+    assert_eq!((near[0].body(), near[0].headers()), (far[0].body(), far[0].headers()));
+    assert_ne!(near[0].body().as_ptr(), far[0].body().as_ptr());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_of_two_keeps_nothing_near_that_was_read_while_it_was_removed() {
     let (depot, middle) = (Depot::default(), Depot::default());
     let tiers = Arc::new(Tiered::new(middle.clone(), depot.clone()));

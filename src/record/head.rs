@@ -111,7 +111,10 @@ impl KnownHeads {
         let block = reader.bytes()?;
         let has_own = *block.get(1)?;
         let shared = self.shared(block)?;
-        let own = (0..has_own.count_ones()).map(|_| value(&mut reader, record)).collect::<Option<_>>()?;
+        let mut own = SmallVec::new();
+        for _ in 0..has_own.count_ones() {
+            own.push(value(&mut reader, record)?);
+        }
         reader.end()?;
         Some(StoredHead::of_parts(shared, own, has_own))
     }

@@ -155,14 +155,25 @@ impl RecordFormat {
         now: Moment,
         shift: ClockShift,
     ) -> Result<StoredResponse, RecordError> {
-        let frame = frame::open(&record, &self.seal)?;
+        self.read(&record, key, now, shift)
+    }
+
+    /// The same of a record that is borrowed: each owner of its memory is counted.
+    pub(crate) fn read(
+        &self,
+        record: &Bytes,
+        key: &CacheKey,
+        now: Moment,
+        shift: ClockShift,
+    ) -> Result<StoredResponse, RecordError> {
+        let frame = frame::open(record, &self.seal)?;
         if frame.key != key.as_bytes() {
             return Err(RecordError::Key);
         }
         let received = received(shift.to_own(frame.header.received), now).ok_or(RecordError::Future)?;
-        let head = self.learned.heads.read(frame.head, &record).ok_or(RecordError::Malformed)?;
+        let head = self.learned.heads.read(frame.head, record).ok_or(RecordError::Malformed)?;
         let spread = u64::from_be_bytes(std::array::from_fn(|n| frame.seal[n])) ^ now.monotonic.as_nanos() as u64;
-        let decided = terms::read(frame.terms, &record, frame.header.number, spread, &self.learned.variances)
+        let decided = terms::read(frame.terms, record, frame.header.number, spread, &self.learned.variances)
             .ok_or(RecordError::Malformed)?;
         if !can_decode(decided.form) {
             return Err(RecordError::Coding);

@@ -9,6 +9,7 @@ use tokio::sync::RwLock;
 use super::{Lease, LeaseToken, PurgeLog, Query, Released, Storage, StorageUsage, Swap, Swapped, Variants};
 use crate::clock::Moment;
 use crate::error::StorageError;
+use crate::head::SharedHeads;
 use crate::key::CacheKey;
 use crate::response::StoredResponse;
 use crate::rfc9111::vary::Matching;
@@ -36,6 +37,8 @@ pub struct Tiered<N, F> {
     /// How many variants the cache keeps of a key, as it said last.
     most: AtomicUsize,
     removals: Removals,
+    /// What copies have in common.
+    heads: SharedHeads,
 }
 
 /// What is removed from both stores mustn't come back to the near one by somebody who read the far one before.
@@ -80,7 +83,7 @@ impl Removals {
 impl<N: Storage, F: Storage> Tiered<N, F> {
     /// `near` before `far`.
     pub fn new(near: N, far: F) -> Self {
-        Self { near, far, most: AtomicUsize::new(1), removals: Removals::default() }
+        Self { near, far, most: AtomicUsize::new(1), removals: Removals::default(), heads: SharedHeads::default() }
     }
 
     /// What the far store has is kept in the near one, where it is of use there; unless something was removed since it had been asked.
@@ -94,7 +97,9 @@ impl<N: Storage, F: Storage> Tiered<N, F> {
         let most = self.most.load(Ordering::Relaxed).max(variants.len());
         // The oldest first, so that the order stays.
         for variant in variants.iter().rev().filter(|variant| is_fresh(variant, query.now) && !variant.is_atomic()) {
-            if self.near.put(query.key, variant.clone(), most).await.is_err() {
+            // What comes from far may be a small part of the memory that it was read into.
+            let copy = Arc::new(variant.in_memory_of_its_own(&self.heads));
+            if self.near.put(query.key, copy, most).await.is_err() {
                 return;
             }
         }

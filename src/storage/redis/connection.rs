@@ -1,7 +1,9 @@
 //! [`Connection`]: one connection over which many ask at a time, and what is known of the server at its other end.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use redis::{Cmd, RedisConnectionInfo, Value};
 
 use super::failure::Failure;
 use super::hello;
-use super::pipe::Pipe;
+use super::pipe::{Asked, Pipe};
 use super::server::Server;
 use super::wire::Contents;
 use super::{socket, wire};
@@ -87,16 +89,18 @@ impl Connection {
         self.heard(self.answer(command).await.and_then(|answer| wire::value(&answer)))
     }
 
+    /// The same for a command that asks what is at one place.
+    pub(super) async fn ask_for_content(&self, command: Vec<u8>) -> Result<Option<Bytes>, Failure> {
+        self.heard(self.answer(command).await.and_then(wire::content))
+    }
+
     /// The same for a command that asks for contents.
     pub(super) async fn ask_for_contents(&self, command: Vec<u8>) -> Result<Contents, Failure> {
         self.heard(self.answer(command).await.and_then(|answer| wire::contents(&answer)))
     }
 
-    async fn answer(&self, command: Vec<u8>) -> Result<Bytes, Failure> {
-        let mut waiting = Waiting { connection: self, was_answered: false };
-        let answer = self.pipe.ask(command).await;
-        waiting.was_answered = answer.as_ref().err().is_none_or(|failure| !failure.was_unanswered);
-        answer
+    fn answer(&self, command: Vec<u8>) -> Waiting<'_> {
+        Waiting { connection: self, asked: self.pipe.ask(command), was_answered: false }
     }
 
     /// An answer after which it mustn't be used again gives it up.
@@ -155,7 +159,18 @@ impl Connection {
 /// One who waits for an answer.
 struct Waiting<'a> {
     connection: &'a Connection,
+    asked: Asked,
     was_answered: bool,
+}
+
+impl Future for Waiting<'_> {
+    type Output = Result<Bytes, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.asked).poll(context));
+        self.was_answered = answer.as_ref().err().is_none_or(|failure| !failure.was_unanswered);
+        Poll::Ready(answer)
+    }
 }
 
 impl Drop for Waiting<'_> {

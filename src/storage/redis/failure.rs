@@ -12,7 +12,8 @@ use crate::error::StorageError;
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     message: Arc<str>,
-    source: Option<RedisError>,
+    /// In memory of its own: everything that is waited for has room for a failure.
+    source: Option<Box<RedisError>>,
     /// The connection is good for nothing any more.
     pub(super) is_final: bool,
     /// There was no answer, of whatever kind.
@@ -82,7 +83,7 @@ impl Failure {
             is_missing_script: error.kind() == ErrorKind::Server(ServerErrorKind::NoScript),
             // Each script makes its last step a change, so that one that ends with an error has changed nothing.
             was_refused: matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension),
-            source: Some(error),
+            source: Some(Box::new(error)),
         }
     }
 }
@@ -97,7 +98,7 @@ impl From<Failure> for StorageError {
     fn from(failure: Failure) -> Self {
         let message = format!("Redis: {}", failure.message);
         match failure.source {
-            Some(source) => Self::with_source(message, Cause::of(source)),
+            Some(source) => Self::with_source(message, Cause::of(*source)),
             None => Self::new(message),
         }
     }

@@ -2,11 +2,14 @@
 //!
 //! What goes together has one *hash tag* (the part in braces), by which a cluster would put it into one slot.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::settings::RedisUrlError;
+use super::wire;
 use crate::key::CacheKey;
 use crate::partition::PartitionId;
 
@@ -17,6 +20,8 @@ const LONGEST: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Keyspace {
     namespace: Box<str>,
+    /// What the places of the responses for everybody begin with.
+    responses: Box<str>,
 }
 
 /// The SHA-256 of a whole key. What is found under it has the whole key in it, so that no collision is ever taken for the same.
@@ -29,21 +34,26 @@ impl Keyspace {
         if namespace.is_empty() || namespace.len() > LONGEST || !namespace.bytes().all(is_fine) {
             return Err(RedisUrlError::Namespace(namespace.chars().take(LONGEST).collect()));
         }
-        Ok(Self { namespace: namespace.into() })
+        Ok(Self { namespace: namespace.into(), responses: format!("larder:{namespace}:r:").into() })
     }
 
     /// Where the response to a key is, or the marker of its variants.
     pub(super) fn response(&self, key: &CacheKey, digest: &KeyDigest) -> String {
-        // Each hit makes one: in one piece of memory.
-        let mut place = String::with_capacity(self.namespace.len() + 128);
+        let mut tag = [0; TAG];
+        [&self.beginning(key), tag_of(digest, &mut tag)].concat()
+    }
+
+    /// The question what is there. Each hit asks it: in one piece of memory.
+    pub(super) fn question(&self, key: &CacheKey, digest: &KeyDigest) -> Vec<u8> {
+        let mut tag = [0; TAG];
+        wire::get([&self.beginning(key), tag_of(digest, &mut tag)])
+    }
+
+    fn beginning(&self, key: &CacheKey) -> Cow<'_, str> {
         match key.partition() {
-            None => ["larder:", &self.namespace, ":r:"].iter().for_each(|part| place.push_str(part)),
-            Some(partition) => place.push_str(&self.partition(&partition)),
+            None => Cow::Borrowed(&self.responses),
+            Some(partition) => Cow::Owned(self.partition(&partition)),
         }
-        place.push('{');
-        BASE64_URL_SAFE_NO_PAD.encode_string(digest, &mut place);
-        place.push('}');
-        place
     }
 
     /// Who asks the handler for a key.
@@ -77,6 +87,17 @@ impl Keyspace {
     }
 }
 
+/// The length of the hash tag of a response.
+const TAG: usize = 45;
+
+/// The digest as a hash tag, in this memory.
+fn tag_of<'a>(digest: &KeyDigest, tag: &'a mut [u8; TAG]) -> &'a str {
+    (tag[0], tag[TAG - 1]) = (b'{', b'}');
+    // It is as long as a digest becomes, and what is in it is ASCII.
+    let _ = BASE64_URL_SAFE_NO_PAD.encode_slice(digest, &mut tag[1..TAG - 1]);
+    std::str::from_utf8(tag).unwrap_or_default()
+}
+
 pub(super) fn digest(key: &CacheKey) -> KeyDigest {
     digest_of(key.as_bytes())
 }
@@ -103,10 +124,12 @@ mod tests {
         let (prefix, tag) = place.split_at("larder:shop:r:".len());
         assert_eq!(prefix, "larder:shop:r:");
         assert_eq!((tag.len(), &tag[..1], &tag[44..]), (45, "{", "}"));
+        assert_eq!(keyspace.question(&key, &digest(&key)), wire::command(&[b"GET", place.as_bytes()]));
         assert!(keyspace.lease(&digest(&key)).ends_with(tag), "in the same slot");
         key.push(Part::Partition, &[0xab; 16]);
         let place = keyspace.response(&key, &digest(&key));
         let prefix = format!("larder:shop:p:{}:", "ab".repeat(16));
+        assert_eq!(keyspace.question(&key, &digest(&key)), wire::command(&[b"GET", place.as_bytes()]));
         assert!(place.starts_with(&prefix) && keyspace.all_of(&[0xab; 16]) == format!("{prefix}*"), "{place}");
         assert_eq!((keyspace.purges(), keyspace.log()), ("larder:{shop}:purges".into(), "larder:{shop}:log".into()));
     }

@@ -45,6 +45,11 @@ impl Marker {
         bytes.starts_with(MAGIC)
     }
 
+    /// Whether they are to be one, and the variants are elsewhere.
+    pub(super) fn is_alone(bytes: &Bytes) -> bool {
+        Self::is_one(bytes) && Self::record(bytes).is_none()
+    }
+
     /// The record of the only variant, if these bytes are a marker that has it. What is no record tells that itself.
     pub(super) fn record(bytes: &Bytes) -> Option<Bytes> {
         let at = bytes.get(RECORD).filter(|_| Self::is_one(bytes))?;

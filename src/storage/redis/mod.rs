@@ -201,7 +201,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 impl Storage for RedisStore {
     async fn get(&self, query: Query<'_>) -> Result<Variants, StorageError> {
-        Ok(reading::get(self.shelf(), query).await?)
+        Ok(reading::get(self.shelf(), &query).await?)
     }
 
     async fn put(&self, key: &CacheKey, response: Arc<StoredResponse>, most: usize) -> Result<(), StorageError> {

@@ -43,6 +43,9 @@ const LEAST_ROOM: usize = 16 << 10;
 /// A shorter answer is copied, and the room is used again: whoever keeps it would keep all of that. A longer one is a slice.
 const COPIED: usize = 4 << 10;
 
+/// Shorter ones are copied into pieces of this size, which is what who keeps one of them may keep. To find memory for each would cost more than to copy it.
+const PIECE: usize = 8 << 10;
+
 /// A buffer that has grown larger than this isn't kept.
 const KEPT: usize = 1 << 20;
 
@@ -61,16 +64,27 @@ impl Pipe {
     }
 
     /// Sends a command, as it goes over the wire, and waits for its answer, which may be that there was an error.
-    pub(super) async fn ask(&self, command: Vec<u8>) -> Answer {
+    pub(super) fn ask(&self, command: Vec<u8>) -> Asked {
         let (answer, answered) = oneshot::channel();
-        self.outbox.put(Question { command, answer })?;
-        // The driver answers everybody, unless its runtime has ended.
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        self.outbox.put(Question { command, answer });
+        Asked(answered)
     }
 
     /// How many answers have come, whether anybody still waited for them or not.
     pub(super) fn heard(&self) -> u64 {
         self.outbox.heard.load(Ordering::Relaxed)
+    }
+}
+
+/// The answer to a question, for who waits. Small, since everything that waits for it is made of this.
+pub(super) struct Asked(oneshot::Receiver<Answer>);
+
+impl Future for Asked {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        // The driver answers everybody, unless its runtime has ended.
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or_else(|_| Err(gone())))
     }
 }
 
@@ -112,10 +126,11 @@ struct Question {
 const FEW: usize = 1024;
 
 impl Outbox {
-    fn put(&self, question: Question) -> Result<(), Failure> {
+    fn put(&self, question: Question) {
         let mut waiting = self.lock();
         if let Some(failure) = &waiting.ended {
-            return Err(failure.clone());
+            drop(question.answer.send(Err(failure.clone())));
+            return;
         }
         if waiting.questions.len() > waiting.crowded.max(FEW) {
             waiting.questions.retain(|question| !question.answer.is_closed());
@@ -127,7 +142,6 @@ impl Outbox {
         if let Some(driver) = driver {
             driver.wake();
         }
-        Ok(())
     }
 
     /// Moves all that is in it behind `questions`. If that is nothing, the driver is woken when there is something.
@@ -164,6 +178,8 @@ struct Driver {
     asked: VecDeque<(oneshot::Sender<Answer>, u64)>,
     /// What was read, and isn't an answer yet.
     read: BytesMut,
+    /// Where shorter answers are copied to, one behind another.
+    piece: BytesMut,
     /// Fewer bytes than this aren't a whole answer.
     needed: usize,
     /// No answer has more bytes.
@@ -184,6 +200,7 @@ impl Driver {
             is_flushed: true,
             asked: VecDeque::new(),
             read: BytesMut::new(),
+            piece: BytesMut::new(),
             needed: 0,
             most: MOST,
             step: 0,
@@ -276,6 +293,8 @@ impl Driver {
     }
 
     fn hand_out(&mut self) -> Result<(), Failure> {
+        // Mostly nobody has any of those before by now.
+        let _ = self.piece.try_reclaim(PIECE);
         while self.read.len() >= self.needed.max(1) {
             match wire::begun(&self.read)? {
                 Begun::Part(needed) if needed > self.most => {
@@ -303,9 +322,17 @@ impl Driver {
         if length >= COPIED && (length <= ROOM || fills_it) {
             return self.read.split_to(length).freeze();
         }
-        let copy = Bytes::copy_from_slice(&self.read[..length]);
+        if length >= COPIED {
+            let copy = Bytes::copy_from_slice(&self.read[..length]);
+            self.read.advance(length);
+            return copy;
+        }
+        if self.piece.capacity() < length {
+            self.piece = BytesMut::with_capacity(PIECE);
+        }
+        self.piece.extend_from_slice(&self.read[..length]);
         self.read.advance(length);
-        copy
+        self.piece.split().freeze()
     }
 
     /// Ready when the oldest question has waited for too long.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use redis::Value;
 use smallvec::SmallVec;
 
@@ -18,6 +18,18 @@ pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
         command.extend_from_slice(word);
         command.extend_from_slice(b"\r\n");
     }
+    command
+}
+
+/// The command that asks for what is at the place that is made of these parts.
+pub(super) fn get(place: [&str; 2]) -> Vec<u8> {
+    const BEGINNING: &[u8] = b"*2\r\n$3\r\nGET\r\n";
+    let length = place.iter().map(|part| part.len()).sum();
+    let mut command = Vec::with_capacity(BEGINNING.len() + length + 24);
+    command.extend_from_slice(BEGINNING);
+    put_length(&mut command, b'$', length);
+    place.iter().for_each(|part| command.extend_from_slice(part.as_bytes()));
+    command.extend_from_slice(b"\r\n");
     command
 }
 
@@ -56,6 +68,21 @@ pub(super) fn value(answer: &[u8]) -> Result<Value, Failure> {
     value_at(answer, &mut 0)?.extract_error().map_err(Failure::of)
 }
 
+/// The same of an answer to a question for what is at one place, in the memory of the answer.
+pub(super) fn content(mut answer: Bytes) -> Result<Option<Bytes>, Failure> {
+    let (kind, first, next) = line(&answer, 0).map_err(|_| nonsense())?;
+    if kind != b'$' {
+        return value(&answer).and(Err(Failure::nonsense("no content")));
+    }
+    let Some(length) = length(first).map_err(|_| nonsense())? else { return Ok(None) };
+    if answer.len() < next + length {
+        return Err(nonsense());
+    }
+    answer.truncate(next + length);
+    answer.advance(next);
+    Ok(Some(answer))
+}
+
 /// The same of an answer to a question for contents, which are slices of it.
 pub(super) fn contents(answer: &Bytes) -> Result<Contents, Failure> {
     let (kind, first, next) = line(answer, 0).map_err(|_| nonsense())?;
@@ -64,10 +91,10 @@ pub(super) fn contents(answer: &Bytes) -> Result<Contents, Failure> {
         b'*' => (length(first).ok().flatten().ok_or_else(nonsense)?, next),
         _ => return value(answer).and(Err(Failure::nonsense("no contents"))),
     };
-    (0..count).map(|_| content(answer, &mut at)).collect()
+    (0..count).map(|_| content_at(answer, &mut at)).collect()
 }
 
-fn content(answer: &Bytes, at: &mut usize) -> Result<Option<Bytes>, Failure> {
+fn content_at(answer: &Bytes, at: &mut usize) -> Result<Option<Bytes>, Failure> {
     let (kind, first, next) = line(answer, *at).map_err(|_| nonsense())?;
     *at = next;
     let length = length(first).ok().filter(|_| kind == b'$').ok_or_else(|| Failure::nonsense("no content"))?;
@@ -248,6 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn content_is_in_the_memory_of_its_answer() {
+        let rows: [(&'static [u8], Option<Option<&[u8]>>); 6] = [
+            (b"$5\r\nhello\r\n", Some(Some(b"hello"))),
+            (b"$0\r\n\r\n", Some(Some(b""))),
+            (b"$-1\r\n", Some(None)),
+            (b"$9\r\nhello\r\n", None),
+            (b"*1\r\n$1\r\na\r\n", None),
+            (b"+OK\r\n", None),
+        ];
+        for (row, expected) in rows {
+            let found = content(Bytes::from_static(row)).ok();
+            assert_eq!(found.as_ref().map(Option::as_deref), expected, "{row:?}");
+            let place = found.flatten().map(|found| found.as_ptr()).filter(|_| row.len() > 6);
+            assert!(place.is_none_or(|place| row.as_ptr_range().contains(&place)), "{row:?}");
+        }
+        let refused = content(Bytes::from_static(b"-LOADING wait\r\n")).unwrap_err();
+        assert!(refused.was_refused && refused.is_final, "what the server says is what went wrong");
+    }
+
+    #[test]
     fn commands_are_as_the_client_packs_them() {
         for length in [0, 1, 9, 10, 99, 100, 12_345] {
             let word = vec![b'x'; length];
@@ -301,7 +348,7 @@ mod tests {
         fn junk_is_an_error_or_a_part(bytes in proptest::collection::vec(prop_oneof![Just(b'*'), Just(b'$'), Just(b'\r'), Just(b'\n'), Just(b'1'), any::<u8>()], 0..64)) {
             if let Ok(Begun::Whole(end)) = begun(&bytes) {
                 let whole = Bytes::copy_from_slice(&bytes[..end]);
-                drop((value(&whole), contents(&whole)));
+                drop((value(&whole), contents(&whole), content(whole.clone())));
             }
         }
 

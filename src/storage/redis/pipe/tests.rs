@@ -126,6 +126,32 @@ async fn answers_are_whole_however_many_are_kept() {
     }
 }
 
+/// Those that nobody keeps give back the memory of the piece they were copied to, and who keeps one keeps no more than a piece.
+#[tokio::test]
+async fn short_answers_share_memory_that_is_used_again() {
+    let (pipe, mut far) = pipe(1 << 20);
+    let mut kept: Vec<Bytes> = Vec::new();
+    let mut places = Vec::new();
+    for turn in 0..20 {
+        let asked = ["a", "b", "c"].map(|word| ask(&pipe, word));
+        assert_eq!(heard(&mut far).await, "a b c ");
+        let sent = [b'a', b'b', b'c'].map(|byte| answer(byte, 1000 + turn));
+        far.write_all(&sent.concat()).await.unwrap();
+        for (one, sent) in asked.into_iter().zip(&sent) {
+            let one = one.await.unwrap().unwrap();
+            assert_eq!(one, sent);
+            places.push(one.as_ptr() as usize);
+            kept.extend((turn == 10).then_some(one));
+        }
+    }
+    let apart = |places: &[usize]| places.iter().max().zip(places.iter().min()).map(|(last, first)| last - first);
+    assert!(apart(&places[..30]) < Some(PIECE), "each turn is in the same piece");
+    assert!(kept.iter().all(|kept| places[33..].iter().all(|place| kept.as_ptr() as usize != *place)));
+    for (kept, byte) in kept.iter().zip(*b"abc") {
+        assert_eq!(kept, &answer(byte, 1010), "what is kept stays as it is");
+    }
+}
+
 #[tokio::test]
 async fn a_large_answer_keeps_hardly_more_memory_than_it_has() {
     for length in [ROOM + 5_000, 3 * ROOM, 2 << 20] {
