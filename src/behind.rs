@@ -19,9 +19,10 @@ type Work = Box<dyn FnOnce() + Send>;
 ///
 /// Few workers do it: the other half of the processors is for answers, some of the work takes the memory of its content twice, and each thread that does
 /// any keeps memory from what it did. So a worker goes on for as long as there is more.
-#[derive(Default)]
 pub(crate) struct Behind {
     queue: Mutex<Queue>,
+    /// How many workers there may be. To ask the system reads files, which is no work for the moment in which an answer ends.
+    most: usize,
 }
 
 #[derive(Default)]
@@ -43,6 +44,13 @@ impl CacheCore {
     }
 }
 
+impl Default for Behind {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { queue: Mutex::default(), most: (processors / 2).clamp(1, 4) }
+    }
+}
+
 impl Behind {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,7 +68,7 @@ impl Worker {
     fn for_one_more(behind: &Arc<Behind>, work: Work) -> Option<Self> {
         let mut queue = behind.queue();
         queue.waiting.push_back((Instant::now(), work));
-        let may_begin = queue.workers < most_workers();
+        let may_begin = queue.workers < behind.most;
         queue.workers += usize::from(may_begin);
         may_begin.then(|| Self { behind: behind.clone(), has_ended: false })
     }
@@ -102,11 +110,6 @@ impl Drop for Worker {
     }
 }
 
-fn most_workers() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors / 2).clamp(1, 4)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -129,7 +132,7 @@ mod tests {
                 done.send(n).unwrap();
             }));
         }
-        assert_eq!(workers.len(), most_workers());
+        assert_eq!(workers.len(), behind.most);
         let first = workers.remove(0);
         first.run(&CancellationToken::new());
         assert_eq!(order.try_iter().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6, 7, 8, 9]);

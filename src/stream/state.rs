@@ -201,6 +201,9 @@ impl State {
 
     /// What comes at `position`; `None` at the tip, and where it isn't there at the moment.
     pub(super) fn read(&mut self, position: u64) -> Option<Bytes> {
+        if position >= self.length {
+            return None;
+        }
         if let Some(whole) = &self.whole {
             let rest = whole.slice((position as usize).min(whole.len())..);
             return (!rest.is_empty()).then_some(rest);
