@@ -276,7 +276,8 @@ mod tests {
 
     #[test]
     fn content_is_in_the_memory_of_its_answer() {
-        let rows: [(&'static [u8], Option<Option<&[u8]>>); 6] = [
+        type Found<'a> = Option<Option<&'a [u8]>>;
+        let rows: [(&'static [u8], Found<'_>); 6] = [
             (b"$5\r\nhello\r\n", Some(Some(b"hello"))),
             (b"$0\r\n\r\n", Some(Some(b""))),
             (b"$-1\r\n", Some(None)),
