@@ -18,8 +18,8 @@ impl<T, K> Flight<T, K> {
         true
     }
 
-    /// Stores what it `brought` as [`commit`](Self::commit) does, and ends in the same step. `put` is told whether anybody waits, and then returns what is for those: who comes later
-    /// finds what it put.
+    /// Stores what it `brought` as [`commit`](Self::commit) does, and ends. `put` is told whether anybody waits, and then returns what is for those. Where nobody does, it ends in the
+    /// same step: who comes later finds what was put. Those who wait are to be found until they have it, by whatever seals it for them.
     pub(crate) fn land<R>(
         mut self,
         brought: R,
@@ -32,10 +32,12 @@ impl<T, K> Flight<T, K> {
         }
         let is_followed = !self.ticket.progress().followers.is_empty();
         let given = put(brought, is_followed);
-        remove(&mut shard, &self.ticket);
+        if !is_followed {
+            remove(&mut shard, &self.ticket);
+            self.has_landed = true;
+        }
         drop(shard);
         given.into_iter().for_each(|given| self.give(given));
-        self.has_landed = true;
         true
     }
 }

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use self::index::{Index, Slot};
 use self::places::Place;
-use self::window::{BYTES_TO_A_KEY, Window};
+use self::window::Window;
 use super::policy_key::{IndexKey, Known, PolicyKey, Sought};
 use super::scan::Scan;
 use super::{Query, Storage, StorageUsage, Swap, Swapped, Variants, with_newer};

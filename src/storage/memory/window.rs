@@ -127,7 +127,7 @@ struct Unread {
 }
 
 /// About as many bytes are those of one key.
-pub(super) const BYTES_TO_A_KEY: u64 = 2 << 10;
+const BYTES_TO_A_KEY: u64 = 2 << 10;
 const MOST_PLACES: u64 = 1 << 20;
 
 impl Unread {
