@@ -69,6 +69,7 @@ impl Errand {
         let outcome = self.outcome(Outcome::Miss(self.why));
         let sending = Sending { core, asked: self.client_asks(), parts, outcome, since, announced, exact };
         let plan = self.plan_alike(&sending.parts, verdict, alike, received, exact);
+        sending.core.rules.get(outcome.rule).watch_stored(sending.parts.status, &plan.key, plan.silent_coding);
         match ahead {
             ReadAhead::Complete(content) => sending.complete(plan, content),
             ReadAhead::Streaming(body, ready) => sending.streamed(plan, body, ready),

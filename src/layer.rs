@@ -278,7 +278,8 @@ impl CacheLayer {
         self.set(|settings| settings.max_head_size = bytes)
     }
 
-    /// The bytes that all responses on their way into the store may hold together; 64 MiB by default. What would exceed it passes through.
+    /// The bytes that all responses on their way into the store may hold together; 64 MiB by default. What would exceed it passes through. Where the length
+    /// isn't known, 64 KiB at most of what is still to come count as well.
     pub fn max_fill_bytes(self, bytes: usize) -> Self {
         self.set(|settings| settings.max_fill_bytes = bytes)
     }

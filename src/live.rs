@@ -15,7 +15,8 @@ use crate::target::Target;
 
 /// A cache through all its generations.
 pub(crate) struct Live {
-    /// The first generation, which most caches stay with. Kept as long as the cache, so that until a reload nothing is written to find it.
+    /// The first generation, which most caches stay with. Kept as long as the cache, so that until a reload nothing is written to find it; with it stays what its settings hold,
+    /// and its routes are counted each for itself though a reload has removed them.
     first: Arc<CacheCore>,
     is_reloaded: AtomicBool,
     current: ArcSwap<CacheCore>,

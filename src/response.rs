@@ -12,7 +12,7 @@ use crate::cached::Cached;
 use crate::clock::Moment;
 use crate::downstream::Downstream;
 use crate::form::{self, Form};
-use crate::head::{SharedHeads, StoredHead};
+use crate::head::{SharedHeads, StoredHead, compact};
 use crate::outcome::OWN_FIELDS;
 use crate::partition::Charge;
 use crate::regime::Regime;
@@ -251,7 +251,9 @@ impl StoredResponse {
     /// The same, without a byte of the memory that it was read into.
     pub(crate) fn in_memory_of_its_own(&self, heads: &SharedHeads) -> Self {
         let (head, body) = heads.store(&self.headers(), &self.reserved(), self.body.clone());
-        Self { head, body, ..self.clone() }
+        let replaced = self.origin.replaced.as_deref().map(|replaced| Arc::new(compact(replaced)));
+        let origin = Origin { replaced, ..self.origin.clone() };
+        Self { head, body, origin, ..self.clone() }
     }
 
     /// Whether both answer the same variant of their resource.

@@ -99,8 +99,9 @@ async fn what_is_said_otherwise_counts() {
 async fn who_asks_and_for_what_counts() {
     let house = House::new(saying(ALIKE));
     fill(&house).await;
-    // Credentials, a request that wants nothing stored, another variant, a head that says too much.
+    // Credentials, a request that wants nothing stored, another variant.
     assert_eq!(house.ask("/a", &[("authorization", "Basic x")]).await.x_cache, "MISS");
+    assert_eq!(house.get("/a").await.x_cache, "MISS", "it wasn't stored");
     house.ask("/b", &[("cache-control", "no-store")]).await;
     assert_eq!(house.get("/b").await.x_cache, "MISS", "it wasn't stored");
     house.ask("/c", &[("accept-language", "de")]).await;
@@ -118,6 +119,15 @@ async fn a_length_that_is_wrong_or_too_large_is_noticed() {
     fill(&house).await;
     house.get("/other").await;
     assert_eq!(house.handle.stats().declined, [(DeclineReason::Incomplete, 1)]);
+
+    let handler = Handler::new(|head, _| {
+        let tag = format!("\"{}\"", "a".repeat(if head.uri.path() == "/other" { 1000 } else { 10 }));
+        answer(200, &[("etag", &tag), ("cache-control", "max-age=60")], "content")
+    });
+    let house = House::with(handler, |layer| layer.max_head_size(500));
+    fill(&house).await;
+    house.get("/other").await;
+    assert_eq!(house.handle.stats().declined, [(DeclineReason::HeadTooLarge, 1)]);
 
     let house = House::with(saying(ALIKE), |layer| layer.max_body_size(6));
     fill(&house).await;

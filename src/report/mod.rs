@@ -251,7 +251,6 @@ impl Observations {
         })
     }
 
-    /// A keyed hash.
     /// Whether the answer to a request that bypasses is looked at; counted either way.
     pub(crate) fn looks_at(&self, route: &RouteSeen, target: (&str, Option<&str>), asked: Moment) -> bool {
         let Bypasses { looked_at, passed_over } = &route.bypasses;
@@ -261,6 +260,7 @@ impl Observations {
         looks
     }
 
+    /// A keyed hash.
     fn hash(&self, of: impl std::hash::Hash) -> u64 {
         self.key.hash_one(of)
     }

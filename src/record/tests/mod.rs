@@ -315,6 +315,19 @@ fn content_is_a_slice_of_its_record_and_the_rest_is_shared() {
 }
 
 #[test]
+fn a_copy_in_memory_of_its_own_keeps_no_record_in_memory() {
+    let mut response = usual();
+    let said = (header::CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
+    response.origin.replaced = Some(Arc::new(HeaderMap::from_iter([said])));
+    let record = Bytes::from(RecordFormat::default().encode(&response, &key(), ClockShift::NONE));
+    let read = RecordFormat::default().decode(record.clone(), &key(), response.received, ClockShift::NONE).unwrap();
+    let copy = read.in_memory_of_its_own(&SharedHeads::default());
+    assert_eq!((copy.origin_head(), &copy.body), (read.origin_head(), &read.body));
+    drop(read);
+    assert!(record.is_unique());
+}
+
+#[test]
 fn what_is_learned_is_bounded() {
     let format = RecordFormat::default();
     for n in 0..3000 {
