@@ -67,19 +67,25 @@ async fn nothing_is_served_from_the_store_or_stored() {
 
 #[tokio::test]
 async fn answers_that_are_the_same_are_safe_after_a_hundred_comparisons() {
-    let house = house(shadow(), |head, _| answer(200, &[], head.uri.path().to_owned()));
-    for n in 0..110 {
-        if n == 109 {
-            let comparison = compared(&house);
-            assert_eq!((comparison.answers, &comparison.verdict), (99, &Verdict::TooFew { missing: 1 }));
-            assert!(house.handle.report().recommendations.is_empty());
+    // Keys are counted by keyed hashes, two of ten in one place of 512 in one cache of twelve: those say nine, and another one is asked.
+    let mut houses = 0;
+    let (house, comparison) = loop {
+        let house = house(shadow(), |head, _| answer(200, &[], head.uri.path().to_owned()));
+        for n in 0..110 {
+            if n == 109 {
+                let comparison = compared(&house);
+                assert_eq!((comparison.answers, &comparison.verdict), (99, &Verdict::TooFew { missing: 1 }));
+                assert!(house.handle.report().recommendations.is_empty());
+            }
+            house.ask(&format!("/{}", n % 10), &[("user-agent", &format!("browser {n}"))]).await;
         }
-        house.ask(&format!("/{}", n % 10), &[("user-agent", &format!("browser {n}"))]).await;
-    }
-    let comparison = compared(&house);
-    // Keys are counted by their hashes, of which two may fall together.
-    assert!((9..=10).contains(&comparison.keys), "{comparison:?}");
-    assert_eq!((comparison.answers, comparison.differing), (100, 0));
+        let comparison = compared(&house);
+        houses += 1;
+        if comparison.keys == 10 || houses == 5 {
+            break (house, comparison);
+        }
+    };
+    assert_eq!((comparison.answers, comparison.keys, comparison.differing), (100, 10, 0));
     assert_eq!(comparison.verdict, Verdict::Same);
     let report = house.handle.report();
     let [recommendation] = &report.recommendations[..] else { panic!("{report}") };
